@@ -1,0 +1,53 @@
+"""Digests as a type: a string that was checked once and is compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_FORM = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A SHA-256 digest, written ``sha256:<64 lower-case hex>`` as OCI does.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not _FORM.fullmatch(self.text):
+            raise ValueError(f"not a sha256 digest: {self.text[:80]!r}; write sha256:<64 lower-case hex digits>")
+
+    @classmethod
+    def of(cls, data: bytes | memoryview) -> Self:
+        """Hash `data`."""
+        return cls("sha256:" + hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def from_hex(cls, hexadecimal: str) -> Self:
+        """Take 64 bare hex digits, as object names and in-toto subjects hold them."""
+        return cls("sha256:" + hexadecimal)
+
+    @property
+    def hex(self) -> str:
+        """The 64 hex digits without the prefix."""
+        return self.text.removeprefix("sha256:")
+
+    @property
+    def short(self) -> str:
+        """Twelve digits for people; never compare them."""
+        return self.hex[:12]
+
+    def matches(self, other: Digest) -> bool:
+        """Compare in constant time."""
+        return hmac.compare_digest(self.text, other.text)
+
+    def __str__(self) -> str:
+        return self.text

@@ -1,0 +1,117 @@
+"""Names of models and versions, parsed once at the edge."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Self
+
+import semver
+
+from modelparams.errors import InvalidName, InvalidVersion
+
+# A model's name is the first half of an object's name and a label value: at most 63 with its version.
+_MODEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-[0-9a-z][0-9a-z.-]*)?")
+_MODEL_MAX, _VERSION_MAX = 63, 63
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelName:
+    """A DNS-1123 label, at most 63 characters: ``smollm2``.
+
+    Raises:
+        InvalidName: the text is none.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > _MODEL_MAX or not _MODEL.fullmatch(self.text):
+            raise InvalidName(f"{self.text[:80]!r} is no model name")
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@functools.total_ordering
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A semantic version in lower case without build metadata (semver.org 2.0.0, §9 and §10).
+
+    Build metadata is refused since it does not take part in precedence: two versions would tie.
+
+    Raises:
+        InvalidVersion: the text is none.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > _VERSION_MAX or not _VERSION.fullmatch(self.text) or not semver.Version.is_valid(self.text):
+            raise InvalidVersion(f"{self.text[:80]!r} is no semantic version")
+
+    @classmethod
+    def from_directory(cls, name: str) -> Self:
+        """Read a directory's name, ``v1.2.3``."""
+        return cls(name.removeprefix("v"))
+
+    @property
+    def parsed(self) -> semver.Version:
+        """The same for comparisons and ranges."""
+        return semver.Version.parse(self.text)
+
+    def __lt__(self, other: Version) -> bool:
+        return self.parsed < other.parsed
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRange:
+    """Comparators joined by blanks, all of which must hold: ``>=1.4.0 <2.0.0``.
+
+    A pre-release is inside only if a comparator names a pre-release of the same major.minor.patch,
+    the rule of npm's node-semver, so that ``>=1.0.0`` never picks up ``2.0.0-rc.1`` by surprise.
+
+    Raises:
+        InvalidVersion: the text is no range.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        self._comparators()
+
+    def _comparators(self) -> tuple[tuple[str, Version], ...]:
+        found = [re.fullmatch(r"(>=|<=|>|<|=|==|!=)?(.+)", part) for part in self.text.split()]
+        if not found or any(match is None for match in found):
+            raise InvalidVersion(f"{self.text[:80]!r} is no range of versions")
+        return tuple((m[1] or "==", Version(m[2])) for m in found if m)
+
+    @classmethod
+    def same_major(cls, version: Version) -> Self:
+        """The default of a rollout that was made for `version`: up to the next major."""
+        return cls(f">={version.parsed.major}.0.0 <{version.parsed.major + 1}.0.0")
+
+    def __contains__(self, version: Version) -> bool:
+        comparators = self._comparators()
+        if version.parsed.prerelease and not any(
+            bound.parsed.prerelease and bound.parsed.finalize_version() == version.parsed.finalize_version()
+            for _, bound in comparators
+        ):
+            return False
+        return all(
+            version.parsed.match(("==" if operator == "=" else operator) + bound.text)
+            for operator, bound in comparators
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def object_name(model: ModelName, version: Version) -> str:
+    """The one name that a version's Kubernetes object may have: ``<model>-<version>``."""
+    return f"{model}-{version}"
