@@ -1,0 +1,1 @@
+"""Real models for demos, tests and benches, made once and cached outside the tree."""
