@@ -1,0 +1,1 @@
+"""The main job on real input, as a story that fails when any of it does not happen: `make demo`."""
