@@ -1,0 +1,1 @@
+"""Figures as ratios within one run, beside what a user would pick instead: `make bench`."""
