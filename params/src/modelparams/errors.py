@@ -5,12 +5,20 @@
     │   ├── InvalidName
     │   ├── InvalidVersion
     │   ├── ParamsHashMismatch       a directory's bytes differ from its config.json
-    │   └── VersionExists            the store holds another version of that name
+    │   ├── VersionExists            the store holds another version of that name
+    │   └── SourceNotAllowed         an object names a store that this operator may not call
     ├── StoreError               the object store did not answer as hoped
     │   ├── StoreUnavailable         network, 5xx, throttling, a stream cut short: try again
     │   ├── StoreDenied              credentials or rights: try again, slowly
     │   └── ObjectMissing            the key is not there
     ├── KeyUnavailable           no provider here holds the key-encryption key
+    ├── APIError                 the Kubernetes API server did not do what was asked
+    │   ├── APIUnavailable           network, 5xx, throttling, a late answer: try again
+    │   ├── APIDenied                401, 403: try again, slowly
+    │   ├── APIMissing               404: the object, or its kind, is not there
+    │   ├── APIConflict              409: the object changed meanwhile, or exists: look again
+    │   ├── APIGone                  410: the resource version is too old: list again
+    │   └── APIInvalid               the server refuses what we wrote: a bug, or CRDs of another release
     ├── IntegrityError           the bytes are not what was promised: never retried into acceptance
     │   ├── ManifestDigestMismatch, ManifestInvalid, FormatUnsupported
     │   ├── SignatureInvalid, SignerUnknown, TooFewSignatures
@@ -82,6 +90,13 @@ class VersionExists(UsageError):
     hint = "publish under a higher version"
 
 
+class SourceNotAllowed(UsageError):
+    """An object names a store that this operator may not call."""
+
+    reason = Reason.INVALID_SPEC
+    hint = "use an endpoint of the operator's allow-list, or have its administrator add this one"
+
+
 class StoreError(ModelParamsError):
     """The object store did not answer as hoped."""
 
@@ -112,6 +127,47 @@ class KeyUnavailable(ModelParamsError):
 
     reason = Reason.KEY_UNAVAILABLE
     hint = "mount the key that encryption.keyRef names; it is tried again"
+
+
+class APIError(ModelParamsError):
+    """The Kubernetes API server did not do what was asked."""
+
+    reason = Reason.API_UNAVAILABLE
+    hint = "check the API server's health; it is tried again"
+
+
+class APIUnavailable(APIError):
+    """Network, 5xx, throttling, or no answer in time."""
+
+
+class APIDenied(APIError):
+    """The identity is not accepted, or lacks the right."""
+
+    hint = "check the service account's token and its RBAC rules; it is tried again"
+
+
+class APIMissing(APIError):
+    """The object, or its kind, is not there."""
+
+    hint = "check that the CRDs of this release are installed and the object exists; it is tried again"
+
+
+class APIConflict(APIError):
+    """The object changed since it was read, or exists already."""
+
+    hint = "it is read and tried again"
+
+
+class APIGone(APIError):
+    """The resource version asked for is no longer kept."""
+
+    hint = "it is listed again"
+
+
+class APIInvalid(APIError):
+    """The server refuses the object as written."""
+
+    hint = "check that the CRDs are those of this release; it is tried again"
 
 
 class IntegrityError(ModelParamsError):
