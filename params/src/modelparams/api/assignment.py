@@ -25,6 +25,9 @@ class AssignmentSpec(Wire):
     """The operator's lease transitions; a lower one than seen before is refused."""
     attempt: str = ""
     """Another value asks for another try at what failed for good (the rollout's retryToken)."""
+    moved_in: int | None = None
+    """The planner's note, which pods ignore: the rollout's `revision` when `activate` was changed on a pod that was
+    serving. Absent: the pod was not serving, so moving it took nothing away."""
 
 
 class PodState(StrEnum):

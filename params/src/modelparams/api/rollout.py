@@ -116,6 +116,9 @@ class PodCounts(Wire):
     available: int = 0
     """Ready pods that serve any verified version."""
     failed: int = 0
+    """Pods that could not take the target, or what is live, for good."""
+    slowest_percent: int | None = None
+    """How far the slowest of the pods is that do not hold the target yet; its growth counts as progress."""
     summary: str = ""
 
 
@@ -167,7 +170,11 @@ class RolloutStatus(Wire):
     """When the present step's pods were all live: a timed pause counts from here."""
     started_at: WireTime | None = None
     progressed_at: WireTime | None = None
-    """When a pod last came closer to the target: the progress deadline counts from here."""
+    """When a pod last came closer to the target: the progress deadline counts from here. Absent while it does not
+    run: at rest, in a pause, without pods."""
+    revision: int = 0
+    """Counts how often the fleet came to rest. A pod that was moved since (`moved_in` of its order is equal) and is
+    not back yet is unavailable because of us."""
     floor: int = 0
     """The highest floor of any verified manifest: no sequence below it is ever ordered."""
     pods: PodCounts = PodCounts()

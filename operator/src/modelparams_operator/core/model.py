@@ -1,0 +1,138 @@
+"""What the planner sees and what it answers: values that can be printed, saved as JSON and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
+from modelparams.api.release import Release
+from modelparams.api.rollout import RolloutSpec, RolloutStatus
+from modelparams.api.version import VerifiedFacts, VersionSpec
+from modelparams.digest import Digest
+from modelparams.failure import Failure
+from modelparams.names import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """One rollout as its users want it."""
+
+    name: str
+    spec: RolloutSpec
+    generation: int = 1
+    """metadata.generation: what observedGeneration answers to."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """One ModelParamVersion and what the keyless check of its bytes has found so far."""
+
+    name: str
+    spec: VersionSpec
+    generation: int = 1
+    verified: VerifiedFacts | None = None
+    failure: Failure | None = None
+    """Why the last check ended without a result; final, or tried again by the shell after `retry_after`."""
+    deleting: bool = False
+
+    @property
+    def digest(self) -> Digest:
+        """The version's identity."""
+        return self.spec.manifest_digest
+
+    @property
+    def version(self) -> Version:
+        """For precedence."""
+        return self.spec.version
+
+    @property
+    def release(self) -> Release:
+        """What a pod needs of it."""
+        return self.spec.release()
+
+    @property
+    def facts(self) -> VerifiedFacts | None:
+        """What was verified, if it was verified about these very bytes."""
+        known = self.verified
+        return known if known is not None and known.manifest_digest.matches(self.digest) else None
+
+    @property
+    def is_refused(self) -> bool:
+        """True when the check said no for good."""
+        return self.facts is None and self.failure is not None and self.failure.is_final
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """True when a person took it out."""
+        return self.spec.lifecycle == "Withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """One serving pod with its assignment's two halves, as they are on the API server.
+
+    An order or an answer that names another UID is that of an earlier pod with the same name; the planner
+    ignores it, so the shell hands over whatever it read.
+    """
+
+    name: str
+    uid: str
+    ready: bool = False
+    """The pod's Ready condition."""
+    deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    order: AssignmentSpec | None = None
+    answer: AssignmentStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that a decision about one rollout depends on."""
+
+    now: datetime
+    """Timezone-aware. Used for timed pauses and deadlines alone, never to choose."""
+    status: RolloutStatus = field(default_factory=RolloutStatus)
+    """Our own, as last written."""
+    versions: tuple[VersionView, ...] = ()
+    """Of the rollout's namespace; those of other models are ignored."""
+    pods: tuple[PodView, ...] = ()
+    """Those that the rollout's selector and the opt-in label name."""
+    other_claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Pod name to the names of the other rollouts that name it too (`claims.other_claims`)."""
+    term: int = 0
+    """The lease's transitions: the fence in each order."""
+    acting_since: datetime | None = None
+    """Since when this operator could see and act without a break; deadlines count from there at the earliest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verify:
+    """Check a version's bytes, unless that is under way or its retry is not due yet."""
+
+    version_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Create or replace the spec of a pod's assignment."""
+
+    pod_name: str
+    pod_uid: str
+    order: AssignmentSpec
+
+
+Action = Verify | Assign
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The next safe steps. Write `status` first (if it differs), then act: a decision is remembered before it shows."""
+
+    status: RolloutStatus
+    actions: tuple[Action, ...] = ()
+    look_again_at: datetime | None = None
+    """When time alone will change the plan; None: only an event can."""
+    why: tuple[str, ...] = ()
+    """The decisions in words, for `explain`."""
