@@ -103,8 +103,8 @@ class Observed:
     """Pod name to the names of the other rollouts that name it too (`claims.other_claims`)."""
     term: int = 0
     """The lease's transitions: the fence in each order."""
-    acting_since: datetime | None = None
-    """Since when this operator could see and act without a break; deadlines count from there at the earliest."""
+    watching_since: datetime | None = None
+    """Since when this operator has watched without a gap: deadlines count from there at the earliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Plan:
 
     status: RolloutStatus
     actions: tuple[Action, ...] = ()
-    look_again_at: datetime | None = None
+    wake_at: datetime | None = None
     """When time alone will change the plan; None: only an event can."""
     why: tuple[str, ...] = ()
     """The decisions in words, for `explain`."""
