@@ -1,0 +1,91 @@
+"""JSON as signed and sealed documents need it: bounded, in UTF-8, one meaning for every reader.
+
+A duplicate key is the classic way to show two readers two documents; unknown fields are the way to smuggle.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, NoReturn, Self
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic.alias_generators import to_camel
+
+Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+"""32 bytes in lower-case hex."""
+Hex40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{80}\z")]
+"""40 bytes in lower-case hex: a key under AES key wrap."""
+
+MAX_SAFE_INTEGER = (1 << 53) - 1
+"""The largest integer that every JSON reader gives back exactly (RFC 8259 §6)."""
+
+
+def loads(data: bytes | memoryview, *, limit: int) -> Any:
+    """Decode one document.
+
+    Raises:
+        ValueError: longer than `limit` bytes, no JSON, no UTF-8, a duplicate key, NaN or infinity, or nested too deep.
+            The message never quotes the document.
+    """
+    if len(data) > limit:
+        raise ValueError(f"{len(data)} bytes are more than the {limit} allowed")
+    try:
+        return json.loads(str(data, "utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"no JSON: {error.msg} at character {error.pos}") from None
+
+
+def dumps(value: object) -> bytes:
+    """Encode with sorted keys and without blanks: the same value is always the same bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is given twice")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+class Record(BaseModel):
+    """A frozen document or a part of one: camelCase on the wire, no coercion, no unknown field."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        arbitrary_types_allowed=True,
+    )
+
+    @classmethod
+    def from_json(cls, data: bytes | memoryview, *, limit: int) -> Self:
+        """Read one document of at most `limit` bytes.
+
+        Raises:
+            ValueError: what is wrong, and where, without the document's content.
+        """
+        loads(data, limit=limit)
+        try:
+            return cls.model_validate_json(bytes(data), strict=True, by_alias=True, by_name=False)
+        except ValidationError as error:
+            raise ValueError(_first_of(error)) from None
+
+    def to_json(self) -> bytes:
+        """The document without absent fields, the same bytes for the same value."""
+        return dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(str(part)[:80] for part in first["loc"]) or "document"
+    return f"{where}: {first['msg']}"
