@@ -1,0 +1,94 @@
+"""The hashes of a directory's parameter files, kept in its config.json so that Git reviews them.
+
+    "modelparams": {"sha256": {"model.safetensors": "<64 hex digits>"}}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from modelparams.errors import ParamsHashMismatch, UsageError
+
+CONFIG = "config.json"
+_KEY = "modelparams"
+# What Git leaves in place of a large file that was not fetched (git-lfs, docs/spec.md).
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def write_hashes(directory: Path) -> dict[str, str]:
+    """Hash every `*.safetensors` of `directory`, write the hashes into its config.json, and return them by file name.
+
+    Raises:
+        UsageError: there is no config.json, or no such file, or it is a Git LFS pointer.
+    """
+    config, hashes = _config(directory), hash_files(directory)
+    config[_KEY] = {**_section(config), "sha256": hashes}
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    path = directory / CONFIG
+    with tempfile.NamedTemporaryFile("w", dir=directory, encoding="utf-8", delete=False) as file:
+        file.write(text)
+        os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+    os.replace(file.name, path)
+    return hashes
+
+
+def check_hashes(directory: Path) -> dict[str, str]:
+    """Compare every `*.safetensors` of `directory` with its config.json, and return the hashes by file name.
+
+    Raises:
+        ParamsHashMismatch: a file differs, is missing, or is not listed.
+        UsageError: as `write_hashes`.
+    """
+    promised = _section(_config(directory)).get("sha256")
+    where = directory / CONFIG
+    if not isinstance(promised, Mapping):
+        raise ParamsHashMismatch(f"{where} holds no hashes", hint=f"run 'modelparams hash {directory}', and review it")
+    found = hash_files(directory)
+    for name in sorted(found.keys() | promised.keys()):
+        if name not in found:
+            raise ParamsHashMismatch(f"{directory / name} is missing but {CONFIG} lists it")
+        if name not in promised:
+            raise ParamsHashMismatch(f"{directory / name} is not listed in {CONFIG}")
+        if found[name] != promised[name]:
+            raise ParamsHashMismatch(f"{directory / name} has SHA-256 {found[name]}, {CONFIG} says {promised[name]}")
+    return found
+
+
+def hash_files(directory: Path) -> dict[str, str]:
+    """SHA-256 in hex of every `*.safetensors` directly in `directory`, by file name in order."""
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise UsageError(f"{directory} has no *.safetensors file", hint="give the directory that save_pretrained wrote")
+    return {path.name: _hash(path) for path in files}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UsageError(f"{path} is a Git LFS pointer, not the parameters", hint="run 'git lfs pull' first")
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})", hint="give the directory that holds it") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is no JSON", hint="restore the file that save_pretrained wrote") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{path} is no JSON object", hint="restore the file that save_pretrained wrote")
+    return config
+
+
+def _section(config: Mapping[str, Any]) -> dict[str, Any]:
+    section = config.get(_KEY)
+    return dict(section) if isinstance(section, dict) else {}

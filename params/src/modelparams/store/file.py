@@ -1,0 +1,114 @@
+"""A store in a directory: for tests, for one machine, and for a mounted share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO, FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+from modelparams.errors import BlobSizeMismatch, ObjectMissing, StoreDenied, StoreUnavailable
+from modelparams.store.contract import checked_key, parts_of
+
+# Unfinished files are kept apart and named as no key may be, so that listing never meets one.
+_UNFINISHED = ".unfinished"
+
+
+class FileStore:
+    """Objects are plain files below `directory`; writing is a temporary file and one link or rename."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __str__(self) -> str:
+        return f"file://{self._directory.absolute()}"
+
+    def get(self, key: str, *, limit: int) -> bytes:
+        """See `ObjectStore`."""
+        with self._opened(key) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise BlobSizeMismatch(f"{key} in {self} holds more than {limit} bytes")
+        return data
+
+    def read_into(self, key: str, offset: int, into: memoryview) -> int:
+        """See `ObjectStore`."""
+        with self._opened(key) as file:
+            file.seek(offset)
+            done = 0
+            while done < len(into) and (n := file.readinto(into[done:])):
+                done += n
+            size = os.fstat(file.fileno()).st_size
+        if done < len(into):
+            raise BlobSizeMismatch(f"{key} in {self} has {size} bytes, {offset + len(into)} were signed for")
+        return size
+
+    def size(self, key: str) -> int:
+        """See `ObjectStore`."""
+        with self._opened(key) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def exists(self, key: str) -> bool:
+        """See `ObjectStore`."""
+        return self._path(key).is_file()
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore`."""
+        top = self._directory / parts_of(prefix)
+        found = (path for path in top.rglob("*") if path.is_file())
+        keys = (path.relative_to(self._directory).as_posix() for path in found)
+        return iter(sorted(key for key in keys if not key.startswith(_UNFINISHED)))
+
+    def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
+        """See `ObjectStore`. A hard link is made only if the name is free, which is what makes it one act."""
+        try:
+            self._write(key, data, os.link)
+        except FileExistsError:
+            return False
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `ObjectStore`."""
+        self._write(key, data, os.replace)
+
+    def _write(self, key: str, data: bytes | BinaryIO, settle: Callable[[Path, Path], None]) -> None:
+        path, unfinished = self._path(key), self._directory / _UNFINISHED
+        source = BytesIO(data) if isinstance(data, bytes) else data
+        source.seek(0)
+        with self._errors(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished.mkdir(exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=unfinished, delete=False) as file:
+                try:
+                    shutil.copyfileobj(source, file, 1 << 20)
+                    file.flush()
+                    os.fchmod(file.fileno(), 0o644)
+                    os.fsync(file.fileno())
+                    settle(Path(file.name), path)
+                finally:
+                    Path(file.name).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self._directory / checked_key(key)
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[FileIO]:
+        with self._errors(key), self._path(key).open("rb", buffering=0) as file:
+            yield file
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise ObjectMissing(f"{key} is not in {self}") from error
+        except PermissionError as error:
+            raise StoreDenied(f"{key} in {self} may not be opened", hint="check the directory's owner") from error
+        except OSError as error:
+            raise StoreUnavailable(f"{key} in {self}: {error.strerror or type(error).__name__}") from error

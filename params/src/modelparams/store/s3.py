@@ -1,0 +1,242 @@
+"""A store in S3, or in anything that speaks its protocol: boto3's classic client, one retry policy, exact lengths.
+
+Not `boto3[crt]`: it goes to AWS whatever the endpoint says (boto3 issue 4839).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from http.client import HTTPException
+from io import BytesIO
+from typing import Any, BinaryIO, TypeVar
+
+import boto3
+import stamina
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from modelparams.api.release import S3Source
+from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable, UsageError
+from modelparams.store.contract import Credentials, checked_key, parts_of
+from modelparams.store.s3_errors import code_of, status_of, translated
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS, _SILENT_SECONDS = 5, 20
+# A stream slower than this is as good as broken: 8 MiB may take half a minute and two minutes more.
+_GRACE_SECONDS, _SLOWEST_BYTES_PER_SECOND = 30.0, 64 << 10
+_PIECE = 256 << 10
+_ALL = "the list of keys"
+_SINGLE_PUT, _PART = 32 << 20, 16 << 20
+
+_session_lock = threading.Lock()
+
+
+class S3Store:
+    """Objects `<prefix>/<key>` of one bucket. Safe for several threads."""
+
+    def __init__(self, client: Any, source: S3Source, *, attempts: int = 5) -> None:
+        self._client, self._source, self._attempts = client, source, attempts
+        self._prefix = parts_of(source.prefix)
+
+    @classmethod
+    def from_source(cls, source: S3Source, credentials: Credentials | None = None, *, attempts: int = 5) -> S3Store:
+        """Open what `source` names.
+
+        Raises:
+            UsageError: no endpoint, region or bucket can be as written.
+        """
+        given: dict[str, str | None] = {}
+        if credentials:
+            given = {
+                "aws_access_key_id": credentials.access_key_id,
+                "aws_secret_access_key": credentials.secret_access_key,
+                "aws_session_token": credentials.session_token,
+            }
+        try:
+            with _session_lock:  # boto3's default session makes clients one at a time
+                client = boto3.client(
+                    "s3", endpoint_url=source.endpoint or None, region_name=source.region, config=_config(source), **given
+                )
+        except (BotoCoreError, ValueError) as error:
+            raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint=_HOW) from error
+        return cls(client, source, attempts=attempts)
+
+    def __str__(self) -> str:
+        at = f" at {self._source.endpoint}" if self._source.endpoint else ""
+        return f"s3://{self._source.bucket}/{self._prefix}{at}"
+
+    def get(self, key: str, *, limit: int) -> bytes:
+        """See `ObjectStore`."""
+        return self._tried(key, lambda name: self._get_once(key, name, limit))
+
+    def read_into(self, key: str, offset: int, into: memoryview) -> int:
+        """See `ObjectStore`. Ranges of 8 to 16 MiB are fast; ones of 1 MiB cost nearly half of the speed."""
+        return self._tried(key, lambda name: self._read_once(key, name, offset, into))
+
+    def size(self, key: str) -> int:
+        """See `ObjectStore`."""
+        return self._tried(key, self._head)
+
+    def exists(self, key: str) -> bool:
+        """See `ObjectStore`."""
+        try:
+            self.size(key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """See `ObjectStore`."""
+        top = self._name(parts_of(prefix)) + "/" if prefix.strip("/") else (self._prefix and self._prefix + "/")
+        token: dict[str, str] = {}
+        while True:
+            page = self._tried(prefix or _ALL, partial(self._page, top, token))
+            yield from (entry["Key"].removeprefix(self._prefix).lstrip("/") for entry in page.get("Contents", ()))
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
+        """See `ObjectStore`: `If-None-Match: *` on the one request that makes the object visible."""
+        source = BytesIO(data) if isinstance(data, bytes) else data
+        big = source.seek(0, 2) > _SINGLE_PUT
+        try:
+            self._put_parts(key, source) if big else self._put_whole(key, source, IfNoneMatch="*")
+        except _Exists:
+            return False
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `ObjectStore`."""
+        self._put_whole(key, BytesIO(data))
+
+    # --- one request each -------------------------------------------------------------------------------------------
+
+    def _get_once(self, key: str, name: str, limit: int) -> bytes:
+        answer = self._client.get_object(Bucket=self._source.bucket, Key=name)
+        with closing(answer["Body"]) as body:
+            size = answer["ContentLength"]
+            if size > limit:
+                raise BlobSizeMismatch(f"{key} in {self} holds {size} bytes, more than {limit}")
+            data = bytearray(size)
+            self._fill(key, body, memoryview(data))
+        return bytes(data)
+
+    def _read_once(self, key: str, name: str, offset: int, into: memoryview) -> int:
+        end = offset + len(into)
+        answer = self._client.get_object(Bucket=self._source.bucket, Key=name, Range=f"bytes={offset}-{end - 1}")
+        with closing(answer["Body"]) as body:
+            _, _, size = answer.get("ContentRange", "").partition("/")
+            if not size.isdecimal():
+                raise StoreUnavailable(f"{self} does not answer ranged reads", hint="use a store that does")
+            if int(size) < end:
+                raise BlobSizeMismatch(f"{key} in {self} has {size} bytes, at least {end} were signed for")
+            self._fill(key, body, into)
+        return int(size)
+
+    def _fill(self, key: str, body: Any, into: memoryview) -> None:
+        # The stream below urllib3's reads into our buffer without a copy; it tells a cut only by ending early.
+        raw = body._raw_stream
+        stream = getattr(raw, "_fp", raw)
+        done, until = 0, time.monotonic() + _GRACE_SECONDS + len(into) / _SLOWEST_BYTES_PER_SECOND
+        while done < len(into):
+            if not (n := stream.readinto(into[done : done + _PIECE])):
+                raise StoreUnavailable(f"{key} from {self} was cut after {done} of {len(into)} bytes")
+            done += n
+            if time.monotonic() > until:
+                raise StoreUnavailable(f"{key} from {self} came too slowly: {done} of {len(into)} bytes")
+        raw.release_conn()
+
+    def _page(self, top: str, token: dict[str, str], _: str) -> Any:
+        return self._client.list_objects_v2(Bucket=self._source.bucket, Prefix=top, **token)
+
+    def _head(self, name: str) -> int:
+        try:
+            return int(self._client.head_object(Bucket=self._source.bucket, Key=name)["ContentLength"])
+        except ClientError as error:
+            if status_of(error) not in (400, 403, 404):
+                raise
+        # HEAD has no body to name the cause in, and some servers say 404 to an unknown access key: ask by GET.
+        with closing(self._client.get_object(Bucket=self._source.bucket, Key=name)["Body"]) as body:
+            return int(body._content_length)
+
+    def _put_whole(self, key: str, source: BinaryIO, **condition: str) -> None:
+        def put(name: str) -> None:
+            source.seek(0)
+            self._client.put_object(Bucket=self._source.bucket, Key=name, Body=source, **condition)
+
+        self._tried(key, put)
+
+    def _put_parts(self, key: str, source: BinaryIO) -> None:
+        where = {"Bucket": self._source.bucket, "Key": self._name(key)}
+        upload = self._tried(key, lambda _: self._client.create_multipart_upload(ChecksumAlgorithm="CRC32", **where))
+        where["UploadId"] = upload["UploadId"]
+        try:
+            source.seek(0)
+            pieces = enumerate(iter(lambda: source.read(_PART), b""), start=1)
+            parts = {"Parts": [self._put_part(key, where, number, piece) for number, piece in pieces]}
+            self._tried(
+                key, lambda _: self._client.complete_multipart_upload(MultipartUpload=parts, IfNoneMatch="*", **where)
+            )
+        except BaseException:
+            self._abandon(where)
+            raise
+
+    def _put_part(self, key: str, where: dict[str, str], number: int, piece: bytes) -> dict[str, Any]:
+        done = self._tried(key, lambda _: self._client.upload_part(PartNumber=number, Body=piece, **where))
+        return {"PartNumber": number, **{name: done[name] for name in ("ETag", "ChecksumCRC32") if name in done}}
+
+    def _abandon(self, where: dict[str, str]) -> None:
+        try:
+            self._client.abort_multipart_upload(**where)
+        except (ClientError, BotoCoreError):
+            pass  # what failed before is what the caller must hear of; the bucket's lifecycle rule clears the parts
+
+    # --- the one retry policy ---------------------------------------------------------------------------------------
+
+    def _name(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    def _tried(self, key: str, request: Callable[[str], T]) -> T:
+        """Do `request` with the object's full name, again after what may pass."""
+        name = self._name(key if key == _ALL else checked_key(key.strip("/")))
+        for attempt in stamina.retry_context(
+            on=StoreUnavailable, attempts=self._attempts, timeout=60, wait_initial=0.1, wait_max=5, wait_jitter=0.4
+        ):
+            with attempt:
+                return self._once(key, name, request)
+        raise AssertionError("a retry context ends by returning or raising")
+
+    def _once(self, key: str, name: str, request: Callable[[str], T]) -> T:
+        try:
+            return request(name)
+        except ModelParamsError:
+            raise
+        except (ClientError, BotoCoreError, HTTPException, OSError) as error:
+            if isinstance(error, ClientError) and code_of(error) == "PreconditionFailed":
+                raise _Exists from error
+            raise translated(error, f"{key} in {self}") from error
+
+
+class _Exists(Exception):
+    """The condition of a write did not hold."""
+
+
+_HOW = "check endpoint, region and bucket, such as s3://BUCKET/PREFIX?endpoint=https://HOST&region=us-east-1"
+
+
+def _config(source: S3Source) -> Config:
+    return Config(
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if source.endpoint else "auto"},
+        connect_timeout=_CONNECT_SECONDS,
+        read_timeout=_SILENT_SECONDS,
+        retries={"total_max_attempts": 1},  # `_tried` is the only one that tries again
+        response_checksum_validation="when_required",  # ranges have none, and our own digests cover every byte
+        max_pool_connections=32,
+        tcp_keepalive=True,
+    )

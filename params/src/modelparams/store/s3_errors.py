@@ -1,0 +1,71 @@
+"""What boto3 raises, in this package's terms. Texts hold the server's error code alone: its message may name keys."""
+
+from __future__ import annotations
+
+from botocore import exceptions as boto
+from botocore.exceptions import ClientError
+from modelparams.errors import (
+    BlobSizeMismatch,
+    ModelParamsError,
+    ObjectMissing,
+    StoreDenied,
+    StoreUnavailable,
+    UsageError,
+)
+
+# By code first, since some servers answer an unknown access key with 404 (versitygw: XAdminUserNotFound).
+_DENIED = {
+    "AccessDenied",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "XAdminUserNotFound",
+}
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.NoAuthTokenError,
+    boto.TokenRetrievalError,
+    boto.SSOError,
+)
+_SET_THEM = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role; it is tried again"
+
+
+def code_of(error: ClientError) -> str:
+    """The S3 error code, such as NoSuchKey; after HEAD only the status as text."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: ClientError) -> int:
+    """The HTTP status; 0 when there is none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def translated(error: Exception, what: str) -> ModelParamsError:
+    """The error to raise for `error`, which happened to `what` (an object's key and its store)."""
+    if isinstance(error, ClientError):
+        return _answered(code_of(error), status_of(error), what)
+    if isinstance(error, _NO_CREDENTIALS):
+        return StoreDenied(f"{what}: no usable credentials ({type(error).__name__})", hint=_SET_THEM)
+    if isinstance(error, boto.ParamValidationError):
+        return UsageError(f"{what} is not a name that S3 takes", hint="check bucket and prefix")
+    return StoreUnavailable(f"{what}: {type(error).__name__}")
+
+
+def _answered(code: str, status: int, what: str) -> ModelParamsError:
+    if code in _DENIED or status in (401, 403):
+        return StoreDenied(f"{what}: the store answered {code or status}")
+    if code == "NoSuchBucket":
+        return ObjectMissing(f"{what}: there is no such bucket")
+    if code == "InvalidRange" or status == 416:
+        return BlobSizeMismatch(f"{what} ends before the bytes that were signed for")
+    if status == 404:
+        return ObjectMissing(f"{what} is not there")
+    if status in (301, 307):
+        return StoreUnavailable(f"{what}: the bucket is in another region", hint="correct the region")
+    return StoreUnavailable(f"{what}: the store answered {code} ({status})")
