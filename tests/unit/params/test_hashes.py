@@ -1,0 +1,97 @@
+"""config.json carries the parameters' hashes; a directory that differs is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from modelparams.errors import ParamsHashMismatch, UsageError
+from modelparams.hashes import check_hashes, write_hashes
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "title": "Größe"}')
+    (tmp_path / "model-1.safetensors").write_bytes(b"one")
+    (tmp_path / "model-2.safetensors").write_bytes(b"two")
+    return tmp_path
+
+
+def test_written_hashes_are_sha256_by_file_name_and_pass_the_check(directory: Path) -> None:
+    expected = {f"model-{n}.safetensors": hashlib.sha256(w).hexdigest() for n, w in ((1, b"one"), (2, b"two"))}
+    assert write_hashes(directory) == expected
+    assert check_hashes(directory) == expected
+    assert json.loads((directory / "config.json").read_text())["modelparams"] == {"sha256": expected}
+
+
+def test_writing_keeps_everything_else_of_the_config_and_is_stable(directory: Path) -> None:
+    write_hashes(directory)
+    first = (directory / "config.json").read_bytes()
+    write_hashes(directory)
+    assert (directory / "config.json").read_bytes() == first
+    config = json.loads(first)
+    assert list(config) == ["model_type", "title", "modelparams"]
+    assert "Größe" in first.decode()
+    assert sorted(path.name for path in directory.iterdir()) == [
+        "config.json",
+        "model-1.safetensors",
+        "model-2.safetensors",
+    ]
+
+
+def test_changed_bytes_are_named_with_both_hashes(directory: Path) -> None:
+    write_hashes(directory)
+    (directory / "model-2.safetensors").write_bytes(b"twO")
+    found, promised = hashlib.sha256(b"twO").hexdigest(), hashlib.sha256(b"two").hexdigest()
+    with pytest.raises(ParamsHashMismatch, match=rf"model-2\.safetensors has SHA-256 {found}, .* says {promised}"):
+        check_hashes(directory)
+
+
+def test_a_file_that_is_not_listed_is_refused(directory: Path) -> None:
+    write_hashes(directory)
+    (directory / "model-3.safetensors").write_bytes(b"three")
+    with pytest.raises(ParamsHashMismatch, match="model-3.safetensors is not listed"):
+        check_hashes(directory)
+
+
+def test_a_listed_file_that_is_gone_is_refused(directory: Path) -> None:
+    write_hashes(directory)
+    (directory / "model-1.safetensors").unlink()
+    with pytest.raises(ParamsHashMismatch, match="model-1.safetensors is missing"):
+        check_hashes(directory)
+
+
+def test_a_config_without_hashes_says_how_to_write_them(directory: Path) -> None:
+    with pytest.raises(ParamsHashMismatch, match="[Rr]un 'modelparams hash "):
+        check_hashes(directory)
+
+
+def test_a_git_lfs_pointer_is_told_apart_from_changed_bytes(directory: Path) -> None:
+    write_hashes(directory)
+    (directory / "model-1.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n")
+    with pytest.raises(UsageError, match="git lfs pull"):
+        check_hashes(directory)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_a_config_that_is_no_object_is_refused(directory: Path, content: str) -> None:
+    (directory / "config.json").write_text(content)
+    with pytest.raises(UsageError, match=r"config\.json is no JSON"):
+        write_hashes(directory)
+
+
+def test_a_directory_without_parameters_or_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"config\.json cannot be read"):
+        check_hashes(tmp_path)
+    (tmp_path / "config.json").write_text('{"modelparams": {"sha256": {}}}')
+    with pytest.raises(UsageError, match=r"no \*\.safetensors"):
+        check_hashes(tmp_path)
+
+
+def test_the_sample_repository_matches_its_hashes() -> None:
+    samples = Path(__file__).parents[3] / "params" / "samples" / "params" / "tiny-llama"
+    for version in ("v1.0.0", "v1.1.0"):
+        assert check_hashes(samples / version).keys() == {"model.safetensors"}

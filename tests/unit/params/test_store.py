@@ -1,0 +1,186 @@
+"""Stores: addresses, the directory store, and what boto3's errors become. The real S3 server is in tests/integration."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from botocore import exceptions as boto
+from botocore.exceptions import ClientError
+
+from modelparams.errors import BlobSizeMismatch, ObjectMissing, StoreDenied, StoreUnavailable, UsageError
+from modelparams.store import Credentials, FileStore, ObjectStore, open_store, source_of
+from modelparams.store.s3_errors import translated
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(tmp_path.as_uri())
+
+
+def test_an_s3_address_names_bucket_prefix_endpoint_and_region() -> None:
+    source = source_of("s3://models/a/b/?endpoint=http://127.0.0.1:9000&region=eu-west-1")
+    assert (source.bucket, source.prefix, source.endpoint, source.region) == (
+        "models",
+        "a/b",
+        "http://127.0.0.1:9000",
+        "eu-west-1",
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["s3://", "s3:///prefix", "s3://b?endpiont=x", "s3://key:secret@b/p", "https://b/p", "file://host/p", "s3://b#p", ""],
+)
+def test_an_address_that_is_none_is_refused_with_the_way_to_write_one(url: str) -> None:
+    with pytest.raises(UsageError, match="s3://BUCKET/PREFIX"):
+        open_store(url)
+
+
+def test_a_refused_address_does_not_repeat_its_query() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store("s3://b?secret=hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_credentials_do_not_show_their_secret() -> None:
+    assert "hunter2" not in repr(Credentials("ak", "hunter2", "hunter2"))
+
+
+def test_an_object_is_read_back_whole_and_in_parts(store: ObjectStore) -> None:
+    assert store.put_new("a/b", b"0123456789")
+    part = memoryview(bytearray(4))
+    assert store.read_into("a/b", 3, part) == 10
+    assert (bytes(part), store.get("a/b", limit=10), store.size("a/b")) == (b"3456", b"0123456789", 10)
+
+
+def test_a_new_object_never_replaces_another(store: ObjectStore) -> None:
+    assert store.put_new("k", b"first")
+    assert not store.put_new("k", b"second")
+    assert store.get("k", limit=9) == b"first"
+
+
+def test_of_many_writers_of_one_new_object_exactly_one_wins(store: ObjectStore) -> None:
+    won: list[int] = []
+    ready = threading.Barrier(8)
+
+    def write(number: int) -> None:
+        ready.wait()
+        if store.put_new("versions/1.0.0", b"%d" % number):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.get("versions/1.0.0", limit=1) == b"%d" % won[0]
+    assert len(won) == 1
+
+
+def test_put_replaces(store: ObjectStore) -> None:
+    store.put("k", b"first")
+    store.put("k", b"second")
+    assert store.get("k", limit=9) == b"second"
+
+
+def test_a_file_is_stored_from_its_start(store: ObjectStore) -> None:
+    file = io.BytesIO(b"whole")
+    file.seek(3)
+    assert store.put_new("k", file)
+    assert store.get("k", limit=9) == b"whole"
+
+
+def test_keys_are_listed_in_order_and_unfinished_files_are_not(store: ObjectStore, tmp_path: Path) -> None:
+    for key in ("v/2", "v/1", "w/3"):
+        store.put(key, b"")
+    (tmp_path / ".unfinished" / "tmpx").write_bytes(b"half")
+    assert list(store.list("v/")) == ["v/1", "v/2"]
+    assert list(store.list("")) == ["v/1", "v/2", "w/3"]
+    assert list(store.list("none/")) == []
+
+
+def test_nothing_is_left_behind_when_a_name_is_taken(store: ObjectStore, tmp_path: Path) -> None:
+    store.put_new("k", b"1")
+    store.put_new("k", b"2")
+    assert list((tmp_path / ".unfinished").iterdir()) == []
+
+
+def test_a_missing_object_says_which_and_where(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing, match=r"blobs/x is not in file:///"):
+        store.size("blobs/x")
+    assert not store.exists("blobs/x")
+
+
+def test_an_object_shorter_than_asked_for_is_told_from_a_cut_stream(store: ObjectStore) -> None:
+    store.put("k", b"12345")
+    with pytest.raises(BlobSizeMismatch, match="has 5 bytes, 6 were"):
+        store.read_into("k", 0, memoryview(bytearray(6)))
+
+
+def test_an_object_beyond_the_limit_is_not_read(store: ObjectStore) -> None:
+    store.put("k", b"12345")
+    with pytest.raises(BlobSizeMismatch, match="more than 4"):
+        store.get("k", limit=4)
+
+
+@pytest.mark.parametrize("key", ["../out", "/etc/passwd", "a//b", "a/../b", ".hidden", "", "a\nb"])
+def test_no_key_leaves_the_directory(store: ObjectStore, key: str) -> None:
+    with pytest.raises(UsageError, match="no object key"):
+        store.put_new(key, b"")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_directory_without_rights_is_denied(store: ObjectStore, tmp_path: Path) -> None:
+    store.put("k", b"")
+    (tmp_path / "k").chmod(0)
+    with pytest.raises(StoreDenied):
+        store.get("k", limit=1)
+
+
+def test_a_path_is_a_store_too(tmp_path: Path) -> None:
+    assert isinstance(open_store(tmp_path), FileStore)
+    assert str(open_store(str(tmp_path))) == tmp_path.as_uri()
+
+
+def _answer(code: str, status: int) -> ClientError:
+    said = {"Code": code, "Message": "The AWS access key AKIAEXAMPLE is unknown"}
+    return ClientError({"Error": said, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (_answer("NoSuchKey", 404), ObjectMissing),
+        (_answer("404", 404), ObjectMissing),
+        (_answer("NoSuchBucket", 404), ObjectMissing),
+        (_answer("XAdminUserNotFound", 404), StoreDenied),
+        (_answer("InvalidAccessKeyId", 403), StoreDenied),
+        (_answer("SignatureDoesNotMatch", 403), StoreDenied),
+        (_answer("403", 403), StoreDenied),
+        (_answer("ExpiredToken", 400), StoreDenied),
+        (_answer("InvalidRange", 416), BlobSizeMismatch),
+        (_answer("SlowDown", 503), StoreUnavailable),
+        (_answer("InternalError", 500), StoreUnavailable),
+        (_answer("BadDigest", 400), StoreUnavailable),
+        (_answer("ConditionalRequestConflict", 409), StoreUnavailable),
+        (_answer("PermanentRedirect", 301), StoreUnavailable),
+        (boto.NoCredentialsError(), StoreDenied),
+        (boto.EndpointConnectionError(endpoint_url="http://s3?token=x"), StoreUnavailable),
+        (boto.ReadTimeoutError(endpoint_url="http://s3?token=x"), StoreUnavailable),
+        (ConnectionResetError(104, "reset"), StoreUnavailable),
+        (boto.ParamValidationError(report="bad"), UsageError),
+    ],
+    ids=str,
+)
+def test_what_boto3_raises_becomes_one_of_our_kinds_and_repeats_no_text_of_the_server(
+    error: Exception, kind: type[Exception]
+) -> None:
+    found = translated(error, "blobs/x in s3://b")
+    assert type(found) is kind
+    assert "blobs/x in s3://b" in str(found)
+    assert "AKIAEXAMPLE" not in str(found)
+    assert "token" not in str(found)
