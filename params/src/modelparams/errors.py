@@ -6,6 +6,7 @@
     │   ├── InvalidVersion
     │   ├── ParamsHashMismatch       a directory's bytes differ from its config.json
     │   ├── VersionExists            the store holds another version of that name
+    │   ├── InvalidSpec              an object's spec that the CRD let pass and we cannot use
     │   └── SourceNotAllowed         an object names a store that this operator may not call
     ├── StoreError               the object store did not answer as hoped
     │   ├── StoreUnavailable         network, 5xx, throttling, a stream cut short: try again
@@ -88,6 +89,13 @@ class VersionExists(UsageError):
 
     reason = Reason.VERSION_EXISTS
     hint = "publish under a higher version"
+
+
+class InvalidSpec(UsageError):
+    """An object's spec passed the CRD's schema and cannot be used."""
+
+    reason = Reason.INVALID_SPEC
+    hint = "correct the object's spec"
 
 
 class SourceNotAllowed(UsageError):
