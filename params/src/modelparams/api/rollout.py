@@ -162,6 +162,7 @@ class RolloutStatus(Wire):
     live_sequence: int = 0
     target: Release | None = None
     """What is being rolled out; equal to `live` at rest."""
+    target_sequence: int = 0
     step_index: int = 0
     """Zero-based index of the step being done; equal to the number of steps in the last, implicit one."""
     step: str = ""
@@ -182,4 +183,6 @@ class RolloutStatus(Wire):
     failed_versions: tuple[FailedVersion, ...] = ()
     history: tuple[Revision, ...] = ()
     last_handled_retry_token: str | None = None
+    attempt: int = 0
+    """Counts the second chances (retry tokens, failed versions that were withdrawn and came back); in each order."""
     conditions: tuple[Condition, ...] = ()

@@ -1,0 +1,214 @@
+"""The course of one pass: where pods belong, how many of them may go there now, and what they wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from modelparams.api.release import Release
+from modelparams.api.rollout import PodFailure, RolloutStatus, Strategy
+from modelparams.digest import Digest
+from modelparams.reasons import Reason
+from modelparams_operator.core.fleet import Fleet, Member
+from modelparams_operator.core.memory import attempt_of, changed, is_at_rest, is_failed, is_same
+from modelparams_operator.core.model import Desired, Observed, VersionView
+from modelparams_operator.core.selection import Choice
+from modelparams_operator.core.steps import after_an_edit, allowance, pause_ends, wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What `orders` and the conditions read."""
+
+    live: Release | None
+    home: Release | None
+    """What a pod gets that serves neither live nor target."""
+    target: Release | None
+    is_direct: bool
+    """True without steps: every pod belongs on the target."""
+    is_open: bool
+    """True when pods may be moved to the target now."""
+    is_going_back: bool
+    """True when pods leave what was rolled out for what was live before."""
+    count: int
+    """How many pods belong on the target now."""
+    allowance: int
+    pause_ends_at: datetime | None
+    """The end of the timed pause that holds the present step."""
+
+    @property
+    def homes(self) -> frozenset[Digest]:
+        """The versions on which pods belong: what they must leave is in none of them."""
+        places = (self.target,) if self.is_direct else (self.live, self.home, self.target)
+        return frozenset(release.manifest_digest for release in places if release is not None)
+
+
+def steer(
+    desired: Desired, observed: Observed, memory: RolloutStatus, choice: Choice, fleet: Fleet
+) -> tuple[RolloutStatus, Course]:
+    """Advance through the steps as far as pods and pauses allow, and say what follows for this pass."""
+    strategy, target = desired.spec.strategy, memory.target
+    going_back = is_going_back(memory)
+    is_open = (
+        target is not None
+        and (choice.release is not None or is_at_rest(memory))
+        and (is_at_rest(memory) or not is_failed(memory, target.manifest_digest))
+        and (going_back or is_at_rest(memory) or not desired.spec.paused)
+    )
+    is_direct = is_without_steps(memory, strategy)
+    memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
+    ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
+    return memory, Course(
+        live=memory.live,
+        home=_home(memory, observed.versions),
+        target=target,
+        is_direct=is_direct,
+        is_open=is_open,
+        is_going_back=going_back,
+        count=fleet.total if is_direct else wanted(strategy.steps, memory.step_index, fleet.total),
+        allowance=allowance(strategy.max_unavailable, fleet.total),
+        pause_ends_at=ends if ends is not None and ends > observed.now else None,
+    )
+
+
+def is_going_back(memory: RolloutStatus) -> bool:
+    """Tell whether the target is older than what is live: `paused` does not hold that."""
+    return memory.live is not None and memory.target is not None and memory.target.version < memory.live.version
+
+
+def is_without_steps(memory: RolloutStatus, strategy: Strategy) -> bool:
+    """First versions, returns to what is live, and returns to one of the last live versions take no steps."""
+    live, target = memory.live, memory.target
+    if live is None or target is None or is_same(live, target):
+        return True
+    return target.version < live.version and target.manifest_digest in _window(memory, strategy, live.manifest_digest)
+
+
+def _window(memory: RolloutStatus, strategy: Strategy, live: Digest) -> list[Digest]:
+    """List the last live versions before the present one, as many as rollbackWindow allows."""
+    promoted = (r.manifest_digest for r in memory.history if r.outcome == "Promoted" and r.manifest_digest != live)
+    return list(dict.fromkeys(promoted))[: strategy.rollback_window.revisions]
+
+
+def _home(memory: RolloutStatus, versions: Sequence[VersionView]) -> Release | None:
+    """Take what is live, unless it was withdrawn or is below the floor: then new pods get the target if they may."""
+    live, target = memory.live, memory.target
+    if live is None or is_same(live, target):
+        return target
+    withdrawn = any(v.digest == live.manifest_digest and v.is_withdrawn for v in versions)
+    is_low = memory.live_sequence < memory.floor
+    if not withdrawn and not is_low:
+        return live
+    if target is not None and not is_failed(memory, target.manifest_digest):
+        return target
+    return None if is_low else live
+
+
+def _stepped(
+    desired: Desired, memory: RolloutStatus, fleet: Fleet, now: datetime, *, is_direct: bool, is_open: bool
+) -> RolloutStatus:
+    steps, target = desired.spec.strategy.steps, memory.target
+    if target is None or is_direct:
+        return changed(memory, step_index=len(steps), step_reached_at=None)
+    index, reached_at = min(memory.step_index, len(steps)), memory.step_reached_at
+    serving = fleet.settled_on(target.manifest_digest)
+    if memory.observed_generation != desired.generation:
+        edited = after_an_edit(steps, index, fleet.total, serving)
+        index, reached_at = edited, reached_at if edited == index else None
+    while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
+        reached_at = reached_at or now
+        ends = pause_ends(steps, index, reached_at)
+        if ends is not None and now < ends:
+            break
+        index, reached_at = index + 1, None
+    return changed(memory, step_index=index, step_reached_at=reached_at)
+
+
+def is_complete(memory: RolloutStatus, course: Course, fleet: Fleet, last_step: int) -> bool:
+    """Tell whether the target is what all pods serve that serve anything.
+
+    Pods that were not serving when they were ordered do not hold a promotion: with pods coming and crashing for
+    reasons of their own, no rollout would ever end. The very first version needs all.
+    """
+    target = memory.target
+    if target is None or is_at_rest(memory) or not course.is_open or memory.step_index < last_step:
+        return False
+    settled = fleet.settled_on(target.manifest_digest)
+    if memory.live is None:
+        return 0 < settled == fleet.total
+    moved = all(m.is_settled and m.side == target.manifest_digest for m in fleet.members if m.is_ready)
+    return settled > 0 and moved and fleet.away(memory.revision) == 0
+
+
+def is_stoppable(memory: RolloutStatus, versions: Sequence[VersionView]) -> bool:
+    """Tell whether a failure may turn the rollout round.
+
+    A return from a version that was deleted or withdrawn goes on for the other pods, whatever one of them says: there
+    is nothing better behind it.
+    """
+    live, target = memory.live, memory.target
+    if target is None or is_at_rest(memory):
+        return False
+    if live is None or target.version > live.version:
+        return True
+    return any(v.digest == live.manifest_digest and not v.is_withdrawn and not v.deleting for v in versions)
+
+
+def failure_in_pods(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
+    """Find the failure that stops the rollout of the target: the first pod's, by name, that gave up for good.
+
+    A first version is stopped only if it works nowhere: one sick pod must not take it from the others.
+    """
+    target = memory.target
+    if target is None:
+        return None
+    final = [(m, f) for m, f in fleet.failures(target.manifest_digest, attempt_of(memory)) if f.final]
+    if not final:
+        return None
+    if memory.live is None and len(final) < sum(1 for m in fleet.members if m.answer is not None):
+        return None
+    member, failure = final[0]
+    return _failed_on(target, member, failure.reason, failure.message, now)
+
+
+def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime | None) -> datetime | None:
+    """Say when the rollout will have made no progress for too long; None while the clock does not run."""
+    if memory.progressed_at is None:
+        return None
+    since = memory.progressed_at if watching_since is None else max(memory.progressed_at, watching_since)
+    return since + timedelta(seconds=strategy.progress_deadline_seconds)
+
+
+def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
+    """Name the first pod that is behind, as the failure of a rollout that ran into its deadline.
+
+    A first version has nothing to return to: its deadline is only reported.
+    """
+    target = memory.target
+    if target is None or memory.live is None:
+        return None
+    member = behind(target.manifest_digest, fleet)
+    if member is None:
+        return None
+    said = member.failure(target.manifest_digest, attempt_of(memory))
+    message = f"{said.reason}: {said.message}" if said is not None else "it is behind and says nothing"
+    return _failed_on(target, member, Reason.PROGRESS_DEADLINE_EXCEEDED, message, now)
+
+
+def behind(digest: Digest, fleet: Fleet) -> Member | None:
+    """Find the pod that holds up `digest`: the first that does not hold it, else the first that does not serve it."""
+    unstaged = (m for m in fleet.members if not m.holds(digest))
+    unsettled = (m for m in fleet.members if not (m.is_settled and m.side == digest))
+    return next(unstaged, None) or next(unsettled, None)
+
+
+def _failed_on(target: Release, member: Member, reason: Reason, message: str, now: datetime) -> PodFailure:
+    return PodFailure(
+        pod_name=member.name,
+        version_name=target.version_name,
+        manifest_digest=target.manifest_digest,
+        reason=reason,
+        message=message,
+        time=now,
+    )

@@ -1,0 +1,86 @@
+"""What the conditions are made of: one pass's findings, counted once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from modelparams.api.assignment import PodState, ReleaseFailure
+from modelparams.api.rollout import PodCounts, RolloutStatus
+from modelparams.digest import Digest
+from modelparams_operator.core.course import Course
+from modelparams_operator.core.fleet import Fleet, Member
+from modelparams_operator.core.memory import attempt_of
+from modelparams_operator.core.model import Desired, VersionView
+from modelparams_operator.core.selection import Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One pass over one rollout, after all decisions."""
+
+    desired: Desired
+    memory: RolloutStatus
+    choice: Choice
+    course: Course
+    fleet: Fleet
+    versions: tuple[VersionView, ...]
+    now: datetime
+    is_overdue: bool
+    """True when the progress deadline has passed and nothing could be stopped for it."""
+
+    @property
+    def failures(self) -> tuple[tuple[Member, ReleaseFailure], ...]:
+        """Pods that could not take the target (at rest: what is live)."""
+        target = self.memory.target
+        return () if target is None else self.fleet.failures(target.manifest_digest, attempt_of(self.memory))
+
+
+def counted(memory: RolloutStatus, fleet: Fleet) -> PodCounts:
+    """Count the pods against the target.
+
+    `staged` and `slowest_percent` are high-water marks while the same number of pods stages the same target: a pod that
+    falls back and catches up again has made no progress.
+    """
+    if memory.target is None:
+        return PodCounts(total=fleet.total, available=_available(fleet), summary=f"0/{fleet.total}")
+    digest = memory.target.manifest_digest
+    staged = sum(1 for m in fleet.members if m.side == digest or m.holds(digest))
+    updated = sum(1 for m in fleet.members if m.serves == digest)
+    final = fleet.failures(digest, attempt_of(memory))
+    return PodCounts(
+        total=fleet.total,
+        staged=staged,
+        updated=updated,
+        available=_available(fleet),
+        failed=sum(1 for _, failure in final if failure.final),
+        slowest_percent=_slowest(digest, fleet, memory.pods if memory.pods.staged == staged else PodCounts()),
+        summary=f"{updated}/{fleet.total}",
+    )
+
+
+def has_progressed(before: PodCounts, now: PodCounts) -> bool:
+    """Tell whether pods came closer to the target, or there are others."""
+    return (
+        now.total != before.total
+        or now.staged > before.staged
+        or now.updated > before.updated
+        or (now.slowest_percent or 0) > (before.slowest_percent or 0)
+    )
+
+
+def _available(fleet: Fleet) -> int:
+    """Count the ready pods that say what they serve; an agent serves nothing that it has not verified."""
+    return sum(1 for member in fleet.members if member.is_ready and member.serves is not None)
+
+
+def _slowest(digest: Digest, fleet: Fleet, before: PodCounts) -> int | None:
+    found = [_percent(member) for member in fleet.members if member.side != digest and not member.holds(digest)]
+    return max(min(found), before.slowest_percent or 0) if found else None
+
+
+def _percent(member: Member) -> int:
+    """Read `61%`; a pod that says nothing has done nothing."""
+    answer = member.answer
+    text = answer.progress.removesuffix("%") if answer is not None and answer.state is PodState.STAGING else ""
+    return min(int(text), 100) if text.isascii() and text.isdigit() else 0

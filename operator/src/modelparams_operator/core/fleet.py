@@ -1,0 +1,117 @@
+"""The rollout's pods as the planner counts them: who is ours, what each serves, who is away because of us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, ReleaseFailure
+from modelparams.api.release import Release
+from modelparams.digest import Digest
+from modelparams_operator.core.model import Desired, Observed, PodView
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One pod of ours, with what belongs to this life of it."""
+
+    name: str
+    uid: str
+    is_ready: bool
+    order: AssignmentSpec | None
+    answer: AssignmentStatus | None
+    serves: Digest | None
+    """What the pod reports live."""
+    side: Digest | None
+    """What it was ordered to serve; without an order, what it serves."""
+    is_settled: bool
+    """Ready, and serving what it was ordered to."""
+
+    @classmethod
+    def of(cls, pod: PodView) -> Member:
+        """Leave out an order to, or an answer of, an earlier pod of the same name."""
+        order = pod.order if pod.order is not None and pod.order.pod_uid == pod.uid else None
+        answer = pod.answer if pod.answer is not None and pod.answer.pod_uid == pod.uid else None
+        serves = answer.live.manifest_digest if answer is not None and answer.live is not None else None
+        side = order.activate if order is not None and order.activate is not None else serves
+        is_settled = pod.ready and serves is not None and serves == side
+        return cls(pod.name, pod.uid, pod.ready, order, answer, serves, side, is_settled)
+
+    def holds(self, digest: Digest) -> bool:
+        """Tell whether the pod has it resident: it can serve it at once."""
+        if self.answer is None:
+            return False
+        return self.serves == digest or any(held.manifest_digest == digest for held in self.answer.staged)
+
+    def failure(self, digest: Digest, attempt: str) -> ReleaseFailure | None:
+        """Why it could not take `digest`, if that is its last word on this attempt."""
+        failure = self.answer.last_failure if self.answer is not None else None
+        if failure is None or failure.attempt != attempt or failure.manifest_digest != digest or self.serves == digest:
+            return None
+        return failure
+
+    def is_away(self, revision: int) -> bool:
+        """Tell whether we took it from serving since the fleet was last at rest, and it is not back."""
+        return not self.is_settled and self.order is not None and self.order.moved_in == revision
+
+    def release(self, digest: Digest) -> Release | None:
+        """Find the release of that digest in its order."""
+        ordered = self.order.releases if self.order is not None else ()
+        return next((release for release in ordered if release.manifest_digest == digest), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All pods that this rollout may order, by name."""
+
+    members: tuple[Member, ...]
+    claimed_twice: tuple[tuple[str, str], ...] = ()
+    """Pods that another rollout names too, each with the other's name, whether they are ours or not."""
+    highest_term: int = 0
+
+    @classmethod
+    def of(cls, desired: Desired, observed: Observed) -> Fleet:
+        """Leave out pods that go away, and those named by two rollouts unless this one has them already."""
+        pods = sorted((pod for pod in observed.pods if not pod.deleting), key=lambda pod: pod.name)
+        seen = [Member.of(pod) for pod in pods]
+        ours = tuple(
+            member
+            for member in seen
+            if not observed.other_claims.get(member.name)
+            or (member.order is not None and member.order.rollout_name == desired.name)
+        )
+        claims = [(member.name, observed.other_claims.get(member.name, ())) for member in seen]
+        return cls(
+            ours,
+            tuple((pod, others[0]) for pod, others in claims if others),
+            max((member.order.term for member in ours if member.order is not None), default=0),
+        )
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return len(self.members)
+
+    def settled_on(self, digest: Digest) -> int:
+        """Count those that are ready and serve `digest` as ordered."""
+        return sum(1 for member in self.members if member.is_settled and member.side == digest)
+
+    def away(self, revision: int) -> int:
+        """Count those that are unavailable, or may be at any moment, because of us."""
+        return sum(1 for member in self.members if member.is_away(revision))
+
+    def strays(self, homes: Iterable[Digest]) -> tuple[Member, ...]:
+        """Find the ready pods on none of `homes`: those of a version that is given up."""
+        known = set(homes)
+        return tuple(m for m in self.members if m.is_ready and _is_elsewhere(m, known))
+
+    def failures(self, digest: Digest, attempt: str) -> tuple[tuple[Member, ReleaseFailure], ...]:
+        """Name the pods that could not take `digest`, each with its reason."""
+        found = ((member, member.failure(digest, attempt)) for member in self.members)
+        return tuple((member, failure) for member, failure in found if failure is not None)
+
+
+def _is_elsewhere(member: Member, homes: set[Digest]) -> bool:
+    return (member.serves is not None and member.serves not in homes) or (
+        member.side is not None and member.side not in homes
+    )

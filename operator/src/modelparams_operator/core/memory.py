@@ -1,0 +1,172 @@
+"""What a rollout remembers, and how each pass brings it forward: every change of the status but its conditions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from modelparams.api.release import Release
+from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revision, RolloutStatus
+from modelparams.digest import Digest
+from modelparams_operator.core.fleet import Fleet
+from modelparams_operator.core.model import Desired, VersionView
+from modelparams_operator.core.selection import Choice
+
+HISTORY_LIMIT = 20
+FAILED_LIMIT = 50
+
+Outcome = Literal["Promoted", "RolledBack", "Failed", "Superseded"]
+
+
+def changed(memory: RolloutStatus, **fields: Any) -> RolloutStatus:
+    """Copy `memory` with `fields` replaced; the same object when nothing differs."""
+    if all(getattr(memory, name) == value for name, value in fields.items()):
+        return memory
+    return memory.model_copy(update=fields)
+
+
+def is_same(one: Release | None, other: Release | None) -> bool:
+    """Tell whether both are the same bytes, or both absent."""
+    if one is None or other is None:
+        return one is other
+    return one.manifest_digest == other.manifest_digest
+
+
+def attempt_of(memory: RolloutStatus) -> str:
+    """Name the try that orders carry, so that pods can tell another try from the old one."""
+    return str(memory.attempt) if memory.attempt else ""
+
+
+def is_failed(memory: RolloutStatus, digest: Digest) -> bool:
+    """Tell whether a version is not to be ordered again until the retry token changes."""
+    return any(failed.manifest_digest == digest for failed in memory.failed_versions)
+
+
+def is_at_rest(memory: RolloutStatus) -> bool:
+    """Tell whether nothing else than what is live is wanted."""
+    return memory.target is not None and is_same(memory.live, memory.target)
+
+
+def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[VersionView]) -> RolloutStatus:
+    """Take in what people and the check of versions said since.
+
+    The floor only rises. A new retry token forgets all failures; a withdrawn version's is forgotten too, so that
+    activating it again is a new try. A live or target release whose object was made again is read from there, since
+    its source may have moved while its bytes have not.
+    """
+    floor = max([memory.floor, *(view.facts.floor for view in versions if view.facts is not None)])
+    token, last = desired.spec.retry_token, memory.last_handled_retry_token
+    withdrawn = {view.digest for view in versions if view.is_withdrawn}
+    failed = tuple(f for f in memory.failed_versions if f.manifest_digest not in withdrawn)
+    is_retried = token is not None and token != last
+    attempt = memory.attempt + (1 if is_retried or failed != memory.failed_versions else 0)
+    return changed(
+        memory,
+        floor=floor,
+        attempt=attempt,
+        failed_versions=() if is_retried else failed,
+        last_handled_retry_token=token if token is not None else last,
+        live=_current(memory.live, versions),
+        target=_current(memory.target, versions),
+    )
+
+
+def _current(release: Release | None, versions: Sequence[VersionView]) -> Release | None:
+    if release is None:
+        return None
+    found = next((v for v in versions if v.digest == release.manifest_digest and not v.deleting), None)
+    return release if found is None or found.release == release else found.release
+
+
+def found_live(memory: RolloutStatus, choice: Choice, fleet: Fleet, versions: Sequence[VersionView]) -> RolloutStatus:
+    """Learn from the pods what is live, when nothing is remembered but they serve something else than the choice.
+
+    So a rollout that was deleted and made again goes on with its canary, and a first version that was replaced before
+    it reached all pods is what the next one is compared with. The version of most pods counts, the older one of two.
+    """
+    if memory.live is not None or choice.release is None:
+        return memory
+    wanted = choice.release.manifest_digest
+    served = Counter(m.serves for m in fleet.members if m.serves is not None and m.serves != wanted)
+    known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}
+    usable = [digest for digest in known if not is_failed(memory, digest)]
+    if not usable:
+        return memory
+    found = min(usable, key=lambda digest: (-served[digest], known[digest].version))
+    facts = next((v.facts for v in versions if v.digest == found and v.facts is not None), None)
+    return changed(memory, live=known[found], live_sequence=facts.sequence if facts is not None else 0)
+
+
+def _release_of(digest: Digest, fleet: Fleet, versions: Sequence[VersionView], memory: RolloutStatus) -> Release | None:
+    """Find a release: what stands in an order was verified when it was written; an object's release only once it is."""
+    if memory.target is not None and memory.target.manifest_digest == digest:
+        return memory.target
+    view = next((v for v in versions if v.digest == digest), None)
+    if view is not None:
+        return view.release if view.facts is not None and not view.is_withdrawn else None
+    return next((release for member in fleet.members if (release := member.release(digest))), None)
+
+
+def stopped(memory: RolloutStatus, failure: PodFailure) -> RolloutStatus:
+    """Remember that the target failed."""
+    entry = FailedVersion(
+        version_name=failure.version_name, manifest_digest=failure.manifest_digest, reason=failure.reason
+    )
+    known = tuple(f for f in memory.failed_versions if f.manifest_digest != failure.manifest_digest)
+    return changed(memory, failed_versions=(*known, entry)[-FAILED_LIMIT:], last_failure=failure)
+
+
+def turned(memory: RolloutStatus, choice: Choice, now: datetime) -> RolloutStatus:
+    """Head for the choice. An unfinished rollout ends here: failed, taken back or superseded."""
+    if choice.release is None:
+        return memory
+    if is_same(memory.target, choice.release):
+        return changed(memory, target=choice.release, target_sequence=choice.sequence)
+    history = memory.history
+    if memory.target is not None and not is_at_rest(memory):
+        history = _recorded(memory, memory.target, _outcome(memory, memory.target, choice.release), now)
+    return changed(
+        memory,
+        target=choice.release,
+        target_sequence=choice.sequence,
+        history=history,
+        step_index=0,
+        step_reached_at=None,
+        started_at=now,
+        progressed_at=None,
+        pods=PodCounts(),
+    )
+
+
+def _outcome(memory: RolloutStatus, target: Release, choice: Release) -> Outcome:
+    if is_failed(memory, target.manifest_digest):
+        return "Failed"
+    return "Superseded" if choice.version > target.version else "RolledBack"
+
+
+def _recorded(memory: RolloutStatus, target: Release, outcome: Outcome, now: datetime) -> tuple[Revision, ...]:
+    entry = Revision(
+        version_name=target.version_name,
+        version=target.version,
+        manifest_digest=target.manifest_digest,
+        sequence=memory.target_sequence,
+        outcome=outcome,
+        started_at=memory.started_at or now,
+        finished_at=now,
+    )
+    return (entry, *memory.history)[:HISTORY_LIMIT]
+
+
+def promoted(memory: RolloutStatus, target: Release, now: datetime) -> RolloutStatus:
+    """Make the target, which all pods serve, what is live from now on."""
+    return changed(
+        memory,
+        live=target,
+        live_sequence=memory.target_sequence,
+        history=_recorded(memory, target, "Promoted", now),
+        step_reached_at=None,
+        progressed_at=None,
+        revision=memory.revision + 1,
+    )

@@ -1,0 +1,184 @@
+"""The order for each pod: what to hold, what to serve, and who may move in this pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from modelparams.api.assignment import AssignmentSpec
+from modelparams.api.release import Release
+from modelparams.api.rollout import RolloutStatus
+from modelparams.digest import Digest
+from modelparams_operator.core.course import Course
+from modelparams_operator.core.fleet import Fleet, Member
+from modelparams_operator.core.memory import attempt_of, is_failed
+from modelparams_operator.core.model import Assign, VersionView
+
+
+def assignments(
+    name: str, term: int, memory: RolloutStatus, course: Course, fleet: Fleet, versions: Sequence[VersionView]
+) -> tuple[Assign, ...]:
+    """Write the orders that differ from those that stand.
+
+    Staging is for all pods at once; moving is for those whom `_movers` names. A pod is ordered to serve only what it
+    reports as staged.
+    """
+    if course.home is None and course.target is None:
+        return ()
+    clerk = _Clerk(name, term, memory, course, _dropped(memory, versions))
+    destinations = _destinations(memory, course, fleet)
+    movers = _movers(memory, course, fleet, destinations)
+    written = (clerk.order(member, destinations[member.name], member.name in movers) for member in fleet.members)
+    return tuple(assign for assign in written if assign is not None)
+
+
+def _dropped(memory: RolloutStatus, versions: Sequence[VersionView]) -> frozenset[Digest]:
+    """Name what is not worth holding ready: failed or withdrawn."""
+    withdrawn = {view.digest for view in versions if view.is_withdrawn}
+    return frozenset(withdrawn | {failed.manifest_digest for failed in memory.failed_versions})
+
+
+def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mapping[str, Release | None]:
+    """Say where each pod belongs now.
+
+    Under steps, pods join the target as the count asks, the broken first, and stay. None joins while ready
+    pods are still on a version that was given up: they go home first, so that no third version is live for long.
+    """
+    target = course.target
+    if target is None or course.is_direct:
+        return {member.name: target for member in fleet.members}
+    digest = target.manifest_digest
+    on_target = [member for member in fleet.members if member.side == digest]
+    joined = {member.name for member in on_target}
+    if course.is_open and not fleet.strays(course.homes):
+        joined |= _joining(target, memory, course, fleet, on_target)
+    return {member.name: target if member.name in joined else _outside(member, course) for member in fleet.members}
+
+
+def _outside(member: Member, course: Course) -> Release | None:
+    """Leave a pod on what is live, even if new ones do not get that any more."""
+    live = course.live
+    return live if live is not None and member.side == live.manifest_digest else course.home
+
+
+def _joining(
+    target: Release, memory: RolloutStatus, course: Course, fleet: Fleet, on_target: Sequence[Member]
+) -> set[str]:
+    """Choose who joins the target.
+
+    A broken pod answers nobody, so it goes first. But it may be past help: until it is ready it stands in for
+    nobody else, and no more broken ones are tried at once than the step has pods.
+    """
+    digest, attempt = target.manifest_digest, attempt_of(memory)
+    broken_there = sum(1 for m in on_target if not m.is_ready and not m.is_away(memory.revision))
+    need = course.count - (len(on_target) - broken_there)
+    candidates = [
+        m for m in fleet.members if m.side != digest and m.holds(digest) and m.failure(digest, attempt) is None
+    ]
+    candidates.sort(key=lambda m: (m.side is None or m.side in course.homes, m.name))
+    broken = [m.name for m in candidates if not m.is_ready][: max(0, min(need, course.count - broken_there))]
+    room = max(0, min(need - len(broken), course.allowance - fleet.away(memory.revision)))
+    return set(broken) | {m.name for m in [m for m in candidates if m.is_ready][:room]}
+
+
+def _movers(
+    memory: RolloutStatus, course: Course, fleet: Fleet, destinations: Mapping[str, Release | None]
+) -> frozenset[str]:
+    """Choose who is ordered to serve its destination in this pass.
+
+    Pods that serve nobody move freely. The ready ones move as maxUnavailable allows, first those that leave a
+    version that was given up.
+    """
+    waiting = [m for m in fleet.members if (to := destinations[m.name]) is not None and _can_move(m, to, course)]
+    free = [m for m in waiting if not m.is_ready or _is_there(m, destinations)]
+    paying = [m for m in waiting if m.is_ready and not _is_there(m, destinations)]
+    paying.sort(key=lambda m: (m.serves in course.homes, m.name))
+    room = max(0, course.allowance - fleet.away(memory.revision))
+    return frozenset(m.name for m in (*free, *paying[:room]))
+
+
+def _is_there(member: Member, destinations: Mapping[str, Release | None]) -> bool:
+    to = destinations[member.name]
+    return to is not None and member.serves == to.manifest_digest
+
+
+def _can_move(member: Member, to: Release, course: Course) -> bool:
+    digest = to.manifest_digest
+    is_ordered = member.order is not None and member.order.activate == digest
+    is_allowed = course.is_open or course.target is None or course.target.manifest_digest != digest
+    return not is_ordered and is_allowed and member.holds(digest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Clerk:
+    name: str
+    term: int
+    memory: RolloutStatus
+    course: Course
+    dropped: frozenset[Digest]
+
+    def order(self, member: Member, to: Release | None, moves: bool) -> Assign | None:
+        """Write the order for one pod; None when the one that stands says the same."""
+        standing = member.order
+        activate = to.manifest_digest if moves and to is not None else self._stays(member)
+        releases = self._releases(member, to, activate)
+        if not releases:
+            return None
+        attempt = attempt_of(self.memory)
+        if standing is not None and (
+            standing.activate == activate
+            and standing.attempt == attempt
+            and standing.rollout_name == self.name
+            and _are_equal(standing.releases, releases)
+        ):
+            return None
+        order = AssignmentSpec(
+            rollout_name=self.name,
+            pod_uid=member.uid,
+            releases=releases,
+            activate=activate,
+            term=self.term,
+            attempt=attempt,
+            moved_in=self._moved_in(member, activate),
+        )
+        return Assign(member.name, member.uid, order)
+
+    def _stays(self, member: Member) -> Digest | None:
+        return member.order.activate if member.order is not None else None
+
+    def _moved_in(self, member: Member, activate: Digest | None) -> int | None:
+        """Note who was taken from serving. A pod that is away because of us stays so when it is sent elsewhere."""
+        standing = member.order
+        if standing is not None and standing.activate == activate:
+            return standing.moved_in
+        is_taken = member.is_ready and member.serves is not None and member.serves != activate
+        return self.memory.revision if is_taken or member.is_away(self.memory.revision) else None
+
+    def _releases(self, member: Member, to: Release | None, activate: Digest | None) -> tuple[Release, ...]:
+        """Name at most two: what is served (or will be) and what must be ready beside it."""
+        first = self._release(member, activate) if activate is not None else None
+        wishes = (first, to, *self._beside(member))
+        chosen: dict[Digest, Release] = {}
+        for release in wishes:
+            if release is not None and len(chosen) < 2:
+                chosen.setdefault(release.manifest_digest, release)
+        return tuple(chosen.values())
+
+    def _beside(self, member: Member) -> Iterator[Release | None]:
+        """Name the canary's other side, under steps; then what a serving pod held before, for an instant return."""
+        target = self.course.target
+        if not self.course.is_direct and target is not None:
+            if not is_failed(self.memory, target.manifest_digest):
+                yield target
+            yield self.course.home
+        if member.order is not None and member.order.activate is not None:
+            yield from (release for release in member.order.releases if release.manifest_digest not in self.dropped)
+
+    def _release(self, member: Member, digest: Digest) -> Release | None:
+        known = (self.course.target, self.course.home, self.memory.live)
+        found = next((release for release in known if release is not None and release.manifest_digest == digest), None)
+        return found or member.release(digest)
+
+
+def _are_equal(standing: tuple[Release, ...], wanted: tuple[Release, ...]) -> bool:
+    return len(standing) == len(wanted) and all(a is b or a == b for a, b in zip(standing, wanted, strict=True))

@@ -1,0 +1,167 @@
+"""The planner: what is wanted and what is seen → the next safe steps. Every rule is below this function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from modelparams.api.rollout import RolloutStatus
+from modelparams.errors import InvalidVersion
+from modelparams_operator.core.course import (
+    Course,
+    deadline,
+    failure_in_pods,
+    is_complete,
+    is_stoppable,
+    overdue_failure,
+    steer,
+)
+from modelparams_operator.core.facts import Facts, counted, has_progressed
+from modelparams_operator.core.fleet import Fleet
+from modelparams_operator.core.memory import (
+    changed,
+    found_live,
+    is_at_rest,
+    promoted,
+    refreshed,
+    stopped,
+    turned,
+)
+from modelparams_operator.core.model import Desired, Observed, Plan, Verify, VersionView
+from modelparams_operator.core.orders import assignments
+from modelparams_operator.core.rollout_status import conditions, invalid, suspended
+from modelparams_operator.core.selection import Choice, choose
+
+
+def plan(desired: Desired, observed: Observed) -> Plan:
+    """Name the next safe steps from `observed` towards `desired`.
+
+    Level-based: it looks at the present state and at what the status remembers, so a step that was lost, repeated or
+    half done is planned again. At the fixed point it returns no action and an equal status.
+
+    Invariants (asserted by tests/sim):
+      * no version is ordered before its bytes were verified, none that failed is ordered again, none below the floor;
+      * a pod is ordered to serve only what it holds;
+      * at most maxUnavailable pods are away because of us;
+      * at most two versions are live; three only until pods have left one that was given up.
+    """
+    spec, now = desired.spec, observed.now
+    versions = tuple(view for view in observed.versions if view.spec.model_name == spec.model_name)
+    checks = unverified(versions)
+    fleet = Fleet.of(desired, observed)
+    if fleet.highest_term > observed.term:
+        why = f"an order has term {fleet.highest_term}, ours is {observed.term}: another operator took over"
+        return Plan(observed.status, why=(why,))
+    if spec.suspend:
+        return Plan(suspended(desired, observed.status, now), checks, why=("suspended: nothing is touched",))
+
+    memory = refreshed(observed.status, desired, versions)
+    memory, is_overdue = _judged(desired, observed, memory, fleet, versions)
+    try:
+        choice = choose(spec, versions, memory)
+    except InvalidVersion as error:
+        return Plan(invalid(desired, observed.status, str(error), now), checks, why=(str(error),))
+    memory = found_live(memory, choice, fleet, versions)
+    memory = turned(memory, choice, now)
+    memory, course = steer(desired, observed, memory, choice, fleet)
+    if memory.target is not None and is_complete(memory, course, fleet, len(spec.strategy.steps)):
+        memory = promoted(memory, memory.target, now)
+        memory, course = steer(desired, observed, memory, choice, fleet)
+    memory = _rested(memory, course, fleet, is_overdue=is_overdue)
+    memory = _timed(desired, observed, memory, course, fleet)
+
+    orders = assignments(desired.name, observed.term, memory, course, fleet, versions)
+    is_overdue = is_overdue and memory.progressed_at == observed.status.progressed_at
+    facts = Facts(desired, memory, choice, course, fleet, versions, now, is_overdue)
+    status = changed(memory, observed_generation=desired.generation, conditions=conditions(facts))
+    return Plan(status, (*checks, *orders), _wake_at(desired, observed, status, course), _why(facts))
+
+
+def unverified(versions: Sequence[VersionView]) -> tuple[Verify, ...]:
+    """Name the versions whose bytes are to be checked: all but those that people took out or the check refused."""
+    return tuple(
+        Verify(view.name)
+        for view in versions
+        if view.facts is None
+        and not view.is_refused
+        and not view.is_withdrawn
+        and not view.deleting
+        and not view.spec.suspend
+    )
+
+
+def _judged(
+    desired: Desired, observed: Observed, memory: RolloutStatus, fleet: Fleet, versions: Sequence[VersionView]
+) -> tuple[RolloutStatus, bool]:
+    """Stop the rollout of a target that a pod gave up, or that made no progress in time.
+
+    Also says whether the deadline has passed, which is only reported when there is nothing to stop.
+    """
+    is_late = _is_late(desired, observed, memory, fleet)
+    if not is_stoppable(memory, versions):
+        return memory, is_late
+    failure = failure_in_pods(memory, fleet, observed.now)
+    if failure is None and is_late:
+        failure = overdue_failure(memory, fleet, observed.now)
+    if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
+        return memory, is_late
+    return stopped(memory, failure), False
+
+
+def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, fleet: Fleet) -> bool:
+    limit = deadline(memory, desired.spec.strategy, observed.watching_since)
+    return limit is not None and observed.now >= limit and not has_progressed(memory.pods, counted(memory, fleet))
+
+
+def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
+    """Note that the fleet is at rest: all pods that were moved are back, or those that are not had their time."""
+    away = fleet.away(memory.revision)
+    if away and is_overdue:
+        return changed(memory, revision=memory.revision + 1)
+    was_moved = any(m.order is not None and m.order.moved_in == memory.revision for m in fleet.members)
+    if is_at_rest(memory) and was_moved and not away and not fleet.strays(course.homes):
+        return changed(memory, revision=memory.revision + 1)
+    return memory
+
+
+def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: Course, fleet: Fleet) -> RolloutStatus:
+    """Count the pods, and run the progress clock or stop it."""
+    pods, steps = counted(memory, fleet), desired.spec.strategy.steps
+    is_same_work = memory.target == observed.status.target and memory.step_index == observed.status.step_index
+    progressed_at = memory.progressed_at
+    if not _is_clock_running(memory, course, fleet):
+        progressed_at = None
+    elif progressed_at is None or not is_same_work or has_progressed(observed.status.pods, pods):
+        progressed_at = observed.now
+    step = f"{min(memory.step_index, len(steps)) + 1}/{len(steps) + 1}" if memory.target is not None else ""
+    return changed(memory, pods=pods, step=step, progressed_at=progressed_at)
+
+
+def _is_clock_running(memory: RolloutStatus, course: Course, fleet: Fleet) -> bool:
+    """Tell whether the progress deadline counts: only while somebody can and should make progress."""
+    if memory.target is None or not fleet.total or not course.is_open or course.pause_ends_at is not None:
+        return False
+    return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(fleet.strays(course.homes))
+
+
+def _wake_at(desired: Desired, observed: Observed, status: RolloutStatus, course: Course) -> datetime | None:
+    limit = deadline(status, desired.spec.strategy, observed.watching_since)
+    times = [time for time in (course.pause_ends_at, limit) if time is not None and time > observed.now]
+    return min(times, default=None)
+
+
+def _why(facts: Facts) -> tuple[str, ...]:
+    """Tell the decisions in the order in which they were made."""
+    memory, course, choice = facts.memory, facts.course, facts.choice
+    live, target = memory.live, memory.target
+    chosen = f"chosen: {choice.release.version_name}" if choice.release is not None else "chosen: none"
+    places = f"live: {live.version_name if live else '-'}, target: {target.version_name if target else '-'}"
+    way = "no steps" if course.is_direct else f"step {memory.step}: {course.count} of {facts.fleet.total} pods"
+    gate = "open" if course.is_open else "held"
+    away = f"{facts.fleet.away(memory.revision)} of at most {course.allowance} pods are away because of us"
+    said = _say(choice)
+    return tuple(line for line in (chosen + said, places, f"{way}, {gate}", away) if line)
+
+
+def _say(choice: Choice) -> str:
+    return f" ({choice.reason}: {choice.message})" if choice.message else ""

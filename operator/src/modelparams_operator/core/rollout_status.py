@@ -1,0 +1,293 @@
+"""Facts of a rollout → its conditions: a chain of named checks, of which the first that speaks is what Ready says.
+
+kstatus, `kubectl wait` and Argo CD read them: `Reconciling` or `Stalled` is present while it is true, never both;
+trouble that is tried again never stalls; a rollout is Ready when its pods serve what was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over, find
+from modelparams.api.rollout import RolloutStatus
+from modelparams.names import VersionRange
+from modelparams.reasons import Reason
+from modelparams_operator.core.course import behind
+from modelparams_operator.core.facts import Facts
+from modelparams_operator.core.memory import is_at_rest, is_failed
+from modelparams_operator.core.model import Desired
+from modelparams_operator.core.selection import is_inside
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What Ready says, and which of the two that exclude each other stands beside it."""
+
+    ready: ConditionStatus
+    beside: Literal["Reconciling", "Stalled"] | None
+    reason: Reason
+    message: str
+
+
+def _reconciling(reason: Reason, message: str, *, ready: ConditionStatus = ConditionStatus.UNKNOWN) -> Verdict:
+    return Verdict(ready, "Reconciling", reason, message)
+
+
+def _stalled(reason: Reason, message: str) -> Verdict:
+    return Verdict(ConditionStatus.FALSE, "Stalled", reason, message)
+
+
+def conditions(facts: Facts) -> tuple[Condition, ...]:
+    """Sum a pass up; an unchanged one keeps its transition time."""
+    spoken = (check(facts) for check in _CHECKS)
+    verdict = next((verdict for verdict in spoken if verdict is not None), None) or _serving(facts)
+    paused = ((ConditionType.PAUSED, ConditionStatus.TRUE, Reason.PAUSED, "spec.paused holds the rollout at its step"),)
+    found = (
+        (ConditionType.READY, verdict.ready, verdict.reason, verdict.message),
+        (ConditionType.AVAILABLE, *_available(facts)),
+        *(paused if facts.desired.spec.paused else ()),
+        *_beside(verdict),
+    )
+    return _dated(found, facts.desired, facts.memory, facts.now)
+
+
+def suspended(desired: Desired, status: RolloutStatus, now: datetime) -> RolloutStatus:
+    """Say that nothing is touched. Ready keeps its last value."""
+    ready, available = find(status.conditions, ConditionType.READY), find(status.conditions, ConditionType.AVAILABLE)
+    message = "spec.suspend is set: nothing is touched"
+    found = (
+        (ConditionType.READY, ready.status if ready else ConditionStatus.UNKNOWN, Reason.SUSPENDED, message),
+        *(((ConditionType.AVAILABLE, available.status, available.reason, available.message),) if available else ()),
+        (ConditionType.PAUSED, ConditionStatus.TRUE, Reason.SUSPENDED, message),
+    )
+    return _said(desired, status, found, now)
+
+
+def invalid(desired: Desired, status: RolloutStatus, message: str, now: datetime) -> RolloutStatus:
+    """Say that the spec cannot be used; pods keep what they serve."""
+    available = find(status.conditions, ConditionType.AVAILABLE)
+    found = (
+        (ConditionType.READY, ConditionStatus.FALSE, Reason.INVALID_SPEC, message),
+        *(((ConditionType.AVAILABLE, available.status, available.reason, available.message),) if available else ()),
+        (ConditionType.STALLED, ConditionStatus.TRUE, Reason.INVALID_SPEC, message),
+    )
+    return _said(desired, status, found, now)
+
+
+_Found = tuple[ConditionType, ConditionStatus, Reason, str]
+
+
+def _said(desired: Desired, status: RolloutStatus, found: tuple[_Found, ...], now: datetime) -> RolloutStatus:
+    dated = _dated(found, desired, status, now)
+    said = {"observed_generation": desired.generation, "conditions": dated, "progressed_at": None}
+    return status.model_copy(update=said)
+
+
+def _dated(found: tuple[_Found, ...], desired: Desired, status: RolloutStatus, now: datetime) -> tuple[Condition, ...]:
+    made = (
+        Condition(
+            type=kind,
+            status=value,
+            reason=reason,
+            message=message,
+            observed_generation=desired.generation,
+            last_transition_time=now,
+        )
+        for kind, value, reason, message in found
+    )
+    return carried_over(made, status.conditions)
+
+
+def _beside(verdict: Verdict) -> tuple[_Found, ...]:
+    if verdict.beside is None:
+        return ()
+    return ((ConditionType(verdict.beside), ConditionStatus.TRUE, verdict.reason, verdict.message),)
+
+
+def _available(facts: Facts) -> tuple[ConditionStatus, Reason, str]:
+    pods, ready = facts.memory.pods, sum(1 for member in facts.fleet.members if member.is_ready)
+    if not pods.total:
+        return ConditionStatus.UNKNOWN, Reason.NO_PODS, "no pod is selected"
+    message = f"{pods.available} of {pods.total} pods serve a verified version"
+    if pods.available and pods.available == ready:
+        return ConditionStatus.TRUE, Reason.PODS_SERVING, message
+    return ConditionStatus.FALSE, Reason.PODS_NOT_SERVING, message
+
+
+def _claimed_twice(facts: Facts) -> Verdict | None:
+    claims = facts.fleet.claimed_twice
+    if not claims:
+        return None
+    more = f" and {len(claims) - 1} more" if len(claims) > 1 else ""
+    claim = f"pod {claims[0][0]}{more} is selected by rollout {claims[0][1]} too"
+    return _stalled(Reason.PODS_CLAIMED_TWICE, f"{claim}; make the selectors exclude each other")
+
+
+def _leaving(facts: Facts) -> bool:
+    """Tell whether pods are on their way back to what is live."""
+    memory = facts.memory
+    return is_at_rest(memory) and (
+        bool(facts.fleet.strays(facts.course.homes)) or facts.fleet.away(memory.revision) > 0
+    )
+
+
+def _rolling_back(facts: Facts) -> Verdict | None:
+    """Speak of pods that leave a version that failed or was given up."""
+    memory, target = facts.memory, facts.memory.target
+    is_returning = facts.course.is_going_back and facts.course.is_open
+    if target is None or facts.is_overdue or not (is_returning or _leaving(facts)):
+        return None
+    because = memory.last_failure if _failed_candidate(facts) else None
+    message = f"{memory.pods.updated} of {memory.pods.total} pods are back on {target.version_name}"
+    if because is not None:
+        message += f", after {because.pod_name} could not take {because.version_name}: {because.message}"
+    ready = ConditionStatus.FALSE if because is not None else ConditionStatus.UNKNOWN
+    return _reconciling(Reason.ROLLING_BACK, message, ready=ready)
+
+
+def _overdue(facts: Facts) -> Verdict | None:
+    target = facts.memory.target
+    if not facts.is_overdue or target is None:
+        return None
+    member = behind(target.manifest_digest, facts.fleet)
+    seconds = facts.desired.spec.strategy.progress_deadline_seconds
+    name = member.name if member is not None else "-"
+    message = f"no progress towards {target.version_name} for {seconds} s; the first pod behind is {name}"
+    return _stalled(Reason.PROGRESS_DEADLINE_EXCEEDED, message)
+
+
+def _choice_stalls(facts: Facts) -> Verdict | None:
+    choice = facts.choice
+    return _stalled(choice.reason, choice.message) if choice.stalls else None
+
+
+def _failed(facts: Facts) -> Verdict | None:
+    """Speak of a version that would be wanted, has failed in pods, and waits for a person."""
+    found = _failed_candidate(facts)
+    if found is None:
+        return None
+    name, reason = found
+    memory = facts.memory
+    said = memory.last_failure
+    where = f": pod {said.pod_name}: {said.message}" if said is not None and said.version_name == name else ""
+    if memory.target is not None and is_failed(memory, memory.target.manifest_digest):
+        stays = "the rollout is held"
+    else:
+        stays = f"{memory.live.version_name} stays live" if memory.live is not None else "pods keep what they serve"
+    return _stalled(
+        reason, f"{name} failed{where}; {stays}; publish a new version, or set spec.retryToken to try again"
+    )
+
+
+def _failed_candidate(facts: Facts) -> tuple[str, Reason] | None:
+    """Find the highest failed version that would be chosen otherwise."""
+    memory, policy = facts.memory, facts.desired.spec.version_policy
+    target = memory.target
+    reasons = {failed.manifest_digest: failed.reason for failed in memory.failed_versions}
+    if not reasons:
+        return None
+    if target is not None and not is_at_rest(memory) and target.manifest_digest in reasons:
+        return target.version_name, reasons[target.manifest_digest]
+    found = [
+        view
+        for view in facts.versions
+        if view.digest in reasons
+        and not view.deleting
+        and (view.name == policy.version_name or (policy.range and is_inside(VersionRange(policy.range), view.version)))
+        and (policy.type == "Pinned" or target is None or view.version > target.version)
+    ]
+    if not found:
+        return None
+    best = max(found, key=lambda view: view.version.parsed)
+    return best.name, reasons[best.digest]
+
+
+def _no_choice(facts: Facts) -> Verdict | None:
+    choice = facts.choice
+    if choice.release is not None and choice.reason is Reason.PROMOTED:
+        return None
+    if choice.is_transient:
+        ready = ConditionStatus.UNKNOWN if choice.reason is Reason.VERIFYING else ConditionStatus.FALSE
+        return _reconciling(choice.reason, choice.message, ready=ready)
+    return Verdict(ConditionStatus.FALSE, None, choice.reason, choice.message)
+
+
+def _no_pods(facts: Facts) -> Verdict | None:
+    if facts.fleet.total:
+        return None
+    target = facts.memory.target
+    name = target.version_name if target is not None else "-"
+    if is_at_rest(facts.memory):
+        return Verdict(ConditionStatus.TRUE, None, Reason.NO_PODS, f"no pod is selected; new ones get {name}")
+    return _reconciling(Reason.NO_PODS, f"no pod is selected; {name} is rolled out when there are some")
+
+
+def _paused(facts: Facts) -> Verdict | None:
+    if not facts.desired.spec.paused or is_at_rest(facts.memory) or facts.course.is_going_back:
+        return None
+    return _reconciling(
+        Reason.PAUSED, f"spec.paused holds {_target(facts)} at step {facts.memory.step}, {_done(facts)}"
+    )
+
+
+def _trouble(facts: Facts) -> Verdict | None:
+    """Speak of a pod that could not take the version: for good, or it tries again."""
+    found = facts.failures
+    if not found:
+        return None
+    final = [(member, failure) for member, failure in found if failure.final]
+    member, failure = (final or found)[0]
+    message = f"pod {member.name}: {failure.message}"
+    if final:
+        return _stalled(failure.reason, message)
+    return _reconciling(failure.reason, message, ready=ConditionStatus.FALSE)
+
+
+def _step_pause(facts: Facts) -> Verdict | None:
+    ends = facts.course.pause_ends_at
+    if ends is None:
+        return None
+    return _reconciling(
+        Reason.STEP_PAUSE, f"{_done(facts)}; step {facts.memory.step} pauses until {ends:%Y-%m-%dT%H:%M:%SZ}"
+    )
+
+
+def _moving(facts: Facts) -> Verdict | None:
+    """Say how far staging and swapping are."""
+    pods, target = facts.memory.pods, facts.memory.target
+    if target is None or (is_at_rest(facts.memory) and facts.fleet.settled_on(target.manifest_digest) == pods.total):
+        return None
+    if pods.staged < pods.total and pods.updated < facts.course.count:
+        slowest = f", the slowest of the others at {pods.slowest_percent}%" if pods.slowest_percent else ""
+        return _reconciling(Reason.STAGING, f"{pods.staged} of {pods.total} pods hold {target.version_name}{slowest}")
+    return _reconciling(Reason.SWAPPING, f"step {facts.memory.step}: {_done(facts)}")
+
+
+def _serving(facts: Facts) -> Verdict:
+    return Verdict(ConditionStatus.TRUE, None, Reason.PROMOTED, f"{_done(facts)}")
+
+
+def _target(facts: Facts) -> str:
+    return facts.memory.target.version_name if facts.memory.target is not None else "-"
+
+
+def _done(facts: Facts) -> str:
+    return f"{facts.memory.pods.updated} of {facts.memory.pods.total} pods serve {_target(facts)}"
+
+
+_CHECKS: tuple[Callable[[Facts], Verdict | None], ...] = (
+    _claimed_twice,
+    _rolling_back,
+    _overdue,
+    _choice_stalls,
+    _failed,
+    _no_choice,
+    _no_pods,
+    _paused,
+    _step_pause,
+    _trouble,
+    _moving,
+)

@@ -1,0 +1,209 @@
+"""Which version a rollout should have: the rules of choice, none of which looks at a clock."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from modelparams.api.release import Release
+from modelparams.api.rollout import RolloutSpec, RolloutStatus
+from modelparams.digest import Digest
+from modelparams.names import Version, VersionRange
+from modelparams.reasons import Reason
+from modelparams_operator.core.model import VersionView
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The answer. No release is no order: pods keep what they serve, and nobody is moved."""
+
+    release: Release | None
+    sequence: int = 0
+    reason: Reason = Reason.PROMOTED
+    """PROMOTED for an ordinary choice, else what stands in the way of one."""
+    message: str = ""
+    stalls: bool = False
+    """True when only a person can help."""
+    is_transient: bool = False
+    """True when it is being tried again."""
+
+
+def choose(spec: RolloutSpec, versions: Sequence[VersionView], memory: RolloutStatus) -> Choice:
+    """Choose by the rollout's policy among the versions of its model.
+
+    Identity is the digest. An unverified version is never chosen, and a version that failed in pods is not
+    chosen again while `memory.failed_versions` names it.
+
+    Raises:
+        InvalidVersion: `spec.version_policy.range` is no range.
+    """
+    court = _Court(spec, tuple(v for v in versions if v.spec.model_name == spec.model_name and not v.deleting), memory)
+    if spec.version_policy.type == "Pinned":
+        return court.pinned(spec.version_policy.version_name or "")
+    return court.highest(VersionRange(spec.version_policy.range or ""))
+
+
+def is_sequence_too_low(view: VersionView, memory: RolloutStatus, *, is_pinned: bool = False) -> bool:
+    """Tell whether the manifest is older than its number says.
+
+    Below the highest floor that any verified manifest states: always. Below what is live, though the version is
+    higher: unless a person pinned it, since a fix of an old line may be published after a new one.
+    """
+    facts, live = view.facts, memory.live
+    if facts is None:
+        return False
+    if facts.sequence < memory.floor:
+        return True
+    return not is_pinned and live is not None and view.version > live.version and facts.sequence < memory.live_sequence
+
+
+@functools.lru_cache(maxsize=4096)
+def is_inside(wanted: VersionRange, version: Version) -> bool:
+    """Tell whether `version` is in the range; remembered, since every pass asks again."""
+    return version in wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Court:
+    spec: RolloutSpec
+    versions: tuple[VersionView, ...]
+    memory: RolloutStatus
+
+    def highest(self, wanted: VersionRange) -> Choice:
+        live = self.memory.live
+        ranked = sorted(
+            (v for v in self.versions if is_inside(wanted, v.version) and self._is_open(v)),
+            key=lambda view: view.version.parsed,
+            reverse=True,
+        )
+        best = next((v for v in ranked if self._is_verified(v)), None)
+        if best is None:
+            return self._abort() or self._nothing(ranked)
+        if live is not None and best.version < live.version and self._stands(live):
+            return self._keep(live, best)
+        awaited = next((v for v in ranked if v.facts is None and v.failure is None and v.version > best.version), None)
+        if awaited is not None and not self._has(best.digest) and not self._was_taken_out(live):
+            return _unverified(awaited)
+        return self._choice(best)
+
+    def pinned(self, name: str) -> Choice:
+        view = next((v for v in self.versions if v.name == name), None)
+        if view is None:
+            return self._remembered(name)
+        if view.is_withdrawn:
+            return self._last_good(view, Reason.PINNED_VERSION_WITHDRAWN, f"{name} is pinned and withdrawn")
+        failed = next((f for f in self.memory.failed_versions if f.manifest_digest == view.digest), None)
+        if failed is not None and not self._is_held(view.digest):
+            return self._last_good(view, failed.reason, f"{name} is pinned and has failed")
+        if view.is_refused and view.failure is not None:
+            return Choice(None, reason=view.failure.reason, message=view.failure.message, stalls=True)
+        if is_sequence_too_low(view, self.memory, is_pinned=True):
+            return Choice(None, reason=Reason.SEQUENCE_TOO_LOW, message=f"{name} is below the floor", stalls=True)
+        if view.spec.suspend and not self._has(view.digest):
+            return Choice(None, reason=Reason.SUSPENDED, message=f"{name} is pinned and suspended")
+        if not self._is_verified(view):
+            return _unverified(view)
+        return self._choice(view)
+
+    def _is_open(self, view: VersionView) -> bool:
+        """Tell whether it is a candidate, verified or not yet."""
+        return not (
+            view.is_withdrawn
+            or view.is_refused
+            or (view.spec.suspend and not self._has(view.digest))
+            or (self._has_failed(view.digest) and not self._is_held(view.digest))
+            or is_sequence_too_low(view, self.memory)
+        )
+
+    def _is_verified(self, view: VersionView) -> bool:
+        return view.facts is not None or self._has(view.digest)
+
+    def _has(self, digest: Digest) -> bool:
+        """Tell whether it is live or being rolled out: it was verified when it was chosen."""
+        return any(r is not None and r.manifest_digest == digest for r in (self.memory.live, self.memory.target))
+
+    def _has_failed(self, digest: Digest) -> bool:
+        return any(failed.manifest_digest == digest for failed in self.memory.failed_versions)
+
+    def _is_held(self, digest: Digest) -> bool:
+        """Under `onFailure: Pause` a failed target stays the target, so that a person can look at it."""
+        target = self.memory.target
+        return self.spec.strategy.on_failure == "Pause" and target is not None and target.manifest_digest == digest
+
+    def _stands(self, release: Release) -> bool:
+        """Deny it when its object is gone or withdrawn, or when it has failed."""
+        there = any(v.digest == release.manifest_digest and not v.is_withdrawn for v in self.versions)
+        return there and not self._has_failed(release.manifest_digest)
+
+    def _was_taken_out(self, release: Release | None) -> bool:
+        """Tell whether a person withdrew it, or it failed: it has to be left at once."""
+        if release is None:
+            return False
+        withdrawn = any(v.digest == release.manifest_digest and v.is_withdrawn for v in self.versions)
+        return withdrawn or self._has_failed(release.manifest_digest)
+
+    def _abort(self) -> Choice | None:
+        """Go back to what is live if the target was taken out and nothing else is to be had."""
+        live, target = self.memory.live, self.memory.target
+        if live is None or not self._was_taken_out(target) or self._is_unusable(live):
+            return None
+        return Choice(live, self.memory.live_sequence)
+
+    def _is_unusable(self, live: Release) -> bool:
+        return self._was_taken_out(live) or self.memory.live_sequence < self.memory.floor
+
+    def _keep(self, live: Release, best: VersionView) -> Choice:
+        if self.memory.live_sequence < self.memory.floor:
+            message = f"{live.version_name} is live and below the floor; publish a new version"
+            return Choice(live, self.memory.live_sequence, Reason.SEQUENCE_TOO_LOW, message, stalls=True)
+        message = f"{live.version_name} is live and not in the range; withdraw it or pin {best.name} to go back"
+        return Choice(live, self.memory.live_sequence, Reason.NO_VERSION_SELECTED, message)
+
+    def _nothing(self, ranked: Sequence[VersionView]) -> Choice:
+        """Say, when there is no candidate, what comes nearest to one."""
+        if ranked:
+            return _unverified(ranked[0])
+        refused = max((v for v in self.versions if v.is_refused), key=lambda v: v.version.parsed, default=None)
+        if refused is not None and refused.failure is not None and self.memory.live is None:
+            message = f"{refused.name} was refused: {refused.failure.message}"
+            return Choice(None, reason=refused.failure.reason, message=message, stalls=True)
+        message = f"no version of {self.spec.model_name} can be chosen; pods keep what they serve"
+        return Choice(None, reason=Reason.NO_VERSION_SELECTED, message=message)
+
+    def _remembered(self, name: str) -> Choice:
+        """Stay with a pinned version whose object was pruned while it is live or under way."""
+        for release, sequence in (
+            (self.memory.target, self.memory.target_sequence),
+            (self.memory.live, self.memory.live_sequence),
+        ):
+            if release is not None and release.version_name == name and not self._was_taken_out(release):
+                return Choice(release, sequence)
+        return Choice(None, reason=Reason.PINNED_VERSION_MISSING, message=f"{name} is pinned and does not exist")
+
+    def _last_good(self, bad: VersionView, reason: Reason, what: str) -> Choice:
+        live = self.memory.live
+        if live is not None and live.manifest_digest != bad.digest and not self._is_unusable(live):
+            message = f"{what}; {live.version_name} stays"
+            return Choice(live, self.memory.live_sequence, reason, message, stalls=True)
+        promoted = (r.manifest_digest for r in self.memory.history if r.outcome == "Promoted")
+        good = next((v for digest in promoted for v in self._usable(digest) if v.digest != bad.digest), None)
+        if good is None or good.facts is None:
+            return Choice(None, reason=reason, message=f"{what}; nothing to go back to", stalls=True)
+        return Choice(good.release, good.facts.sequence, reason, f"{what}; going back to {good.name}", stalls=True)
+
+    def _usable(self, digest: Digest) -> Iterable[VersionView]:
+        return (v for v in self.versions if v.digest == digest and v.facts is not None and self._is_open(v))
+
+    def _choice(self, view: VersionView) -> Choice:
+        if view.facts is not None:
+            return Choice(view.release, view.facts.sequence)
+        live = self.memory.live
+        is_live = live is not None and live.manifest_digest == view.digest
+        return Choice(view.release, self.memory.live_sequence if is_live else self.memory.target_sequence)
+
+
+def _unverified(view: VersionView) -> Choice:
+    if view.failure is None:
+        return Choice(None, reason=Reason.VERIFYING, message=f"waiting for the check of {view.name}", is_transient=True)
+    return Choice(None, reason=view.failure.reason, message=f"{view.name}: {view.failure.message}", is_transient=True)

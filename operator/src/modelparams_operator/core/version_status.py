@@ -1,0 +1,152 @@
+"""Facts of a version → its status: what `kubectl get mpv` shows, whatever rollouts use it or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over
+from modelparams.api.rollout import RolloutStatus
+from modelparams.api.version import VersionStatus
+from modelparams.digest import Digest
+from modelparams.errors import InvalidVersion
+from modelparams.reasons import Reason
+from modelparams_operator.core.memory import is_at_rest
+from modelparams_operator.core.model import Desired, VersionView
+from modelparams_operator.core.rollout_status import Verdict
+from modelparams_operator.core.selection import choose, is_sequence_too_low
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutUse:
+    """One rollout of the version's model, as it is after its plan."""
+
+    desired: Desired
+    status: RolloutStatus
+
+
+def judge(
+    view: VersionView,
+    versions: Sequence[VersionView],
+    rollouts: Sequence[RolloutUse],
+    old: VersionStatus,
+    now: datetime,
+) -> VersionStatus:
+    """Sum up what is known about a version.
+
+    It is Ready when there is nothing to wait for: it is live, or superseded, or standing by, or withdrawn. Between its
+    check and the moment when a rollout takes it up it is not Ready yet, so that a wait for it is a wait for the pods.
+    """
+    verdict = _verdict(view, versions, rollouts)
+    found = [(ConditionType.READY, verdict.ready, verdict.reason, verdict.message), _verified(view)]
+    if verdict.beside is not None:
+        found.append((ConditionType(verdict.beside), ConditionStatus.TRUE, verdict.reason, verdict.message))
+    made = (
+        Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message,
+            observed_generation=view.generation,
+            last_transition_time=now,
+        )
+        for kind, status, reason, message in found
+    )
+    users = (use.desired.name for use in rollouts if view.digest in _digests(use.status))
+    return VersionStatus(
+        observed_generation=view.generation,
+        verified=view.facts,
+        used_by=tuple(sorted(users)),
+        conditions=carried_over(made, old.conditions),
+    )
+
+
+def _digests(status: RolloutStatus) -> tuple[Digest, ...]:
+    return tuple(release.manifest_digest for release in (status.live, status.target) if release is not None)
+
+
+def _verified(view: VersionView) -> tuple[ConditionType, ConditionStatus, Reason, str]:
+    facts, failure = view.facts, view.failure
+    if facts is not None:
+        signers = f"{len(facts.signers)} trusted signature{'s' if len(facts.signers) != 1 else ''}"
+        message = f"{facts.blobs} blobs, {facts.size_bytes} bytes, {signers}, sequence {facts.sequence}"
+        return ConditionType.VERIFIED, ConditionStatus.TRUE, Reason.VERIFIED, message
+    if failure is None:
+        return ConditionType.VERIFIED, ConditionStatus.UNKNOWN, Reason.VERIFYING, "the check has not ended"
+    status = ConditionStatus.FALSE if failure.is_final else ConditionStatus.UNKNOWN
+    return ConditionType.VERIFIED, status, failure.reason, failure.message
+
+
+def _verdict(view: VersionView, versions: Sequence[VersionView], rollouts: Sequence[RolloutUse]) -> Verdict:
+    failure = view.failure
+    if view.is_withdrawn:
+        return _ready(Reason.WITHDRAWN, "a person took it out: it is not chosen")
+    if view.facts is None and failure is not None and failure.is_final:
+        return Verdict(ConditionStatus.FALSE, "Stalled", failure.reason, failure.message)
+    if view.facts is None and view.spec.suspend:
+        return Verdict(ConditionStatus.UNKNOWN, None, Reason.SUSPENDED, "spec.suspend is set: it is not checked")
+    if view.facts is None and failure is not None:
+        return Verdict(ConditionStatus.FALSE, "Reconciling", failure.reason, failure.message)
+    if view.facts is None:
+        return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.VERIFYING, "its manifest and blobs are checked")
+    return _used(view, rollouts) or _wanted(view, versions, rollouts) or _idle(view, rollouts)
+
+
+def _ready(reason: Reason, message: str) -> Verdict:
+    return Verdict(ConditionStatus.TRUE, None, reason, message)
+
+
+def _used(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
+    """Speak of a version that pods serve or shall serve, or that they could not."""
+    for use in rollouts:
+        failed = next((f for f in use.status.failed_versions if f.manifest_digest == view.digest), None)
+        if failed is not None:
+            said = use.status.last_failure
+            where = f": pod {said.pod_name}: {said.message}" if said and said.manifest_digest == view.digest else ""
+            message = f"it failed in rollout {use.desired.name}{where}"
+            return Verdict(ConditionStatus.FALSE, "Stalled", failed.reason, message)
+    for use in rollouts:
+        target = use.status.target
+        if target is not None and target.manifest_digest == view.digest and not is_at_rest(use.status):
+            message = f"rollout {use.desired.name}: {use.status.pods.summary} pods, step {use.status.step}"
+            return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
+    live = [use.desired.name for use in rollouts if view.digest in _digests(use.status) and is_at_rest(use.status)]
+    return _ready(Reason.LIVE, f"it is live in rollout {', '.join(sorted(live))}") if live else None
+
+
+def _wanted(view: VersionView, versions: Sequence[VersionView], rollouts: Sequence[RolloutUse]) -> Verdict | None:
+    """Speak of a version that a rollout will take up in its next pass, or that it may not."""
+    if not rollouts:
+        message = f"waiting for a rollout of {view.spec.model_name}"
+        return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
+    for use in rollouts:
+        if _would_choose(use, view, versions):
+            message = f"rollout {use.desired.name} takes it up"
+            return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
+    for use in rollouts:
+        is_pinned = use.desired.spec.version_policy.type == "Pinned"
+        if view.facts is not None and is_sequence_too_low(view, use.status, is_pinned=is_pinned):
+            least = max(use.status.floor, use.status.live_sequence)
+            message = f"its sequence {view.facts.sequence} is below {least}; publish it again to give it a higher one"
+            return Verdict(ConditionStatus.FALSE, "Stalled", Reason.SEQUENCE_TOO_LOW, message)
+    return None
+
+
+def _would_choose(use: RolloutUse, view: VersionView, versions: Sequence[VersionView]) -> bool:
+    if use.desired.spec.suspend:
+        return False
+    try:
+        release = choose(use.desired.spec, versions, use.status).release
+    except InvalidVersion:
+        return False
+    return release is not None and release.manifest_digest == view.digest
+
+
+def _idle(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict:
+    """Speak of a version that nobody wants now."""
+    was_live = any(r.manifest_digest == view.digest for use in rollouts for r in use.status.history)
+    is_older = any(use.status.live is not None and view.version < use.status.live.version for use in rollouts)
+    if was_live and is_older:
+        return _ready(Reason.SUPERSEDED, "a newer version is live")
+    return _ready(Reason.STANDBY, "verified; no rollout wants it now")
