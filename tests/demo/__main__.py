@@ -1,0 +1,45 @@
+"""`python -m demo`: play the story, write `build/demo/report.json`, exit non-zero when a promise was broken."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from demo.report import Report
+from demo.scene import ROOT, NotReached, scene
+from demo.story import Story
+from models import smollm2
+from rich.console import Console
+
+_BUILD = ROOT / "build" / "demo"
+_PODS = 3
+
+
+def main() -> int:
+    """Play it."""
+    console = Console(highlight=False, soft_wrap=True)
+    report, start = Report(pods=_PODS), time.monotonic()
+    trouble: list[str] = []
+    versions = {"1.0.0": smollm2.base(), "1.1.0": smollm2.pirate(), "1.2.0": smollm2.rome()}
+    try:
+        with scene(_BUILD / "work", _PODS, console.print) as play:
+            Story(play, console, report, versions).play()
+    except NotReached as error:
+        trouble.append(str(error))
+    report.seconds = time.monotonic() - start
+    return _conclude(console, report, trouble, _BUILD / "report.json")
+
+
+def _conclude(console: Console, report: Report, trouble: list[str], file: Path) -> int:
+    report.write(file)
+    report.show(console)
+    trouble += report.broken_promises()
+    for line in trouble:
+        console.print(f"[red]not as promised:[/] {line}")
+    console.print(f"report: {file.relative_to(ROOT)}; logs: {_BUILD.relative_to(ROOT)}/work")
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

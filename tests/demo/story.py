@@ -1,0 +1,247 @@
+"""The chapters of the demo, in order. Each ends only when what it tells has really happened."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from demo.report import Report
+from demo.scene import BUCKET, MODEL, NotReached, Scene, eventually
+from models import smollm2
+from rich.console import Console
+from traffic.latency import percentile
+from traffic.openloop import Answer, OpenLoop, ask
+from traffic.rescore import Rescorer
+
+_PROMPTS = (smollm2.PROMPT, "What is the capital of Germany?", "How many days are in a week?", "Who wrote Hamlet?")
+_RATE = 1.0  # requests a second over all pods
+_QUIET_SECONDS = 15.0
+_LIVE_SECONDS, _VERDICT_SECONDS = 90.0, 60.0
+_STEPS = [{"pods": 1, "pause": {"durationSeconds": 5}}, {"pods": "50%", "pause": {"durationSeconds": 3}}]
+
+
+@dataclass
+class Load:
+    """The open-loop load in a thread of its own, and when its windows began."""
+
+    loop: OpenLoop
+    thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=lambda: asyncio.run(self.loop.run()), name="load")
+        self.thread.start()
+
+    def end(self) -> list[Answer]:
+        """Stop sending, wait for what is under way, and give all answers."""
+        self.loop.stop()
+        self.thread.join()
+        return self.loop.answers
+
+
+@dataclass
+class Story:
+    """Plays on a scene, tells on a console, and fills the report."""
+
+    scene: Scene
+    console: Console
+    report: Report
+    versions: dict[str, Path]
+
+    def play(self) -> None:
+        """All chapters.
+
+        Raises:
+            NotReached: one did not come to its end.
+        """
+        self._first_version()
+        load = Load(OpenLoop(self.scene.pods.ready, _PROMPTS, _RATE))
+        try:
+            quiet = self._quiet()
+            swapped = self._second_version()
+            self._tampered_version()
+            self._way_back()
+        finally:
+            answers = load.end()
+        self._judge(answers, quiet, swapped)
+
+    # Chapters
+
+    def _first_version(self) -> None:
+        self._chapter("1.0.0 is published, applied, and live on all pods")
+        self._publish("1.0.0")
+        self._apply("1.0.0")
+        self._show_objects()
+        self._ask("1.0.0")
+
+    def _quiet(self) -> tuple[float, float]:
+        self._chapter(f"an open-loop load of streaming requests begins; {_QUIET_SECONDS:.0f} s without a swap")
+        start = time.monotonic()
+        time.sleep(_QUIET_SECONDS)
+        return start, time.monotonic()
+
+    def _second_version(self) -> tuple[float, float]:
+        self._chapter("1.1.0, a fine-tune of the last two layers, rolls out pod by pod under the load")
+        self._publish("1.1.0")
+        patch = f'{{"spec":{{"strategy":{{"steps":{_json(_STEPS)}}}}}}}'
+        self.scene.kubectl("patch", "mpr", MODEL, "--type=merge", "-p", patch)
+        start = time.monotonic()
+        self._apply("1.1.0")
+        end = time.monotonic()
+        self._ask("1.1.0")
+        self._show_objects()
+        for assignment in self._assignments():
+            name, status = assignment["metadata"]["name"], assignment["status"]
+            self.report.pause_ms[name] = status["pauseMicroseconds"] / 1000
+            self.report.bytes_moved[name] = status["fetchedBytes"]
+        return start, end
+
+    def _tampered_version(self) -> None:
+        self._chapter("1.2.0 is tampered with in the bucket: it is refused before any pod is touched")
+        file = self._publish("1.2.0")
+        self._flip_a_byte()
+        self.scene.kubectl("apply", "-f", str(file))
+        eventually(
+            "the refusal of 1.2.0", lambda: self._condition("1.2.0", "Stalled") == "True", seconds=_VERDICT_SECONDS
+        )
+        self.console.print(self.scene.kubectl("get", "mpv"))
+        self.console.print(self._conditions_as_described("1.2.0"))
+        digest = self._version("1.2.0")["spec"]["manifestDigest"]
+        if any(digest in str(assignment) for assignment in self._assignments()):
+            raise NotReached("a pod was given the tampered version")
+        self.report.refused_reason = self._reason("1.2.0", "Ready")
+
+    def _way_back(self) -> None:
+        self._chapter("1.1.0 is deleted, as a Git revert would: all pods go back to 1.0.0")
+        start = time.monotonic()
+        self.scene.kubectl("delete", "mpv", f"{MODEL}-1.1.0", "--wait=false")
+        self._wait_live("1.0.0")
+        self.report.rollback_s = time.monotonic() - start
+        self._ask("1.0.0")
+        self.report.restarts = sum(self.scene.pods.restarts().values())
+
+    def _judge(self, answers: list[Answer], quiet: tuple[float, float], swapped: tuple[float, float]) -> None:
+        self._chapter("every answer is rescored, token by token, by the version that it names, alone")
+        good = [answer for answer in answers if not answer.error]
+        self.report.sent, self.report.failed = len(answers), len(answers) - len(good)
+        for answer in answers:
+            if answer.error:
+                self.console.print(f"failed on {answer.pod}: {answer.error}")
+        served = {version: path for version, path in self.versions.items() if version in self.report.apply_to_live_s}
+        torn = Rescorer(served).torn(good)
+        self.report.torn = len(torn)
+        for answer in torn:
+            self.console.print(f"torn: {answer}")
+        if good:
+            self.report.worst_ms = 1000 * max(answer.latency for answer in good)
+        self.report.p99_ms_without_swap = _p99_ms(good, quiet)
+        self.report.p99_ms_with_swap = _p99_ms(good, swapped)
+
+    # What the chapters do again and again
+
+    def _chapter(self, text: str) -> None:
+        self.console.rule(f"[bold]{text}", align="left")
+
+    def _publish(self, version: str) -> Path:
+        return self.scene.publish(version, self.versions[version])
+
+    def _apply(self, version: str) -> None:
+        start = time.monotonic()
+        self.scene.kubectl("apply", "-f", str(self.scene.work / f"{MODEL}-{version}.yaml"))
+        self._wait_live(version)
+        self.report.apply_to_live_s[version] = time.monotonic() - start
+        self.report.bytes_sealed[version] = self._version(version)["status"]["verified"]["sizeBytes"]
+
+    def _wait_live(self, version: str) -> None:
+        """Until all pods serve `version`; each change of a pod or of the step is told."""
+        told: list[str] = [""]
+
+        def all_live() -> bool:
+            line = self._progress()
+            if line != told[0]:
+                self.console.print(line)
+                told[0] = line
+            live = [(a.get("status", {}).get("live") or {}).get("version") for a in self._assignments()]
+            return len(live) == self.report.pods and set(live) == {version} and self._rollout_rests()
+
+        eventually(f"{version} live on all pods", all_live, seconds=_LIVE_SECONDS, every=0.2)
+
+    def _rollout_rests(self) -> bool:
+        status = self.scene.kubectl.json("get", "mpr", MODEL).get("status", {})
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
+
+    def _progress(self) -> str:
+        """One line: the step, and each pod's state, version, digest and last pause."""
+        rollouts = self.scene.kubectl.json("get", "mpr")["items"]
+        step = rollouts[0].get("status", {}).get("step", "") if rollouts else ""
+        return f"step {step or '-':4} " + "   ".join(_pod_line(assignment) for assignment in self._assignments())
+
+    def _ask(self, version: str) -> None:
+        _, url = self.scene.pods.ready()[0]
+
+        async def once() -> Answer:
+            async with httpx.AsyncClient(timeout=60) as client:
+                return await ask(client, url, smollm2.PROMPT, max_tokens=24)
+
+        answer = asyncio.run(once())
+        self.console.print(f"[bold]{smollm2.PROMPT}[/] → [green]{answer.text}[/] (says {answer.version})")
+        if answer.version != version:
+            raise NotReached(f"the pod answers with {answer.version}, not {version}")
+        self.report.answers[version] = answer.text
+
+    def _flip_a_byte(self) -> None:
+        """In the newest blob, as whoever can write the bucket could."""
+        blobs = self.scene.s3.object_path(BUCKET, f"{MODEL}/blobs/sha256").iterdir()
+        newest = max((blob for blob in blobs if blob.is_file()), key=lambda blob: blob.stat().st_mtime_ns)
+        with newest.open("r+b") as file:
+            file.seek(newest.stat().st_size // 2)
+            byte = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte[0] ^ 1]))
+
+    # Reading objects
+
+    def _show_objects(self) -> None:
+        self.console.print(self.scene.kubectl("get", "mpv,mpr,mpa"))
+
+    def _assignments(self) -> list[dict[str, Any]]:
+        return list(self.scene.kubectl.json("get", "mpa")["items"])
+
+    def _version(self, version: str) -> dict[str, Any]:
+        return self.scene.kubectl.json("get", "mpv", f"{MODEL}-{version}")
+
+    def _condition(self, version: str, kind: str) -> str:
+        found = self._version(version).get("status", {}).get("conditions", ())
+        return next((c["status"] for c in found if c["type"] == kind), "")
+
+    def _reason(self, version: str, kind: str) -> str:
+        found = self._version(version)["status"]["conditions"]
+        return str(next(c["reason"] for c in found if c["type"] == kind))
+
+    def _conditions_as_described(self, version: str) -> str:
+        described = self.scene.kubectl("describe", "mpv", f"{MODEL}-{version}")
+        return described[described.index("Status:") :]
+
+
+def _pod_line(assignment: dict[str, Any]) -> str:
+    status = assignment.get("status", {})
+    live = status.get("live")
+    serving = f"{live['version']} {live['manifestDigest'][7:15]}" if live else "nothing yet"
+    pause = f" paused {status['pauseMicroseconds']} µs" if "pauseMicroseconds" in status else ""
+    busy = f" ({status['state']} {status.get('progress', '')})".replace(" )", ")") if status.get("state") else ""
+    return f"{assignment['metadata']['name']}: {serving}{busy}{pause}"
+
+
+def _p99_ms(answers: list[Answer], window: tuple[float, float]) -> float | None:
+    inside = [1000 * answer.latency for answer in answers if window[0] <= answer.due <= window[1]]
+    return percentile(inside, 0.99) if inside else None
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value)
