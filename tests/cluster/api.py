@@ -1,0 +1,111 @@
+"""Raw JSON calls to any API server, by any kubeconfig.
+
+The typed clients of the `kubernetes` package cost 100 MB; its transport alone is light and knows every
+way to log in that a kubeconfig can name.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Object = dict[str, Any]
+"""A Kubernetes object as JSON gives it."""
+
+_MERGE, _APPLY = "application/merge-patch+json", "application/apply-patch+yaml"
+
+
+class ApiError(RuntimeError):
+    """The API server refused.
+
+    Attributes:
+        code: the HTTP status.
+        reason: the Status object's reason, such as `Invalid`.
+    """
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(f"{code} {reason}: {message}")
+        self.code, self.reason, self.message = code, reason, message
+
+
+class Api:
+    """The verbs, by path: `api.get("/api/v1/namespaces/default/pods/web")`."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        from kubernetes import config  # here, since it takes 0.6 s
+
+        self.kubeconfig = kubeconfig
+        self._client = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # the package is half typed
+
+    def get(self, path: str, **query: str | int) -> Object:
+        """Read an object or list."""
+        return self._call("GET", path, query)
+
+    def find(self, path: str) -> Object | None:
+        """Read an object that need not exist."""
+        try:
+            return self.get(path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def post(self, path: str, body: Object) -> Object:
+        """Create an object."""
+        return self._call("POST", path, {}, body)
+
+    def put(self, path: str, body: Object) -> Object:
+        """Replace an object."""
+        return self._call("PUT", path, {}, body)
+
+    def patch(self, path: str, body: Object) -> Object:
+        """Change an object by a JSON merge patch."""
+        return self._call("PATCH", path, {}, body, _MERGE)
+
+    def apply(self, path: str, body: Object, *, manager: str = "test", force: bool = True) -> Object:
+        """Server-side apply."""
+        return self._call("PATCH", path, {"fieldManager": manager, "force": str(force).lower()}, body, _APPLY)
+
+    def delete(self, path: str, *, grace_seconds: int | None = None) -> Object:
+        """Delete an object; 0 seconds removes a pod at once, as its kubelet would at the end."""
+        return self._call("DELETE", path, {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds})
+
+    def text(self, path: str) -> str:
+        """Read what is no JSON: `/readyz`, `/metrics`, a log."""
+        return self._send("GET", path, {}, None, "").decode()
+
+    def _call(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str | int],
+        body: Object | None = None,
+        kind: str = "application/json",
+    ) -> Object:
+        return dict(json.loads(self._send(verb, path, query, None if body is None else json.dumps(body), kind)))
+
+    def _send(self, verb: str, path: str, query: Mapping[str, str | int], body: str | None, kind: str) -> bytes:
+        from urllib3.exceptions import HTTPError
+
+        headers = {"Accept": "application/json, */*", "Content-Type": kind, "User-Agent": "modelparams-tests"}
+        self._client.update_params_for_auth(headers, [], ["BearerToken"], path, verb, body)
+        url = self._client.configuration.host + path + ("?" + urllib.parse.urlencode(query) if query else "")
+        try:
+            pool = self._client.rest_client.pool_manager  # below the client's own retries and content rules
+            answer = pool.request(verb, url, headers=headers, body=body, timeout=30, retries=False)
+        except HTTPError as error:
+            raise ConnectionError(f"{verb} {path}: {error}") from error
+        if answer.status >= 300:
+            raise _refusal(answer.status, answer.data)
+        return bytes(answer.data)
+
+
+def _refusal(code: int, body: bytes) -> ApiError:
+    try:
+        status = json.loads(body)
+    except ValueError:
+        status = {"message": body[:200].decode(errors="replace")}
+    return ApiError(code, status.get("reason", ""), status.get("message", ""))

@@ -1,0 +1,197 @@
+"""Two S3 servers with the same face: versitygw (objects are plain files) and SeaweedFS."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from cluster.process import Process, answers_http, free_port, wait_until
+from cluster.state import State
+from cluster.tools import binary
+
+if TYPE_CHECKING:
+    from cluster.faults import FaultProxy
+
+REGION = "us-east-1"
+
+
+class S3Server:
+    """A running server: endpoint, one pair of credentials, buckets on demand.
+
+    Attributes:
+        endpoint: `http://127.0.0.1:<port>`; use path style.
+        access_key, secret_key: of an administrator.
+    """
+
+    name: str
+    start_seconds: float
+
+    def __init__(self, *, owner: int | None = None) -> None:
+        self._owner = owner
+        self._state: State | None = None
+        self._process: Process | None = None
+        self.access_key, self.secret_key = "AKIATEST" + secrets.token_hex(6).upper(), secrets.token_urlsafe(24)
+        self.port = free_port()
+
+    @property
+    def endpoint(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The credentials as AWS's libraries look for them."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            ToolMissing: the binary is not there.
+            ProcessFailed: it did not start.
+        """
+        program = binary(self.name)
+        self._state = State(self.name, self._owner)
+        try:
+            environment = {"PATH": os.defpath, "HOME": str(self._state.path), **self._state.environment}
+            flags, extra = self._flags(self._state.path)
+            self._process = Process(self.name, [program, *flags], environment | extra, self._state.path / "log")
+            self.restart()
+        except BaseException:
+            self.close()
+            raise
+
+    def restart(self) -> None:
+        """Start it again after a kill, with all its data."""
+        assert self._process is not None, f"{self.name} was never started"
+        self._process.start()
+        self._process.wait_until(lambda: answers_http(self.endpoint), seconds=self.start_seconds)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+
+    def close(self) -> None:
+        """End it and delete its data."""
+        self.kill()
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+
+    def client(self) -> Any:
+        """A boto3 client of the administrator."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+        )
+
+    def bucket(self, name: str) -> str:
+        """Make a bucket (three characters or more) and give its name back."""
+        client = self.client()
+        wait_until(lambda: _creates(client, name), f"bucket {name}", seconds=30)
+        client.close()
+        return name
+
+    def proxy(self) -> FaultProxy:
+        """A fault injector before it, to be entered as a context."""
+        from cluster.faults import FaultProxy
+
+        return FaultProxy(self.port)
+
+    def _flags(self, folder: Path) -> tuple[list[str], dict[str, str]]:
+        raise NotImplementedError
+
+
+def _creates(client: Any, name: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        client.create_bucket(Bucket=name)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500:  # SeaweedFS answers before it is ready
+            return False
+        raise
+    return True
+
+
+class Versitygw(S3Server):
+    """The default: 0.2 s to start, 40 MB, and an object is the file `root/<bucket>/<key>`."""
+
+    name = "versitygw"
+    start_seconds = 15.0
+
+    @property
+    def root(self) -> Path:
+        """The folder of all buckets; tamper with an object by writing its file."""
+        assert self._state is not None, "versitygw does not run"
+        return self._state.path / "objects"
+
+    def object_path(self, bucket: str, key: str) -> Path:
+        """One object's file."""
+        return self.root / bucket / key
+
+    def _flags(self, folder: Path) -> tuple[list[str], dict[str, str]]:
+        # The gateway refuses a versions folder whose path begins with the root's.
+        objects, versions = folder / "objects", folder / "versions"
+        objects.mkdir()
+        versions.mkdir()
+        login = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
+        return ["--port", f"127.0.0.1:{self.port}", "posix", "--versioning-dir", str(versions), str(objects)], login
+
+
+class SeaweedFS(S3Server):
+    """The second opinion: 4 s to start, up to 1 GB of memory, volumes of its own on disk."""
+
+    name = "weed"
+    start_seconds = 60.0
+
+    def _flags(self, folder: Path) -> tuple[list[str], dict[str, str]]:
+        # Without this file it would take any credentials.
+        login = {"accessKey": self.access_key, "secretKey": self.secret_key}
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        identities = {"identities": [{"name": "test", "credentials": [login], "actions": actions}]}
+        (folder / "identities.json").write_text(json.dumps(identities))
+        (folder / "data").mkdir()
+        ports = [f"-{part}.port={free_port()}" for part in ("master", "volume", "filer")]
+        grpc = [f"-{part}.port.grpc={free_port()}" for part in ("master", "volume", "filer", "s3")]
+        return [
+            "-logtostderr=true",
+            "server",
+            f"-dir={folder / 'data'}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-master.telemetry=false",  # by default it reports usage over the network
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=100",
+            "-s3",
+            f"-s3.port={self.port}",
+            f"-s3.config={folder / 'identities.json'}",
+            *ports,
+            *grpc,
+        ], {"TMPDIR": str(folder)}
