@@ -1,0 +1,40 @@
+"""The rollout that a model gets when nobody wrote one, so that applying one version is a working deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from modelparams.api.rollout import RolloutSpec, VersionPolicy
+from modelparams.names import ModelName, Version, VersionRange
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOrigin:
+    """Where a rollout came from."""
+
+    name: str
+    is_default: bool
+    """We made it, and nobody has written to its spec since."""
+
+
+def default_spec(model: ModelName, versions: Iterable[Version]) -> RolloutSpec | None:
+    """Follow the major of the lowest version there is; None without any.
+
+    The lowest, so that objects that arrive in any order at once make the same rollout, and a model's next
+    major is somebody's decision. A first pre-release is named by the range, or it would be outside of it.
+    """
+    lowest = min(versions, default=None)
+    if lowest is None:
+        return None
+    bounds = VersionRange.same_major(lowest)
+    if lowest not in bounds:
+        bounds = VersionRange(f">={lowest} <{lowest.parsed.major + 1}.0.0")
+    return RolloutSpec(model_name=model, version_policy=VersionPolicy(type="HighestSemver", range=str(bounds)))
+
+
+def superseded_defaults(rollouts: Sequence[RolloutOrigin]) -> tuple[str, ...]:
+    """Names of our rollouts that give way, since a user's names the same model: two would claim the same pods."""
+    if all(rollout.is_default for rollout in rollouts):
+        return ()
+    return tuple(rollout.name for rollout in rollouts if rollout.is_default)

@@ -1,0 +1,185 @@
+"""One operator acts at a time: a `coordination.k8s.io` Lease, kept by a clock that never jumps.
+
+The library's election compares wall clocks, never releases, and hangs with a hanging request; hence these lines.
+The rules are client-go's (`leaderelection.go`): a lease is free when it is released, or when nobody renewed it for
+its duration *as we saw it*. The term grows with each taking, so that pods can refuse an earlier holder's orders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from modelparams import errors
+from modelparams_operator.shell.backoff import Backoff
+from modelparams_operator.shell.logs import logger
+from modelparams_operator.shell.ports import JSON, LEASES, KubernetesAPI, ObjectKey
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds: `retry < renew_deadline < duration`."""
+
+    duration: float = 15
+    renew_deadline: float = 10
+    retry: float = 2
+
+
+class LeaseLost(Exception):
+    """Another may act from now on: stop at once, whatever is half done."""
+
+
+class Lease:
+    """The right to act, from `acquire` to `release`, as long as `keep` runs.
+
+    Args:
+        highest_term: the highest term in any order; asked when there is no Lease, so that one that was
+            deleted does not begin again at terms which the pods refuse.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesAPI,
+        key: ObjectKey,
+        identity: str,
+        *,
+        timing: Timing,
+        highest_term: Callable[[], Awaitable[int]],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._api, self._key, self._identity, self._timing = api, key, identity, timing
+        self._highest_term, self._clock, self._sleep = highest_term, clock, sleep
+        self._ours: JSON | None = None
+        self._renewed_at = 0.0
+        self._seen: tuple[str, float] = ("", 0.0)
+        self.term = 0
+
+    def is_held(self) -> bool:
+        """Whether we may act at this moment. Asked before each write, in case the process was frozen."""
+        return self._ours is not None and self._clock() < self._renewed_at + self._timing.renew_deadline
+
+    async def acquire(self) -> int:
+        """Wait until the lease is ours; return the term."""
+        backoff = Backoff(first=self._timing.retry / 2, last=max(15.0, self._timing.retry))
+        while True:
+            try:
+                if await self._try_to_take():
+                    logger.info("Lease taken", lease=self._key.name, identity=self._identity, term=self.term)
+                    return self.term
+                backoff.reset()
+                pause = self._timing.retry
+            except errors.APIConflict:  # another one was faster
+                pause = self._timing.retry
+            except errors.APIError as error:
+                pause = backoff.next()
+                logger.warning(
+                    "Waiting for the API server", reason=error.reason, problem=str(error), pause=round(pause, 2)
+                )
+            await self._sleep(pause)
+
+    async def keep(self) -> NoReturn:
+        """Renew until it fails.
+
+        Raises:
+            LeaseLost: another took it, or we could not renew in time.
+        """
+        while True:
+            await self._sleep(self._timing.retry)
+            left = self._renewed_at + self._timing.renew_deadline - self._clock()
+            if left <= 0:
+                raise LeaseLost(f"not renewed for {self._timing.renew_deadline:g} s")
+            try:
+                await asyncio.wait_for(self._renew(), left)
+            except TimeoutError:
+                continue
+            except errors.APIError as error:
+                logger.warning("Lease not renewed", reason=error.reason, problem=str(error), left=round(left, 1))
+
+    async def release(self) -> None:
+        """Let the next one take over at once. Best effort: the lease runs out by itself."""
+        if self._ours is None:
+            return
+        ours, self._ours = self._ours, None
+        try:
+            async with asyncio.timeout(3):
+                await self._write(ours, holder="")
+        except (errors.APIError, TimeoutError) as error:
+            logger.warning("Lease not released", problem=str(error))
+
+    async def _try_to_take(self) -> bool:
+        asked = self._clock()
+        try:
+            lease = await self._api.get(LEASES, self._key)
+        except errors.APIMissing:
+            await self._make(asked)
+            return True
+        if not self._is_free(lease):
+            return False
+        await self._take(lease, asked)
+        return True
+
+    def _is_free(self, lease: JSON) -> bool:
+        spec, version = lease.get("spec") or {}, lease["metadata"]["resourceVersion"]
+        if version != self._seen[0]:
+            self._seen = (version, self._clock())
+        duration = spec.get("leaseDurationSeconds") or self._timing.duration
+        return spec.get("holderIdentity") in (None, "", self._identity) or self._clock() > self._seen[1] + duration
+
+    async def _make(self, asked: float) -> None:
+        term = await self._highest_term() + 1
+        namespace, name = self._key
+        body = {
+            "apiVersion": LEASES.api_version,
+            "kind": LEASES.kind,
+            "metadata": {"name": name, "namespace": namespace},
+        }
+        self._hold(await self._api.create(LEASES, namespace, {**body, "spec": self._spec(term)}), term, asked)
+
+    async def _take(self, lease: JSON, asked: float) -> None:
+        term = ((lease.get("spec") or {}).get("leaseTransitions") or 0) + 1
+        self._hold(await self._api.replace(LEASES, self._key, {**lease, "spec": self._spec(term)}), term, asked)
+
+    async def _renew(self) -> None:
+        asked, ours = self._clock(), self._ours
+        if ours is None:
+            raise LeaseLost("released")
+        try:
+            self._hold(await self._write(ours, holder=self._identity), self.term, asked)
+        except errors.APIConflict:
+            # Ours still, when a renewal whose answer was lost did arrive.
+            now = await self._api.get(LEASES, self._key)
+            spec = now.get("spec") or {}
+            if spec.get("holderIdentity") != self._identity or spec.get("leaseTransitions") != self.term:
+                raise LeaseLost(f"taken by {spec.get('holderIdentity') or 'nobody'}") from None
+            self._ours = now
+        except errors.APIMissing:
+            raise LeaseLost("deleted") from None
+
+    async def _write(self, ours: JSON, *, holder: str) -> JSON:
+        spec = {**ours["spec"], "holderIdentity": holder, "renewTime": _now()}
+        return await self._api.replace(LEASES, self._key, {**ours, "spec": spec})
+
+    def _hold(self, lease: JSON, term: int, asked: float) -> None:
+        """Count from before the request was sent: the server may have written at once."""
+        self._ours, self.term, self._renewed_at = lease, term, asked
+
+    def _spec(self, term: int) -> JSON:
+        now = _now()
+        return {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": max(1, round(self._timing.duration)),
+            "acquireTime": now,
+            "renewTime": now,
+            "leaseTransitions": term,
+        }
+
+
+def _now() -> str:
+    """metav1.MicroTime; for people only."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

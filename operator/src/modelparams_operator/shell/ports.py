@@ -1,0 +1,124 @@
+"""What the shell needs of the world around, in as few calls as it can do with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from modelparams.api import API_VERSION, GROUP, assignment, rollout, version
+
+JSON = dict[str, Any]
+"""An object as the API server sends it. It is parsed once, where it enters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of object and where its collection is."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        """As objects name it: `v1`, `modelparams.dev/v1alpha1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL's path; of the collection without a name, of the whole cluster without a namespace."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        where = f"/namespaces/{namespace}" if namespace else ""
+        return root + where + "".join(f"/{part}" for part in (self.plural, name, subresource) if part)
+
+
+PODS = Resource("", "v1", "pods", "Pod")
+SECRETS = Resource("", "v1", "secrets", "Secret")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
+VERSIONS = Resource(GROUP, API_VERSION, version.PLURAL, version.KIND)
+ROLLOUTS = Resource(GROUP, API_VERSION, rollout.PLURAL, rollout.KIND)
+ASSIGNMENTS = Resource(GROUP, API_VERSION, assignment.PLURAL, assignment.KIND)
+
+
+class ObjectKey(NamedTuple):
+    """An object's place."""
+
+    namespace: str
+    name: str
+
+
+class ModelKey(NamedTuple):
+    """A model in a namespace: its versions, its rollouts and its pods have one loop."""
+
+    namespace: str
+    model: str
+
+
+class Page(NamedTuple):
+    """A part of a list; `token` asks for the next one."""
+
+    items: list[JSON]
+    resource_version: str
+    token: str | None
+
+
+class KubernetesAPI(Protocol):
+    """The API server. Every call has a time limit and raises only `modelparams.errors.APIError` and its kinds."""
+
+    async def list_page(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        limit: int = 500,
+        token: str | None = None,
+    ) -> Page:
+        """A page of a collection, selected by labels and fields; APIGone when `token` is too old."""
+
+    def watch(
+        self, resource: Resource, namespace: str | None, *, labels: str, since: str
+    ) -> AsyncIterator[tuple[str, JSON]]:
+        """Changes after `since` as (type, object), bookmarks among them; ends when the server ends it.
+
+        Raises:
+            APIGone: `since` is no longer known.
+            APIUnavailable: the stream was cut, or silent for too long.
+        """
+
+    async def get(self, resource: Resource, key: ObjectKey) -> JSON:
+        """One object; APIMissing when it is not there."""
+
+    async def create(self, resource: Resource, namespace: str, body: JSON) -> JSON:
+        """Make an object; APIConflict when it exists."""
+
+    async def replace(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
+        """Write all of an object; APIConflict when its resourceVersion is not the present one."""
+
+    async def apply(self, resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
+        """Server-side apply as our field manager, which takes over exactly the fields in `body`.
+
+        With a resourceVersion in `body`, APIConflict when it is not the present one.
+        """
+
+    async def merge(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
+        """Merge-patch an object."""
+
+    async def delete(self, resource: Resource, key: ObjectKey, *, uid: str) -> None:
+        """Delete that very object; nothing happens when it is gone already."""
+
+
+async def list_all(
+    api: KubernetesAPI, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
+) -> tuple[list[JSON], str]:
+    """All pages of a collection, and the resource version that they show."""
+    found, token = list[JSON](), None
+    while True:
+        page = await api.list_page(resource, namespace, labels=labels, fields=fields, token=token)
+        found += page.items
+        token = page.token
+        if not token:
+            return found, page.resource_version

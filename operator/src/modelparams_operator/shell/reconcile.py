@@ -1,0 +1,233 @@
+"""One pass over one model: read, plan, record, act, tell. No rule is in here.
+
+A model in a namespace is the unit: its versions' statuses depend on all of its rollouts, and its rollouts may claim the
+same pods. Versions and rollouts are read afresh in each pass, since a status is the planner's memory and must be
+the one last written; pods and orders, of which there are many, come from mirrors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from modelparams.names import ModelName
+from modelparams_operator.core import events as told
+from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, superseded_defaults
+from modelparams_operator.core.model import Assign, Plan, Verify, VersionView
+from modelparams_operator.core.plan import plan
+from modelparams_operator.core.version_status import RolloutUse, judge
+from modelparams_operator.shell import metrics, observe
+from modelparams_operator.shell.events import EventRecorder, Happened, Regarding
+from modelparams_operator.shell.lease import Lease
+from modelparams_operator.shell.logs import logger
+from modelparams_operator.shell.observe import Model
+from modelparams_operator.shell.ports import ROLLOUTS, VERSIONS, KubernetesAPI, ModelKey, ObjectKey, Resource
+from modelparams_operator.shell.record import Recorder
+from modelparams_operator.shell.verifier import Verifier, subject_of
+from modelparams_operator.shell.views import Assignment, Pod, RolloutObject, VersionObject
+from modelparams_operator.shell.watch import Mirrors
+
+_WRITES_AT_ONCE = 16
+
+
+@dataclass
+class Reconciler:
+    """What a pass needs of the world."""
+
+    api: KubernetesAPI
+    pods: Mirrors[Pod]
+    assignments: Mirrors[Assignment]
+    verifier: Verifier
+    record: Recorder
+    events: EventRecorder
+    lease: Lease
+
+    def __post_init__(self) -> None:
+        self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
+        self._shown: dict[ModelKey, set[str]] = {}
+
+    async def reconcile(self, key: ModelKey, is_quiet: bool) -> float | None:
+        """Do one pass; seconds until time changes something, None when nothing is left of the model.
+
+        Args:
+            key: the model.
+            is_quiet: nothing woke this pass: there is time to tidy up.
+
+        Raises:
+            LeaseLost, APIError: the first trouble, after all else was done.
+        """
+        now = datetime.now(UTC).replace(microsecond=0)  # as the wire has it: what is read back equals what was written
+        model = await self._read(key)
+        self._forget(model)
+        if model.is_empty:
+            return None
+        if await self._see_to_default(model):
+            return 0
+        seen = observe.version_views(model, self.verifier.outcome)
+        trouble = list[BaseException]()
+        plans = [await _kept(self._roll(model, rollout, seen, now), trouble) for rollout in _standing(model)]
+        uses = [RolloutUse(observe.desired(r), p.status) for r, p in zip(_standing(model), plans, strict=True) if p]
+        if len(uses) == len(plans):  # a version's status names its users: not before all of them are known
+            await self._gather(
+                (self._judge(v, s, seen, uses, now) for v, s in zip(model.versions, seen, strict=True)), trouble
+            )
+        await self._gather((self._refuse(broken) for broken in model.broken), trouble)
+        if is_quiet:
+            await self._gather((self._withdraw(key, name, known) for name, known in _orphans(model)), trouble)
+        if trouble:
+            raise trouble[0]
+        return _until(now, plans)
+
+    async def _read(self, key: ModelKey) -> Model:
+        pods = self.pods.in_namespace(key.namespace)
+        orders = self.assignments.in_namespace(key.namespace)
+        model = await observe.read(self.api, key)
+        # joined after the reading, without an await between: the newest there is
+        return observe.joined(model, pods.values(key.namespace), orders.values(key.namespace))
+
+    def _forget(self, model: Model) -> None:
+        """Drop what is remembered about objects that are gone."""
+        current = {subject_of(known.key.namespace, known.key.name, known.spec) for known in model.versions}
+        self.verifier.keep_only(model.key, current)
+        names = {rollout.key.name for rollout in model.rollouts}
+        for gone in self._shown.pop(model.key, set()) - names:
+            metrics.forget_rollout(model.key.namespace, gone)
+        if names:
+            self._shown[model.key] = names
+
+    async def _see_to_default(self, model: Model) -> bool:
+        """Make the default rollout, or let it give way; whether anything changed."""
+        if any(broken.resource is ROLLOUTS for broken in model.broken):
+            return False  # somebody wrote one and is told what is wrong with it
+        if not model.rollouts:
+            versions = [known.spec.version for known in model.versions if not known.deleting]
+            spec = default_spec(ModelName(model.key.model), versions)
+            return spec is not None and await self.record.make_default(model.key, spec)
+        origins = [RolloutOrigin(rollout.key.name, rollout.is_default) for rollout in _standing(model)]
+        gone = superseded_defaults(origins)
+        for rollout in model.rollouts:
+            if rollout.key.name in gone:
+                logger.info("Default rollout gives way", namespace=rollout.key.namespace, name=rollout.key.name)
+                await self.record.delete_default(rollout)
+        return bool(gone)
+
+    async def _roll(self, model: Model, rollout: RolloutObject, seen: tuple[VersionView, ...], now: datetime) -> Plan:
+        observed = observe.observed(
+            model, rollout, seen, now=now, term=self.lease.term, watching_since=self._watching_since(model.key)
+        )
+        result = plan(observe.desired(rollout), observed)
+        if result.status.wire() != rollout.status.wire():
+            logger.info("Rollout", namespace=rollout.key.namespace, name=rollout.key.name, why=result.why)
+            await self.record.status(ROLLOUTS, rollout, result.status)  # first: a decision is on record before it shows
+            await self._tell(ROLLOUTS, rollout.key, rollout.uid, told.of_rollout(rollout.status, result.status))
+        metrics.show_rollout(*rollout.key, result.status.step_index, result.status.pods)
+        await self._act(model, result)
+        return result
+
+    async def _act(self, model: Model, result: Plan) -> None:
+        specs, orders = {known.key.name: known.spec for known in model.versions}, list[Assign]()
+        for action in result.actions:
+            match action:
+                case Verify(name):
+                    self.verifier.request(model.key.namespace, name, specs[name])
+                case Assign():
+                    orders.append(action)
+        trouble = list[BaseException]()
+        await self._gather((self._order(model, order) for order in orders), trouble)
+        if trouble:
+            raise trouble[0]
+
+    async def _order(self, model: Model, action: Assign) -> None:
+        known = model.assignments.get(action.pod_name)
+        versions = [release.version_name for release in action.order.releases]
+        logger.info(
+            "Order",
+            namespace=model.key.namespace,
+            pod=action.pod_name,
+            hold=versions,
+            term=action.order.term,
+            activate=str(action.order.activate or ""),
+        )
+        written = await self.record.order(model.key, action, known)
+        self.assignments.in_namespace(model.key.namespace).note(written)
+
+    async def _judge(
+        self,
+        known: VersionObject,
+        view: VersionView,
+        seen: tuple[VersionView, ...],
+        uses: Sequence[RolloutUse],
+        now: datetime,
+    ) -> None:
+        status = judge(view, seen, uses, known.status, now)
+        if status.wire() == known.status.wire():
+            return
+        await self.record.status(VERSIONS, known, status)
+        await self._tell(VERSIONS, known.key, known.uid, told.of_version(known.status, status))
+
+    async def _refuse(self, broken: observe.Broken) -> None:
+        if await self.record.refuse(broken):
+            event = told.Event("Warning", broken.problem.reason, str(broken.problem))
+            await self._tell(broken.resource, broken.key, broken.subject["metadata"]["uid"], (event,))
+
+    async def _withdraw(self, key: ModelKey, pod_name: str, known: Assignment) -> None:
+        logger.info("Order withdrawn: no such pod opts in", namespace=key.namespace, pod=pod_name)
+        await self.record.withdraw(key.namespace, pod_name, known)
+
+    async def _tell(self, resource: Resource, key: ObjectKey, uid: str, happened: Iterable[told.Event]) -> None:
+        for event in happened:
+            level = logger.warning if event.type == "Warning" else logger.info
+            level(
+                "Event",
+                kind=resource.kind,
+                namespace=key.namespace,
+                name=key.name,
+                reason=event.reason,
+                note=event.message,
+            )
+            await self.events.record(Regarding(resource, key, uid), Happened(event.type, event.reason, event.message))
+
+    def _watching_since(self, key: ModelKey) -> datetime | None:
+        mirrors = (self.pods.in_namespace(key.namespace), self.assignments.in_namespace(key.namespace))
+        return max((mirror.watching_since for mirror in mirrors if mirror.watching_since), default=None)
+
+    async def _gather(self, work: Iterable[Awaitable[None]], trouble: list[BaseException]) -> None:
+        """Do all of it, some at once; one that fails stops no other."""
+
+        async def do(one: Awaitable[None]) -> None:
+            async with self._writes:
+                await one
+
+        done = await asyncio.gather(*(do(one) for one in work), return_exceptions=True)
+        trouble += [result for result in done if result is not None]
+
+
+async def _kept(work: Awaitable[Plan], trouble: list[BaseException]) -> Plan | None:
+    """The plan, or None when it could not be carried out: other rollouts go on."""
+    try:
+        return await work
+    except Exception as error:  # raised again when all else is done
+        trouble.append(error)
+        return None
+
+
+def _standing(model: Model) -> tuple[RolloutObject, ...]:
+    return tuple(rollout for rollout in model.rollouts if not rollout.deleting)
+
+
+def _orphans(model: Model) -> list[tuple[str, Assignment]]:
+    """Orders to pods that are gone (the garbage collector is slower at times) or took their label off."""
+    there = {pod.name for pod in model.pods}
+    return [
+        (name, known)
+        for name, known in model.assignments.items()
+        if known.model == model.key.model and name not in there
+    ]
+
+
+def _until(now: datetime, plans: Iterable[Plan | None]) -> float:
+    """Seconds until the first plan changes by time alone; for ever, if none does: the loop looks anyway."""
+    times = [result.wake_at for result in plans if result and result.wake_at]
+    return max((min(times) - now).total_seconds(), 0.2) if times else float("inf")

@@ -1,0 +1,141 @@
+"""Objects as the API server sends them, parsed once, where they enter; what is not needed is dropped here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic import ValidationError
+
+from modelparams.api import MODEL_LABEL
+from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
+from modelparams.api.base import Wire
+from modelparams.api.rollout import RolloutSpec, RolloutStatus
+from modelparams.api.version import VersionSpec, VersionStatus
+from modelparams.errors import InvalidSpec, ModelParamsError
+from modelparams_operator.shell.kube import FIELD_MANAGER
+from modelparams_operator.shell.ports import JSON, ObjectKey
+
+DEFAULT_LABELS = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
+"""What a rollout that we made carries."""
+
+SpecT = TypeVar("SpecT", bound=Wire)
+StatusT = TypeVar("StatusT", bound=Wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A serving pod; `finished` ones (evicted, completed) serve nothing any more."""
+
+    name: str
+    uid: str
+    model: str
+    labels: Mapping[str, str]
+    ready: bool
+    deleting: bool
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """An order with its answer."""
+
+    uid: str
+    model: str
+    spec: AssignmentSpec
+    status: AssignmentStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Custom(Generic[SpecT, StatusT]):
+    """One of our objects: a version or a rollout."""
+
+    key: ObjectKey
+    uid: str
+    generation: int
+    resource_version: str
+    deleting: bool
+    spec: SpecT
+    status: StatusT
+    is_default: bool = False
+
+
+VersionObject = Custom[VersionSpec, VersionStatus]
+RolloutObject = Custom[RolloutSpec, RolloutStatus]
+
+
+def pod(subject: JSON) -> Pod:
+    """Keep seven fields of some nine kilobytes."""
+    metadata, status = subject["metadata"], subject.get("status") or {}
+    labels = metadata.get("labels") or {}
+    conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        model=labels.get(MODEL_LABEL, ""),
+        labels=labels,
+        ready=conditions.get("Ready") == "True",
+        deleting="deletionTimestamp" in metadata,
+        finished=status.get("phase") in ("Succeeded", "Failed"),
+    )
+
+
+def assignment(subject: JSON) -> Assignment:
+    """Raise InvalidSpec when it cannot be used."""
+    return Assignment(
+        uid=subject["metadata"]["uid"],
+        model=(subject["metadata"].get("labels") or {}).get(MODEL_LABEL, ""),
+        spec=_parsed(AssignmentSpec, subject.get("spec"), "spec"),
+        status=_parsed(AssignmentStatus, subject.get("status"), "status"),
+    )
+
+
+def version(subject: JSON) -> VersionObject:
+    """Raise InvalidSpec when its spec or status cannot be used."""
+    return _custom(subject, VersionSpec, VersionStatus)
+
+
+def rollout(subject: JSON) -> RolloutObject:
+    """Raise InvalidSpec when its spec or status cannot be used."""
+    return _custom(subject, RolloutSpec, RolloutStatus)
+
+
+def key_of(subject: JSON) -> ObjectKey:
+    """Namespace and name."""
+    return ObjectKey(subject["metadata"]["namespace"], subject["metadata"]["name"])
+
+
+def _custom(subject: JSON, spec: type[SpecT], status: type[StatusT]) -> Custom[SpecT, StatusT]:
+    metadata = subject["metadata"]
+    return Custom(
+        key=key_of(subject),
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 1),
+        resource_version=metadata["resourceVersion"],
+        deleting="deletionTimestamp" in metadata,
+        spec=_parsed(spec, subject.get("spec"), "spec"),
+        status=_parsed(status, subject.get("status"), "status"),
+        is_default=_is_default(metadata),
+    )
+
+
+def _is_default(metadata: JSON) -> bool:
+    """We made it, and no one else has written to anything but its status since: it is nobody's but ours."""
+    ours = all((metadata.get("labels") or {}).get(key) == value for key, value in DEFAULT_LABELS.items())
+    others = (
+        entry
+        for entry in metadata.get("managedFields") or ()
+        if entry.get("manager") != FIELD_MANAGER and entry.get("subresource") != "status"
+    )
+    return ours and not any(others)
+
+
+def _parsed(kind: type[SpecT], data: object, part: str) -> SpecT:
+    try:
+        return kind.parse(data or {})
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:5])
+        raise InvalidSpec(f"its {part} cannot be used: {told}") from None
+    except ModelParamsError as error:  # a name or version that is none: raised by its own type
+        raise InvalidSpec(f"its {part} cannot be used: {error.message}") from None
