@@ -1,6 +1,6 @@
 """The hashes of a directory's parameter files, kept in its config.json so that Git reviews them.
 
-    "modelparams": {"sha256": {"model.safetensors": "<64 hex digits>"}}
+"modelparams": {"sha256": {"model.safetensors": "<64 hex digits>"}}
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_hashes(directory: Path) -> dict[str, str]:
     with tempfile.NamedTemporaryFile("w", dir=directory, encoding="utf-8", delete=False) as file:
         file.write(text)
         os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-    os.replace(file.name, path)
+    Path(file.name).replace(path)
     return hashes
 
 
@@ -81,7 +81,9 @@ def _config(directory: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})", hint="give the directory that holds it") from error
+        raise UsageError(
+            f"{path} cannot be read ({error.strerror})", hint="give the directory that holds it"
+        ) from error
     except ValueError as error:
         raise UsageError(f"{path} is no JSON", hint="restore the file that save_pretrained wrote") from error
     if not isinstance(config, dict):

@@ -32,10 +32,14 @@ def for_each(
         CancelledError: `cancelled` turned true.
         Exception: the first that a worker raised; the other threads have ended by then.
     """
-    queue, lock, failures, stop = iter(items), threading.Lock(), list[BaseException](), threading.Event()
+    queue, lock, failures = iter(items), threading.Lock(), list[BaseException]()
+    stop, was_cancelled = threading.Event(), threading.Event()
 
     def stopped() -> bool:
-        return stop.is_set() or cancelled()
+        if not stop.is_set() and cancelled():  # remembered: a worker that saw it has left its item undone
+            was_cancelled.set()
+            stop.set()
+        return stop.is_set()
 
     def take() -> tuple[T] | None:
         with lock:
@@ -46,7 +50,7 @@ def for_each(
             work = make_worker(stopped)
             while not stopped() and (taken := take()):
                 work(*taken)
-        except BaseException as failure:  # noqa: BLE001 - handed to the caller below, whatever it is
+        except BaseException as failure:
             failures.append(failure)
             stop.set()
 
@@ -56,7 +60,7 @@ def for_each(
     _join(threads, stop)
     if failures:
         raise failures[0]
-    if cancelled():
+    if was_cancelled.is_set():
         raise CancelledError
 
 

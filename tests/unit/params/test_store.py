@@ -1,4 +1,4 @@
-"""Stores: addresses, the directory store, and what boto3's errors become. The real S3 server is in tests/integration."""
+"""Stores: addresses, the directory store, and what boto3's errors become. Real servers: tests/integration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,16 @@ def test_an_s3_address_names_bucket_prefix_endpoint_and_region() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["s3://", "s3:///prefix", "s3://b?endpiont=x", "s3://key:secret@b/p", "https://b/p", "file://host/p", "s3://b#p", ""],
+    [
+        "s3://",
+        "s3:///prefix",
+        "s3://b?endpiont=x",
+        "s3://key:secret@b/p",
+        "https://b/p",
+        "file://host/p",
+        "s3://b#p",
+        "",
+    ],
 )
 def test_an_address_that_is_none_is_refused_with_the_way_to_write_one(url: str) -> None:
     with pytest.raises(UsageError, match="s3://BUCKET/PREFIX"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from http.client import HTTPException
 from io import BytesIO
@@ -18,6 +18,7 @@ import boto3
 import stamina
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
 from modelparams.api.release import S3Source
 from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable, UsageError
 from modelparams.store.contract import Credentials, checked_key, parts_of
@@ -49,17 +50,14 @@ class S3Store:
         Raises:
             UsageError: no endpoint, region or bucket can be as written.
         """
-        given: dict[str, str | None] = {}
-        if credentials:
-            given = {
-                "aws_access_key_id": credentials.access_key_id,
-                "aws_secret_access_key": credentials.secret_access_key,
-                "aws_session_token": credentials.session_token,
-            }
         try:
             with _session_lock:  # boto3's default session makes clients one at a time
                 client = boto3.client(
-                    "s3", endpoint_url=source.endpoint or None, region_name=source.region, config=_config(source), **given
+                    "s3",
+                    endpoint_url=source.endpoint or None,
+                    region_name=source.region,
+                    config=_config(source),
+                    **_given(credentials),
                 )
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint=_HOW) from error
@@ -191,10 +189,9 @@ class S3Store:
         return {"PartNumber": number, **{name: done[name] for name in ("ETag", "ChecksumCRC32") if name in done}}
 
     def _abandon(self, where: dict[str, str]) -> None:
-        try:
+        # What failed before is what the caller must hear of; the bucket's lifecycle rule clears left parts.
+        with suppress(ClientError, BotoCoreError):
             self._client.abort_multipart_upload(**where)
-        except (ClientError, BotoCoreError):
-            pass  # what failed before is what the caller must hear of; the bucket's lifecycle rule clears the parts
 
     # --- the one retry policy ---------------------------------------------------------------------------------------
 
@@ -240,3 +237,13 @@ def _config(source: S3Source) -> Config:
         max_pool_connections=32,
         tcp_keepalive=True,
     )
+
+
+def _given(credentials: Credentials | None) -> dict[str, str | None]:
+    if credentials is None:
+        return {}
+    return {
+        "aws_access_key_id": credentials.access_key_id,
+        "aws_secret_access_key": credentials.secret_access_key,
+        "aws_session_token": credentials.session_token,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
+
 from modelparams.errors import (
     BlobSizeMismatch,
     ModelParamsError,

@@ -1,0 +1,107 @@
+"""Check a sealed version without any key: what the operator does before a pod hears of it.
+
+The manifest is fetched by its pinned digest and verified; then every blob is read once, with a fixed buffer for each
+worker, and its size and SHA-256 are compared with the signed ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelparams.digest import Digest
+from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, ManifestDigestMismatch
+from modelparams.manifest import MANIFEST_LIMIT, BlobEntry, Expectation, VerifiedManifest, verify_manifest
+from modelparams.parallel import Stopped, for_each, never
+from modelparams.progress import NoProgress, Progress
+from modelparams.store.contract import ObjectStore
+from modelparams.trust import TrustPolicy
+
+READ_SIZE = 8 << 20
+"""Bytes of one ranged read: large enough for a store's round trip, small enough to have one in each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRelease:
+    """A version of which every sealed byte is what its signers promised."""
+
+    manifest: VerifiedManifest
+    blobs: int
+    size_bytes: int
+    """Sealed bytes that were read."""
+
+
+def manifest_key(digest: Digest) -> str:
+    """Where a manifest is in the store."""
+    return f"manifests/sha256/{digest.hex}"
+
+
+def fetch_manifest(store: ObjectStore, digest: Digest, *, trust: TrustPolicy, expect: Expectation) -> VerifiedManifest:
+    """Read and verify the manifest that `digest` pins.
+
+    Raises:
+        StoreError: it cannot be read.
+        IntegrityError: as `verify_manifest`.
+    """
+    try:
+        envelope = store.get(manifest_key(digest), limit=MANIFEST_LIMIT)
+    except BlobSizeMismatch as error:  # whatever is longer than any manifest, or ends early, does not hash to the pin
+        raise ManifestDigestMismatch(f"the manifest is not the pinned {digest}: {error.message}") from None
+    return verify_manifest(envelope, pinned=digest, trust=trust, expect=expect)
+
+
+def verify_release(
+    store: ObjectStore,
+    digest: Digest,
+    *,
+    trust: TrustPolicy,
+    expect: Expectation,
+    workers: int = 4,
+    progress: Progress | None = None,
+    cancelled: Stopped = never,
+) -> CheckedRelease:
+    """Check the manifest, then the size and SHA-256 of every blob, largest first.
+
+    Memory: `workers` times READ_SIZE, whatever the version's size.
+
+    Raises:
+        StoreError, IntegrityError: the first that any worker met.
+        CancelledError: `cancelled` turned true.
+    """
+    manifest = fetch_manifest(store, digest, trust=trust, expect=expect)
+    distinct = {blob.sha256: blob for blob in manifest.manifest.blobs}
+    blobs = sorted(distinct.values(), key=lambda blob: blob.size, reverse=True)
+    size, report = sum(blob.size for blob in blobs), progress or NoProgress()
+    report.start("verify", size)
+
+    def make_worker(stopped: Stopped) -> Callable[[BlobEntry], None]:
+        buffer = memoryview(bytearray(min(READ_SIZE, blobs[0].size)))
+        return lambda blob: _check_blob(store, blob, buffer, stopped, report)
+
+    for_each(blobs, make_worker, workers=min(workers, len(blobs)), cancelled=cancelled)
+    return CheckedRelease(manifest, len(blobs), size)
+
+
+def _check_blob(store: ObjectStore, blob: BlobEntry, buffer: memoryview, stopped: Stopped, report: Progress) -> None:
+    hasher = hashlib.sha256()
+    for start in range(0, blob.size, len(buffer)):
+        if stopped():
+            return
+        piece = buffer[: min(len(buffer), blob.size - start)]
+        check_size(blob, store.read_into(blob.object_key, start, piece))
+        hasher.update(piece)
+        report.advance("verify", len(piece))
+    if not hmac.compare_digest(hasher.hexdigest(), blob.sha256):
+        raise BlobDigestMismatch(f"{blob.object_key} hashes to sha256:{hasher.hexdigest()}")
+
+
+def check_size(blob: BlobEntry, found: int) -> None:
+    """Refuse a blob whose object has another size than the signed one.
+
+    Raises:
+        BlobSizeMismatch: it has.
+    """
+    if found != blob.size:
+        raise BlobSizeMismatch(f"{blob.object_key} has {found} bytes, {blob.size} are signed")
