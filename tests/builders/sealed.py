@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from modelparams.index import AssetEntry, TensorEntry, TensorIndex, schema_diges
 from modelparams.keys import ContentKind, ModelKeys, blob_context, commit, content_id, wrap_dek
 from modelparams.manifest import (
     PAYLOAD_TYPE,
+    PREDICATE_TYPE,
+    STATEMENT_TYPE,
     BlobEntry,
     Epoch,
     Expectation,
@@ -180,6 +183,19 @@ def built(keys: ModelKeys | None = None, signers: Sequence[SigningKey] = (), thr
     } | facts
     some = tuple(signers) or (SigningKey.generate(),)
     return Built(Manifest(**values), tuple(sealed for _, sealed in pairs), keys, plain.index, some, threshold)
+
+
+def statement_of(manifest: Manifest) -> bytes:
+    """The statement that `sign` would write, also where it would refuse."""
+    subjects = {blob.sha256: {"name": blob.object_key, "digest": {"sha256": blob.sha256}} for blob in manifest.blobs}
+    return dumps(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": list(subjects.values()),
+            "predicateType": PREDICATE_TYPE,
+            "predicate": json.loads(manifest.to_json()),
+        }
+    )
 
 
 def envelope_of(payload: bytes, *signers: SigningKey, payload_type: str = PAYLOAD_TYPE) -> bytes:

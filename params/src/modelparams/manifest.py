@@ -272,10 +272,8 @@ def _signature(signature: Signature) -> _Signature:
 def _open_envelope(data: bytes) -> Envelope:
     try:
         raw = _Envelope.from_json(data, limit=MANIFEST_LIMIT)
-        payload = base64.b64decode(raw.payload, validate=True)
-        signatures = {s.keyid: Signature(s.keyid, base64.b64decode(s.sig, validate=True).hex()) for s in raw.signatures}
-    except binascii.Error:
-        raise ManifestInvalid("the manifest's envelope has bad base64") from None
+        payload = _decode(raw.payload)
+        signatures = {s.keyid: Signature(s.keyid, _decode(s.sig).hex()) for s in raw.signatures}
     except ValueError as error:
         raise ManifestInvalid(f"the manifest is no DSSE envelope: {error}") from None
     if raw.payload_type != PAYLOAD_TYPE:
@@ -283,6 +281,17 @@ def _open_envelope(data: bytes) -> Envelope:
     if len(signatures) != len(raw.signatures):
         raise ManifestInvalid("the manifest's envelope holds two signatures by one key")
     return Envelope(payload, PAYLOAD_TYPE, signatures)
+
+
+def _decode(text: str) -> bytes:
+    """Base64 in its one canonical spelling: Python's decoder alone takes others, with unused bits set."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError("bad base64") from None
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("base64 in another spelling")
+    return data
 
 
 def _parse_statement(payload: bytes) -> Manifest:
