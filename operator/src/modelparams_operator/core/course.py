@@ -37,11 +37,21 @@ class Course:
     pause_ends_at: datetime | None
     """The end of the timed pause that holds the present step."""
 
+    is_at_rest: bool
+    barred: frozenset[Digest]
+    """What is below the floor: it is served on where it is, and ordered to nobody."""
+
+    @property
+    def places(self) -> frozenset[Digest]:
+        """The versions that are not given up."""
+        return frozenset(r.manifest_digest for r in (self.live, self.home, self.target) if r is not None)
+
     @property
     def homes(self) -> frozenset[Digest]:
-        """The versions on which pods belong: what they must leave is in none of them."""
-        places = (self.target,) if self.is_direct else (self.live, self.home, self.target)
-        return frozenset(release.manifest_digest for release in places if release is not None)
+        """The versions on which pods may stay: without steps, the target alone."""
+        if self.is_direct and self.target is not None:
+            return frozenset({self.target.manifest_digest})
+        return self.places
 
 
 def steer(
@@ -50,12 +60,7 @@ def steer(
     """Advance through the steps as far as pods and pauses allow, and say what follows for this pass."""
     strategy, target = desired.spec.strategy, memory.target
     going_back = is_going_back(memory)
-    is_open = (
-        target is not None
-        and (choice.release is not None or is_at_rest(memory))
-        and (is_at_rest(memory) or not is_failed(memory, target.manifest_digest))
-        and (going_back or is_at_rest(memory) or not desired.spec.paused)
-    )
+    is_open = target is not None and _is_open(desired, memory, target, choice, observed.versions)
     is_direct = is_without_steps(memory, strategy)
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
@@ -68,8 +73,24 @@ def steer(
         is_going_back=going_back,
         count=fleet.total if is_direct else wanted(strategy.steps, memory.step_index, fleet.total),
         allowance=allowance(strategy.max_unavailable, fleet.total),
+        is_at_rest=is_at_rest(memory),
+        barred=_barred(memory),
         pause_ends_at=ends if ends is not None and ends > observed.now else None,
     )
+
+
+def _is_open(
+    desired: Desired, memory: RolloutStatus, target: Release, choice: Choice, versions: Sequence[VersionView]
+) -> bool:
+    """Tell whether pods may be taken to the target now.
+
+    At rest they may, unless it was withdrawn and there is nothing else: then they keep what they serve.
+    """
+    if is_at_rest(memory):
+        return choice.release is not None or not _is_withdrawn(target, versions)
+    if choice.release is None or is_failed(memory, target.manifest_digest):
+        return False
+    return is_going_back(memory) or not desired.spec.paused
 
 
 def is_going_back(memory: RolloutStatus) -> bool:
@@ -96,13 +117,29 @@ def _home(memory: RolloutStatus, versions: Sequence[VersionView]) -> Release | N
     live, target = memory.live, memory.target
     if live is None or is_same(live, target):
         return target
-    withdrawn = any(v.digest == live.manifest_digest and v.is_withdrawn for v in versions)
     is_low = memory.live_sequence < memory.floor
-    if not withdrawn and not is_low:
+    if not is_low and not _is_withdrawn(live, versions):
         return live
     if target is not None and not is_failed(memory, target.manifest_digest):
         return target
     return None if is_low else live
+
+
+def _barred(memory: RolloutStatus) -> frozenset[Digest]:
+    known = ((memory.live, memory.live_sequence), (memory.target, memory.target_sequence))
+    return frozenset(r.manifest_digest for r, sequence in known if r is not None and sequence < memory.floor)
+
+
+def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
+    """Find the ready pods that are on their way from a version that was given up; not those that refused to go."""
+    homes, attempt = course.homes, attempt_of(memory)
+    home = course.target if course.is_direct else course.home
+    found = (m for m in fleet.members if m.is_ready and m.is_outside(homes))
+    return tuple(m for m in found if home is None or not m.gave_up(home.manifest_digest, attempt))
+
+
+def _is_withdrawn(release: Release, versions: Sequence[VersionView]) -> bool:
+    return any(v.digest == release.manifest_digest and v.is_withdrawn for v in versions)
 
 
 def _stepped(

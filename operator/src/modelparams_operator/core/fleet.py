@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, ReleaseFailure
@@ -50,9 +49,27 @@ class Member:
             return None
         return failure
 
+    def gave_up(self, digest: Digest, attempt: str) -> bool:
+        """Tell whether it will not try `digest` again by itself."""
+        failure = self.failure(digest, attempt)
+        return failure is not None and failure.final
+
     def is_away(self, revision: int) -> bool:
-        """Tell whether we took it from serving since the fleet was last at rest, and it is not back."""
-        return not self.is_settled and self.order is not None and self.order.moved_in == revision
+        """Tell whether we took it from serving since the fleet was last at rest, and it is not back.
+
+        One that refused for good is back: it serves on as before.
+        """
+        order = self.order
+        if self.is_settled or order is None or order.moved_in != revision:
+            return False
+        refused = order.activate is not None and self.gave_up(order.activate, order.attempt)
+        return not (refused and self.is_ready and self.serves is not None)
+
+    def is_outside(self, homes: frozenset[Digest]) -> bool:
+        """Tell whether it serves, or was ordered to serve, none of `homes`."""
+        return (self.serves is not None and self.serves not in homes) or (
+            self.side is not None and self.side not in homes
+        )
 
     def release(self, digest: Digest) -> Release | None:
         """Find the release of that digest in its order."""
@@ -100,18 +117,8 @@ class Fleet:
         """Count those that are unavailable, or may be at any moment, because of us."""
         return sum(1 for member in self.members if member.is_away(revision))
 
-    def strays(self, homes: Iterable[Digest]) -> tuple[Member, ...]:
-        """Find the ready pods on none of `homes`: those of a version that is given up."""
-        known = set(homes)
-        return tuple(m for m in self.members if m.is_ready and _is_elsewhere(m, known))
-
     def failures(self, digest: Digest, attempt: str) -> tuple[tuple[Member, ReleaseFailure], ...]:
         """Name the pods that could not take `digest`, each with its reason."""
         found = ((member, member.failure(digest, attempt)) for member in self.members)
         return tuple((member, failure) for member, failure in found if failure is not None)
 
-
-def _is_elsewhere(member: Member, homes: set[Digest]) -> bool:
-    return (member.serves is not None and member.serves not in homes) or (
-        member.side is not None and member.side not in homes
-    )

@@ -9,7 +9,7 @@ from modelparams.api.assignment import AssignmentSpec
 from modelparams.api.release import Release
 from modelparams.api.rollout import RolloutStatus
 from modelparams.digest import Digest
-from modelparams_operator.core.course import Course
+from modelparams_operator.core.course import Course, strays
 from modelparams_operator.core.fleet import Fleet, Member
 from modelparams_operator.core.memory import attempt_of, is_failed
 from modelparams_operator.core.model import Assign, VersionView
@@ -50,15 +50,19 @@ def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mappin
     digest = target.manifest_digest
     on_target = [member for member in fleet.members if member.side == digest]
     joined = {member.name for member in on_target}
-    if course.is_open and not fleet.strays(course.homes):
+    if course.is_open and not strays(memory, course, fleet):
         joined |= _joining(target, memory, course, fleet, on_target)
-    return {member.name: target if member.name in joined else _outside(member, course) for member in fleet.members}
+    return {m.name: target if m.name in joined else _outside(m, memory, course) for m in fleet.members}
 
 
-def _outside(member: Member, course: Course) -> Release | None:
-    """Leave a pod on what is live, even if new ones do not get that any more."""
-    live = course.live
-    return live if live is not None and member.side == live.manifest_digest else course.home
+def _outside(member: Member, memory: RolloutStatus, course: Course) -> Release | None:
+    """Leave a pod on what is live, though new ones may not get it; one that cannot go home waits for the target."""
+    live, home = course.live, course.home
+    if live is not None and member.side == live.manifest_digest and member.serves == member.side:
+        return live
+    if home is not None and member.serves is not None and member.gave_up(home.manifest_digest, attempt_of(memory)):
+        return course.target
+    return home
 
 
 def _joining(
@@ -72,9 +76,7 @@ def _joining(
     digest, attempt = target.manifest_digest, attempt_of(memory)
     broken_there = sum(1 for m in on_target if not m.is_ready and not m.is_away(memory.revision))
     need = course.count - (len(on_target) - broken_there)
-    candidates = [
-        m for m in fleet.members if m.side != digest and m.holds(digest) and m.failure(digest, attempt) is None
-    ]
+    candidates = [m for m in fleet.members if m.side != digest and m.holds(digest) and not m.gave_up(digest, attempt)]
     candidates.sort(key=lambda m: (m.side is None or m.side in course.homes, m.name))
     broken = [m.name for m in candidates if not m.is_ready][: max(0, min(need, course.count - broken_there))]
     room = max(0, min(need - len(broken), course.allowance - fleet.away(memory.revision)))
@@ -92,7 +94,7 @@ def _movers(
     waiting = [m for m in fleet.members if (to := destinations[m.name]) is not None and _can_move(m, to, course)]
     free = [m for m in waiting if not m.is_ready or _is_there(m, destinations)]
     paying = [m for m in waiting if m.is_ready and not _is_there(m, destinations)]
-    paying.sort(key=lambda m: (m.serves in course.homes, m.name))
+    paying.sort(key=lambda m: (m.serves in course.places, m.name))
     room = max(0, course.allowance - fleet.away(memory.revision))
     return frozenset(m.name for m in (*free, *paying[:room]))
 
@@ -105,8 +107,11 @@ def _is_there(member: Member, destinations: Mapping[str, Release | None]) -> boo
 def _can_move(member: Member, to: Release, course: Course) -> bool:
     digest = to.manifest_digest
     is_ordered = member.order is not None and member.order.activate == digest
-    is_allowed = course.is_open or course.target is None or course.target.manifest_digest != digest
-    return not is_ordered and is_allowed and member.holds(digest)
+    is_elsewhere = course.target is None or course.target.manifest_digest != digest
+    is_allowed = course.is_open or is_elsewhere or (course.is_at_rest and member.serves is None)
+    if is_ordered or not member.holds(digest):
+        return False
+    return member.serves == digest or (is_allowed and digest not in course.barred)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class _Clerk:
     def order(self, member: Member, to: Release | None, moves: bool) -> Assign | None:
         """Write the order for one pod; None when the one that stands says the same."""
         standing = member.order
-        activate = to.manifest_digest if moves and to is not None else self._stays(member)
+        activate = to.manifest_digest if moves and to is not None else self._stays(member, to)
         releases = self._releases(member, to, activate)
         if not releases:
             return None
@@ -143,20 +148,26 @@ class _Clerk:
         )
         return Assign(member.name, member.uid, order)
 
-    def _stays(self, member: Member) -> Digest | None:
-        return member.order.activate if member.order is not None else None
+    def _stays(self, member: Member, to: Release | None) -> Digest | None:
+        """Let an order to serve stand, unless the pod never came to serve it and should not, or will not, any more."""
+        ordered = member.order.activate if member.order is not None else None
+        if ordered is None or ordered == member.serves or (to is not None and ordered == to.manifest_digest):
+            return ordered
+        is_moot = ordered not in self.course.places or member.gave_up(ordered, attempt_of(self.memory))
+        return None if is_moot else ordered
 
     def _moved_in(self, member: Member, activate: Digest | None) -> int | None:
         """Note who was taken from serving. A pod that is away because of us stays so when it is sent elsewhere."""
         standing = member.order
         if standing is not None and standing.activate == activate:
             return standing.moved_in
-        is_taken = member.is_ready and member.serves is not None and member.serves != activate
+        is_taken = activate is not None and member.is_ready and member.serves not in (None, activate)
         return self.memory.revision if is_taken or member.is_away(self.memory.revision) else None
 
     def _releases(self, member: Member, to: Release | None, activate: Digest | None) -> tuple[Release, ...]:
         """Name at most two: what is served (or will be) and what must be ready beside it."""
-        first = self._release(member, activate) if activate is not None else None
+        served = activate or member.serves
+        first = self._release(member, served) if served is not None else None
         wishes = (first, to, *self._beside(member))
         chosen: dict[Digest, Release] = {}
         for release in wishes:

@@ -15,6 +15,7 @@ from modelparams_operator.core.course import (
     is_stoppable,
     overdue_failure,
     steer,
+    strays,
 )
 from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.fleet import Fleet
@@ -114,12 +115,13 @@ def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, fleet:
 
 
 def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
-    """Note that the fleet is at rest: all pods that were moved are back, or those that are not had their time."""
-    away = fleet.away(memory.revision)
-    if away and is_overdue:
-        return changed(memory, revision=memory.revision + 1)
+    """Note that the fleet is at rest: all pods that were moved are back on what is live, or had their time for it."""
+    if not is_at_rest(memory):
+        return memory
+    if fleet.away(memory.revision):
+        return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_overdue else memory
     was_moved = any(m.order is not None and m.order.moved_in == memory.revision for m in fleet.members)
-    if is_at_rest(memory) and was_moved and not away and not fleet.strays(course.homes):
+    if was_moved and not strays(memory, course, fleet):
         return changed(memory, revision=memory.revision + 1)
     return memory
 
@@ -141,7 +143,7 @@ def _is_clock_running(memory: RolloutStatus, course: Course, fleet: Fleet) -> bo
     """Tell whether the progress deadline counts: only while somebody can and should make progress."""
     if memory.target is None or not fleet.total or not course.is_open or course.pause_ends_at is not None:
         return False
-    return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(fleet.strays(course.homes))
+    return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(strays(memory, course, fleet))
 
 
 def _wake_at(desired: Desired, observed: Observed, status: RolloutStatus, course: Course) -> datetime | None:

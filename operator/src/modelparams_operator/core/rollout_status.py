@@ -15,7 +15,7 @@ from modelparams.api.conditions import Condition, ConditionStatus, ConditionType
 from modelparams.api.rollout import RolloutStatus
 from modelparams.names import VersionRange
 from modelparams.reasons import Reason
-from modelparams_operator.core.course import behind
+from modelparams_operator.core.course import behind, strays
 from modelparams_operator.core.facts import Facts
 from modelparams_operator.core.memory import is_at_rest, is_failed
 from modelparams_operator.core.model import Desired
@@ -130,7 +130,7 @@ def _leaving(facts: Facts) -> bool:
     """Tell whether pods are on their way back to what is live."""
     memory = facts.memory
     return is_at_rest(memory) and (
-        bool(facts.fleet.strays(facts.course.homes)) or facts.fleet.away(memory.revision) > 0
+        bool(strays(memory, facts.course, facts.fleet)) or facts.fleet.away(memory.revision) > 0
     )
 
 

@@ -155,17 +155,24 @@ class _Court:
 
     def _keep(self, live: Release, best: VersionView) -> Choice:
         if self.memory.live_sequence < self.memory.floor:
-            message = f"{live.version_name} is live and below the floor; publish a new version"
-            return Choice(live, self.memory.live_sequence, Reason.SEQUENCE_TOO_LOW, message, stalls=True)
+            return self._kept(live)
         message = f"{live.version_name} is live and not in the range; withdraw it or pin {best.name} to go back"
         return Choice(live, self.memory.live_sequence, Reason.NO_VERSION_SELECTED, message)
 
+    def _kept(self, release: Release) -> Choice:
+        """Leave what is below the floor where it is served; no other pod gets it."""
+        message = f"{release.version_name} is below the floor {self.memory.floor}: publish a new version"
+        return Choice(None, reason=Reason.SEQUENCE_TOO_LOW, message=message, stalls=True)
+
     def _nothing(self, ranked: Sequence[VersionView]) -> Choice:
         """Say, when there is no candidate, what comes nearest to one."""
+        live = self.memory.live
         if ranked:
             return _unverified(ranked[0])
+        if live is not None and self._stands(live) and self.memory.live_sequence < self.memory.floor:
+            return self._kept(live)
         refused = max((v for v in self.versions if v.is_refused), key=lambda v: v.version.parsed, default=None)
-        if refused is not None and refused.failure is not None and self.memory.live is None:
+        if refused is not None and refused.failure is not None and live is None:
             message = f"{refused.name} was refused: {refused.failure.message}"
             return Choice(None, reason=refused.failure.reason, message=message, stalls=True)
         message = f"no version of {self.spec.model_name} can be chosen; pods keep what they serve"
@@ -178,7 +185,7 @@ class _Court:
             (self.memory.live, self.memory.live_sequence),
         ):
             if release is not None and release.version_name == name and not self._was_taken_out(release):
-                return Choice(release, sequence)
+                return self._kept(release) if sequence < self.memory.floor else Choice(release, sequence)
         return Choice(None, reason=Reason.PINNED_VERSION_MISSING, message=f"{name} is pinned and does not exist")
 
     def _last_good(self, bad: VersionView, reason: Reason, what: str) -> Choice:

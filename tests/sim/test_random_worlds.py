@@ -1,0 +1,92 @@
+"""Thousands of random worlds: whatever happens, every write keeps its promise, and calm brings rest."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from modelparams.api.conditions import ConditionType, find
+from modelparams.digest import Digest
+from modelparams.reasons import Reason
+from modelparams_operator.core.memory import is_at_rest
+from modelparams_operator.core.plan import plan
+
+from builders.rollouts import digest
+from builders.world import World
+
+WORLDS = int(os.environ.get("MODELPARAMS_SIM_WORLDS", "2000"))
+BATCH = 100
+
+
+def live_through(seed: int) -> World:
+    """A world in turmoil for some ticks, then calm until it rests."""
+    world = World(seed)
+    for _ in range(world.random.randint(1, 5)):
+        world.add_pod()
+    for _ in range(world.random.randint(10, 30)):
+        world.disturb()
+        if world.random.random() < 0.8:
+            world.operate(kill_chance=0.08)
+        world.work()
+        world.tick(world.random.choice([1, 5, 30, 200]))
+    return world
+
+
+def calm_down(world: World) -> None:
+    """Stop disturbing, unfreeze, let all pods work, and wait for a pass that changes nothing."""
+    world.change(suspend=False, paused=False)
+    for pod in world.pods.values():
+        pod.is_sick = False
+    quiet = 0
+    for _ in range(200):
+        before = world.status
+        made = world.operate()
+        quiet = quiet + 1 if not made.actions and world.status == before and made.wake_at is None else 0
+        if quiet == 8:
+            return
+        world.work(chance=1.0)
+        world.tick(20)
+    raise AssertionError("no rest")
+
+
+def expected(world: World) -> Digest | None:
+    """What pods should end on, told more simply than the planner does; None where the outcome depends on the past."""
+    policy, status = world.desired.spec.version_policy, world.status
+    failed = {f.manifest_digest for f in status.failed_versions}
+    good = [
+        v
+        for v in world.versions.values()
+        if v.exists and v.is_verified and not v.is_withdrawn and digest(v.number) not in failed
+    ]
+    if policy.type == "Pinned":
+        pinned = [v for v in good if f"chat-{v.number}" == policy.version_name and v.sequence >= status.floor]
+        return digest(pinned[0].number) if pinned and not pinned[0].breaks else None
+    if any(v.breaks or v.sequence % 10 for v in world.versions.values()):
+        return None
+    fit = [v for v in good if v.sequence >= status.floor]
+    return digest(max(fit, key=lambda v: v.sequence).number) if fit else None
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS, BATCH))
+def test_every_write_keeps_its_promise_and_calm_brings_rest(first: int) -> None:
+    for seed in range(first, first + BATCH):
+        world = live_through(seed)
+        try:
+            calm_down(world)
+            check_rest(world)
+        except AssertionError as error:
+            raise AssertionError(f"world {seed}: {error}\n" + "\n".join(world.trace[-60:])) from error
+
+
+def check_rest(world: World) -> None:
+    seen = world.observe()
+    again = plan(world.desired, seen)
+    assert again.actions == ()
+    assert again.status == seen.status, "the status is not quiet"
+    ready = find(world.status.conditions, ConditionType.READY)
+    assert ready is not None
+    want = expected(world)
+    if want is not None and world.pods:
+        assert {pod.serves for pod in world.pods.values()} == {want}, ready.message
+        assert is_at_rest(world.status)
+        assert ready.reason is Reason.PROMOTED or find(world.status.conditions, ConditionType.STALLED), ready
