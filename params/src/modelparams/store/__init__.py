@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from modelparams.api.release import S3Source
-from modelparams.errors import UsageError
+from modelparams.errors import InvalidSpec, UsageError
 from modelparams.store.contract import Credentials, ObjectStore
 from modelparams.store.file import FileStore
 
@@ -41,7 +41,10 @@ def source_of(url: str) -> S3Source:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme != "s3" or not parts.netloc or parts.fragment or options.keys() - _OPTIONS or "@" in parts.netloc:
         raise UsageError(f"{url.partition('?')[0]!r} is no S3 store", hint=_HOW)
-    return S3Source.parse({**options, "bucket": parts.netloc, "prefix": parts.path.strip("/")})
+    try:
+        return S3Source.parse({**options, "bucket": parts.netloc, "prefix": parts.path.strip("/")})
+    except InvalidSpec as error:
+        raise UsageError(f"{url.partition('?')[0]!r} is no S3 store: {error.message}", hint=_HOW) from error
 
 
 def _directory(url: str) -> Path:

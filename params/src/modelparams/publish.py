@@ -1,0 +1,254 @@
+"""Seal a directory and put it into a store, signed: what a training pipeline does.
+
+    check the directory against its config.json → lay tensors into blobs → name each blob by its content
+    → take over what the last publish has already → seal and send the rest → sign → commit
+
+The commit is one conditional write of `versions/<semver>`. Everything before it is invisible to readers, so a publish
+that is killed anywhere leaves nothing half: run again, it sends only what its journal does not know as sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from modelparams.api import API_VERSION, GROUP
+from modelparams.api.release import Encryption, S3Source, SecretReference, Source
+from modelparams.api.version import KIND, VersionSpec
+from modelparams.digest import Digest
+from modelparams.errors import UsageError, VersionExists, WrongModel
+from modelparams.hashes import check_hashes
+from modelparams.journal import Journal, cache_directory
+from modelparams.keys import KeyProvider
+from modelparams.manifest import BlobEntry, Expectation, Manifest, ModelId, VerifiedManifest, sign, verify_manifest
+from modelparams.model_keys import PublisherKeys, publisher_keys
+from modelparams.names import ModelName, Version, object_name
+from modelparams.plaintext import opened
+from modelparams.pointers import Pointer, list_pointers, pointer_key
+from modelparams.progress import NoProgress, Progress
+from modelparams.sealing import NamedVersion, Sending, named
+from modelparams.store.contract import ObjectStore
+from modelparams.trust import SigningKey, TrustPolicy
+from modelparams.verify import fetch_manifest, manifest_key
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What `publish` did. Bytes are sealed ones."""
+
+    model: ModelName
+    version: Version
+    manifest_digest: Digest
+    sequence: int
+    bytes_total: int
+    blobs_new: int = 0
+    blobs_reused: int = 0
+    """Taken over from the publish before."""
+    blobs_resumed: int = 0
+    """Sent by an earlier run of this publish that did not end."""
+    bytes_sent: int = 0
+    was_there: bool = False
+    """The store had this very version; nothing was written."""
+
+
+def publish(
+    directory: Path,
+    store: ObjectStore,
+    *,
+    model: ModelName,
+    version: Version,
+    keys: KeyProvider,
+    key_ref: str,
+    signers: Sequence[SigningKey],
+    trust: TrustPolicy | None = None,
+    floor: int | None = None,
+    not_after: datetime | None = None,
+    workers: int = 4,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    check_finite: bool = True,
+) -> Published:
+    """Publish `directory` as `version` of `model`. Publishing the same again is a success that writes nothing.
+
+    Args:
+        directory: as `save_pretrained` wrote it, with hashes in its config.json.
+        store: of this one model; the first publish makes the model's keys in it.
+        model: its name, the same at every publish.
+        version: one that the store does not have; it may be lower than others.
+        keys: wraps and unwraps the model's keys.
+        key_ref: the key-encryption key to use; pods need one of that name.
+        signers: sign the manifest.
+        trust: what earlier manifests must satisfy, and the new one will; by default, one of `signers`.
+        floor: the lowest sequence that may be served from now on; by default as before. It can only rise.
+        not_after: when pods begin to refuse the version.
+        workers: threads that seal and send.
+        progress: told of plain bytes under "read", and of sealed bytes under "send".
+        cache: where the journal is kept; by default the user's cache directory.
+        check_finite: False lets NaN and infinity through, which pods then refuse.
+
+    Raises:
+        ParamsHashMismatch, UsageError, NotFinite: the directory is not fit to be published.
+        VersionExists: the store has other parameters under that version.
+        StoreError, KeyUnavailable: try again; what was sent is not sent twice.
+        IntegrityError: the last publish, or the new manifest, does not satisfy `trust`.
+    """
+    trust, report = trust or TrustPolicy.of(*signers), progress or NoProgress()
+    check_hashes(directory)
+    with opened(directory) as plain:
+        past = list_pointers(store)
+        last = _fetch(store, past[-1], model, trust) if past else None
+        model_keys = publisher_keys(store, keys, key_ref)
+        version_named = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
+        if twin := next((pointer for pointer in past if pointer.version == version), None):
+            return _was_there(_fetch(store, twin, model, trust), version_named)
+        journal = Journal((cache or cache_directory()) / "publish", store, model, version)
+        known = {blob.content_id: blob for blob in last.manifest.blobs} if last else {}
+        sending = Sending(store, model_keys, journal, known, report)
+        blobs = sending.run(version_named.blobs, workers=workers)
+    manifest = _manifest(model, version, model_keys, version_named, blobs, last, floor, not_after)
+    digest = _commit(store, manifest, signers, trust)
+    journal.forget()
+    return Published(
+        model,
+        version,
+        digest,
+        manifest.sequence,
+        manifest.size_bytes,
+        sending.counts["new"],
+        sending.counts["reused"],
+        sending.counts["resumed"],
+        sending.counts["sent"],
+    )
+
+
+def _fetch(store: ObjectStore, pointer: Pointer, model: ModelName, trust: TrustPolicy) -> VerifiedManifest:
+    # One that has expired for pods still is what the next is built on: read it as of long ago.
+    expect = Expectation(model, version=pointer.version, now=datetime.fromtimestamp(0, UTC))
+    try:
+        return fetch_manifest(store, pointer.digest, trust=trust, expect=expect)
+    except WrongModel as error:
+        raise UsageError(
+            f"{store} belongs to another model than {model}", hint="use a prefix for each model"
+        ) from error
+
+
+def _was_there(twin: VerifiedManifest, version: NamedVersion) -> Published:
+    manifest = twin.manifest
+    if not _equal(manifest, version):
+        raise VersionExists(f"the store has other parameters as {manifest.model.name} {manifest.version}")
+    return Published(
+        manifest.model.name,
+        manifest.version,
+        twin.digest,
+        manifest.sequence,
+        manifest.size_bytes,
+        blobs_reused=len(manifest.blobs),
+        was_there=True,
+    )
+
+
+def _equal(manifest: Manifest, version: NamedVersion) -> bool:
+    """Whether a published version has the same parameters and files. Indexes always differ, by their salt."""
+
+    def facts(content_ids: Sequence[str], schema: Digest) -> tuple[Sequence[str], str, Digest]:
+        return content_ids[:-2], content_ids[-1], schema
+
+    published = facts([blob.content_id for blob in manifest.blobs], manifest.schema_digest)
+    return published == facts([blob.content_id for blob in version.blobs], version.schema_digest)
+
+
+def _manifest(
+    model: ModelName,
+    version: Version,
+    keys: PublisherKeys,
+    plain: NamedVersion,
+    blobs: tuple[BlobEntry, ...],
+    last: VerifiedManifest | None,
+    floor: int | None,
+    not_after: datetime | None,
+) -> Manifest:
+    before = last.manifest if last else None
+    least = before.floor if before else 0
+    if floor is not None and floor < least:
+        raise UsageError(f"the floor is {least} and cannot go down to {floor}", hint="leave --floor out to keep it")
+    known = {epoch.id: epoch for epoch in (*(before.epochs if before else ()), keys.commitment)}
+    return Manifest(
+        model=ModelId(uid=keys.uid, name=model),
+        version=version,
+        sequence=before.sequence + 1 if before else 1,
+        previous=last.digest if last else None,
+        floor=least if floor is None else floor,
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        not_after=not_after,
+        schema_digest=plain.schema_digest,
+        epochs=tuple(known[epoch] for epoch in sorted({blob.epoch for blob in blobs})),
+        index=len(blobs) - 2,
+        assets=len(blobs) - 1,
+        blobs=blobs,
+    )
+
+
+def _commit(store: ObjectStore, manifest: Manifest, signers: Sequence[SigningKey], trust: TrustPolicy) -> Digest:
+    """Sign, be the first reader, and write the manifest and then its pointer."""
+    envelope = sign(manifest, signers)
+    digest = Digest.of(envelope)
+    verify_manifest(
+        envelope, pinned=digest, trust=trust, expect=Expectation(manifest.model.name, now=manifest.created_at)
+    )
+    store.put_new(manifest_key(digest), envelope)
+    pointer = Pointer(manifest.version, digest, manifest.sequence)
+    if not store.put_new(pointer_key(manifest.version), pointer.text):
+        _check_ours(store, pointer)
+    return digest
+
+
+def _check_ours(store: ObjectStore, pointer: Pointer) -> None:
+    # A write whose answer was lost and that was tried again meets its own object.
+    if store.get(pointer_key(pointer.version), limit=256) != pointer.text:
+        raise VersionExists(
+            f"somebody else published {pointer.version} meanwhile", hint="run it again to see whether it is the same"
+        )
+
+
+def manifest_object(
+    published: Published,
+    source: S3Source,
+    key_ref: str,
+    *,
+    namespace: str | None = None,
+) -> dict[str, object]:
+    """The ModelParamVersion to apply, as JSON decoding would give it."""
+    spec = VersionSpec(
+        model_name=published.model,
+        version=published.version,
+        source=Source(s3=source),
+        manifest_digest=published.manifest_digest,
+        encryption=Encryption(key_ref=SecretReference(name=key_ref)),
+    ).wire()
+    spec.pop("suspend", None)
+    metadata = {"name": object_name(published.model, published.version), "namespace": namespace}
+    return {
+        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "kind": KIND,
+        "metadata": {name: value for name, value in metadata.items() if value},
+        "spec": spec,
+    }
+
+
+def manifest_yaml(published: Published, source: S3Source, key_ref: str, *, namespace: str | None = None) -> str:
+    """The same in YAML, for `kubectl apply -f -` or a Git repository."""
+    return "\n".join(_yaml(manifest_object(published, source, key_ref, namespace=namespace))) + "\n"
+
+
+def _yaml(value: dict[str, object], indent: str = "") -> list[str]:
+    """Maps of maps and scalars. A quoted JSON string is a YAML string, so nothing is read as a number or a date."""
+    lines = []
+    for name, item in value.items():
+        if isinstance(item, dict):
+            lines += [f"{indent}{name}:", *_yaml(item, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {json.dumps(item)}")
+    return lines
