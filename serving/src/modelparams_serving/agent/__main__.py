@@ -1,0 +1,83 @@
+"""`modelparams-agent`: wiring, and the only place that builds objects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import sys
+
+import structlog
+from prometheus_client import start_http_server
+from pydantic import ValidationError
+
+from modelparams_serving.agent import kube, logs
+from modelparams_serving.agent.engine_client import EngineClient
+from modelparams_serving.agent.loop import Agent
+from modelparams_serving.agent.order_book import Orders
+from modelparams_serving.agent.settings import AgentSettings
+from modelparams_serving.agent.staging import Stager
+from modelparams_serving.agent.status_writer import StatusWriter
+
+logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    try:
+        settings = AgentSettings()
+        logs.set_up(settings.log_level)
+    except (ValidationError, ValueError) as error:
+        sys.exit(f"modelparams-agent: {_what_is_wrong(error)}")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys and parameters
+    if settings.agent_metrics_port:
+        start_http_server(settings.agent_metrics_port)
+    asyncio.run(run(settings))
+    # A thread may hang in a read for as long as the store lets it; what it fills nobody looks at any more.
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _what_is_wrong(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"MODELPARAMS_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+
+
+async def run(settings: AgentSettings) -> None:
+    """Drive the pod's engine until SIGTERM or SIGINT; the engine serves on."""
+    orders = Orders(settings.model_name, settings.pod_uid)
+    api = kube.PodAPI(settings.pod_namespace, settings.pod_name)
+    writer = StatusWriter(api)
+    stager = Stager.of(settings.runtime_dir, settings.trust, settings.keys, settings.staging_workers)
+    async with EngineClient(settings.runtime_dir, on_loss=orders.changed.set) as engine:
+        agent = Agent(orders=orders, runtime_dir=settings.runtime_dir, engine=engine, stages=stager, writer=writer)
+        logger.info("Started", pod=settings.pod_name, model=settings.model)
+        await _until_stopped(agent.run(), writer.run(), kube.follow(api, orders.assigned), orders.seek(api))
+        await agent.stop()
+    await api.close()
+    logger.info("Stopped")
+
+
+async def _until_stopped(*work: asyncio._CoroutineLike[None]) -> None:
+    """Run all of it until a signal; a bug in one ends the process, and kubelet starts it again."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(one) for one in (*work, _wait(stop))]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        for task in done:
+            task.result()
+
+
+async def _wait(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""The agent's one loop: observe, decide, act, report; again when something changed or time has come.
+
+All that it does is decided in `decide`; all that it says is put together in `report`. It holds nothing that a restart
+could not find again: the order is in the API server, the residents are in the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from modelparams import errors
+from modelparams.api.release import Release
+from modelparams.digest import Digest
+from modelparams.failure import classify
+from modelparams.protocol import Commit as CommitOrder
+from modelparams.protocol import Discard as DiscardOrder
+from modelparams.protocol import EngineState, Reserve, Resident, Slot, SlotState
+from modelparams.protocol import Prepare as PrepareOrder
+from modelparams.reasons import Reason
+from modelparams_serving.agent import metrics
+from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Stage, Step, Wait, decide
+from modelparams_serving.agent.engine_client import Sent
+from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway
+from modelparams_serving.agent.order import Order
+from modelparams_serving.agent.order_book import Orders
+from modelparams_serving.agent.report import report
+from modelparams_serving.agent.staging import Stages, Ticket, inode_of
+from modelparams_serving.agent.status_writer import StatusWriter
+
+PROGRESS_TICK = 1.0
+AFTER_FAILURE = 0.2
+logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Engine(Protocol):
+    """The engine in this pod."""
+
+    async def ask(self, request: Sent) -> EngineState:
+        """Carry out an order; raises a SwapError or an IntegrityError."""
+
+    async def state(self) -> EngineState:
+        """What it holds; raises EngineUnavailable."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Agent:
+    """Drives one engine by the orders for one pod."""
+
+    def __init__(
+        self,
+        *,
+        orders: Orders,
+        runtime_dir: Path,
+        engine: Engine,
+        stages: Stages,
+        writer: StatusWriter,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self._orders, self._runtime_dir = orders, runtime_dir
+        self._engine, self._stages, self._writer, self._now = engine, stages, writer, now
+        self._memory = Memory()
+        self._ticket: Ticket | None = None
+        self._staging: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Loop for ever."""
+        while True:
+            self._orders.changed.clear()  # before looking: what changes during the pass is not lost
+            pause = await self.once()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._orders.changed.wait()
+
+    async def stop(self) -> None:
+        """Give up a staging that runs, without waiting long for its threads. The engine serves on."""
+        if self._ticket:
+            self._ticket.cancel()
+        if self._staging:
+            await asyncio.wait([self._staging], timeout=1.0)
+
+    async def once(self) -> float:
+        """Do one pass and give the seconds until the next, unless something changes."""
+        engine = await self._observe()
+        order = self._accept()
+        self._say(order, engine)
+        step = decide(order, engine, self._memory, self._now())
+        if isinstance(step, Wait):
+            pause = max((step.until - self._now()).total_seconds(), 0.01)
+            return min(pause, PROGRESS_TICK) if self._memory.underway else pause
+        logger.info("Next step", step=type(step).__name__)
+        try:
+            await self._act(step, order, engine)
+        except errors.SwapError as error:
+            logger.warning("Step refused", step=type(step).__name__, reason=error.reason, problem=error.message)
+            return AFTER_FAILURE
+        return 0.0
+
+    async def _observe(self) -> EngineState | None:
+        ticket, underway = self._ticket, self._memory.underway
+        if ticket and underway:
+            self._memory = replace(self._memory, underway=replace(underway, percent=ticket.percent))
+        try:
+            engine = await self._engine.state()
+        except errors.EngineUnavailable as error:
+            self._miss(error)
+            return None
+        metrics.ENGINE_UP.set(1)
+        self._memory = replace(
+            self._memory,
+            engine_gone_at=None,
+            filled=tuple(f for f in self._memory.filled if self._still_holds(f, engine)),
+            live=engine.current.manifest_digest if engine.current else self._memory.live,
+            term=max(self._memory.term, engine.term),
+        )
+        return engine
+
+    def _miss(self, error: errors.EngineUnavailable) -> None:
+        metrics.ENGINE_UP.set(0)
+        if self._memory.engine_gone_at is None:
+            logger.warning("Engine does not answer", reason=error.reason, problem=error.message)
+            self._memory = replace(self._memory, engine_gone_at=self._now())
+
+    def _still_holds(self, filled: Filled, engine: EngineState) -> bool:
+        state = engine.slots.get(filled.slot, SlotState())
+        held = state.resident.manifest_digest if state.resident else state.filling
+        return held in (None, filled.digest) and inode_of(self._runtime_dir / filled.slot.file_name) == filled.inode
+
+    def _accept(self) -> Order | None:
+        if earlier := self._orders.earlier_life():
+            self._memory = self._memory.adopting(earlier)
+        order = self._orders.accept(self._memory.term)
+        if order and not order.is_fallback:
+            self._memory = replace(self._memory, term=max(self._memory.term, order.term))
+        return order
+
+    def _say(self, order: Order | None, engine: EngineState | None) -> None:
+        if found := self._orders.own_assignment:
+            status = report(
+                order, engine, self._memory, pod_uid=self._orders.pod_uid, generation=self._orders.generation
+            )
+            self._writer.offer(found.uid, status, known=found.status)
+
+    async def _act(self, step: Step, order: Order | None, engine: EngineState | None) -> None:
+        attempt = order.attempt if order else ""
+        match step:
+            case Stage(release):
+                self._begin(release, attempt, _served(order, engine))
+            case CancelStaging():
+                self._cancel()
+            case Prepare(filled):
+                await self._prepare(filled, attempt)
+            case Commit(resident, term):
+                await self._commit(resident, term, attempt)
+            case Discard(digest):
+                self._memory = self._memory.without_filled(digest)
+                await self._engine.ask(DiscardOrder(manifest_digest=digest))
+
+    def _begin(self, release: Release, attempt: str, served: tuple[Release, Slot] | None) -> None:
+        self._ticket = Ticket(release, floor=self._memory.floor, resident=served)
+        self._memory = replace(self._memory, underway=Underway(release))
+        self._staging = asyncio.create_task(self._stage(self._ticket, attempt))
+
+    async def _stage(self, ticket: Ticket, attempt: str) -> None:
+        release = ticket.release
+        try:
+            staged = await self._stages.stage(ticket, self._reserve)
+        except CancelledError:
+            logger.info("Staging cancelled", version=release.version_name)
+        except Exception as error:
+            self._failed(error, release.version_name, release.manifest_digest, attempt)
+        else:
+            logger.info("Verified and opened", version=release.version_name, fetched=staged.filled.fetched_bytes)
+            self._memory = self._memory.having_filled(staged.filled, staged.floor)
+        self._memory = replace(self._memory, underway=None)
+        self._orders.changed.set()
+
+    async def _reserve(self, request: Reserve) -> EngineState:
+        state = await self._engine.ask(request)
+        if state.slot is not None:
+            self._memory = self._memory.without_slot(state.slot)
+        return state
+
+    def _cancel(self) -> None:
+        """Not awaited: it may hang in a read, and what is to be served must not wait for that."""
+        if self._ticket and self._memory.underway:
+            self._ticket.cancel()
+            self._memory = replace(self._memory, underway=replace(self._memory.underway, is_cancelled=True))
+
+    async def _prepare(self, filled: Filled, attempt: str) -> None:
+        release = filled.release
+        resident = Resident(
+            version_name=release.version_name,
+            model_name=release.model_name,
+            version=release.version,
+            manifest_digest=release.manifest_digest,
+        )
+        with self._blaming(resident, attempt):
+            await self._engine.ask(PrepareOrder(slot=filled.slot, resident=resident, index=filled.index))
+
+    async def _commit(self, resident: Resident, term: int, attempt: str) -> None:
+        digest = resident.manifest_digest
+        with self._blaming(resident, attempt):
+            engine = await self._engine.ask(CommitOrder(manifest_digest=digest, term=term))
+            logger.info("Live", version=resident.version_name, reason=Reason.LIVE, pause_us=engine.pause_microseconds)
+            metrics.SWAPS.inc()
+            metrics.PAUSE.set((engine.pause_microseconds or 0) / 1e6)
+            self._memory = replace(
+                self._memory.without_setback(digest),
+                live=digest,
+                pause_microseconds=engine.pause_microseconds,
+                swapped_at=self._now(),
+            )
+
+    @contextlib.contextmanager
+    def _blaming(self, resident: Resident, attempt: str) -> Iterator[None]:
+        """Hold a failure against the version that the engine was to take. What is true is read back, never assumed."""
+        digest = resident.manifest_digest
+        try:
+            yield
+        except errors.StaleTerm:
+            raise
+        except errors.ModelParamsError as error:
+            is_gone = isinstance(error, errors.EngineUnavailable)
+            if isinstance(error, errors.IntegrityError):
+                self._memory = self._memory.without_filled(digest)
+            self._failed(error, resident.version_name, digest, attempt, took_engine_down=is_gone)
+
+    def _failed(
+        self, error: Exception, version_name: str, digest: Digest, attempt: str, *, took_engine_down: bool = False
+    ) -> None:
+        failure = classify(error)
+        what = Failed(version_name, digest, failure, attempt, took_engine_down)
+        self._memory = self._memory.having_failed(what, self._now(), random.uniform(0.75, 1.25))  # noqa: S311
+        metrics.FAILURES.labels(failure.reason).inc()
+        logger.warning(
+            "Version not taken",
+            version=version_name,
+            reason=failure.reason,
+            problem=failure.message,
+            is_final=failure.is_final,
+            exc_info=error if failure.reason is Reason.INTERNAL_ERROR else None,
+        )
+
+
+def _served(order: Order | None, engine: EngineState | None) -> tuple[Release, Slot] | None:
+    """The release that is current, if the order tells where it came from, and its slot."""
+    if order is None or engine is None or engine.current is None:
+        return None
+    digest = engine.current.manifest_digest
+    release = next((release for release in order.releases if release.manifest_digest == digest), None)
+    slot = engine.slot_of(digest)
+    return (release, slot) if release and slot else None

@@ -1,0 +1,182 @@
+"""What the agent knows beyond the order and the engine's state. A value: each change gives a new one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from modelparams.api.assignment import AssignmentStatus
+from modelparams.api.release import Release
+from modelparams.digest import Digest
+from modelparams.failure import Failure
+from modelparams.protocol import Region, Slot
+from modelparams.reasons import Reason
+
+BACKOFF_MAX = timedelta(minutes=2)
+SETBACKS_KEPT = 16
+ENGINE_LOSSES_MAX = 3
+"""So often may one release take the engine down before it is given up: a poisoned one must not do it for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """An arena whose every byte this process has verified and written itself."""
+
+    release: Release
+    slot: Slot
+    index: Region
+    inode: int
+    """The arena file's, so that a file made anew is not taken for it."""
+    fetched_bytes: int = 0
+
+    @property
+    def digest(self) -> Digest:
+        """Its manifest's."""
+        return self.release.manifest_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """The last failure with one release. `retry_at` is None when it is final for its `attempt`."""
+
+    version_name: str
+    digest: Digest
+    failure: Failure
+    attempt: str
+    at: datetime
+    retry_at: datetime | None
+    count: int = 1
+    engine_losses: int = 0
+    """How often the engine died while it took the release."""
+
+    def holds_back(self, attempt: str, now: datetime) -> bool:
+        """Whether it is too early, or wrong, to try again."""
+        if attempt != self.attempt:
+            return False
+        return self.retry_at is None or now < self.retry_at
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What went wrong with which release, for the attempt of which order."""
+
+    version_name: str
+    digest: Digest
+    failure: Failure
+    attempt: str
+    took_engine_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """A staging that runs now."""
+
+    release: Release
+    percent: int = 0
+    is_cancelled: bool = False
+    """Asked to end; it may hang in a read for a while."""
+
+    @property
+    def digest(self) -> Digest:
+        """Its manifest's."""
+        return self.release.manifest_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Lost with the process; the engine's state and the assignment's status restore what matters."""
+
+    term: int = 0
+    floor: int = 0
+    """The highest `floor` of any manifest verified here: no sequence below it is staged, whoever orders it."""
+    filled: tuple[Filled, ...] = ()
+    setbacks: tuple[Setback, ...] = ()
+    underway: Underway | None = None
+    live: Digest | None = None
+    """What the engine was last seen to serve: what to restore when it comes back empty."""
+    engine_gone_at: datetime | None = None
+    fetched_bytes: int | None = None
+    pause_microseconds: int | None = None
+    swapped_at: datetime | None = None
+
+    def setback_of(self, digest: Digest) -> Setback | None:
+        """The last failure with that release, if it has not succeeded since."""
+        return next((setback for setback in self.setbacks if setback.digest == digest), None)
+
+    def filled_with(self, digest: Digest) -> Filled | None:
+        """The arena that holds it, whatever the engine knows of it."""
+        return next((filled for filled in self.filled if filled.digest == digest), None)
+
+    def having_filled(self, filled: Filled, floor: int) -> Memory:
+        """After a staging: the arena's former content is gone, and with it the release's failure."""
+        kept = tuple(other for other in self.filled if other.slot is not filled.slot)
+        return replace(
+            self.without_setback(filled.digest),
+            filled=(*kept, filled),
+            floor=max(self.floor, floor),
+            underway=None,
+            fetched_bytes=filled.fetched_bytes,
+        )
+
+    def without_slot(self, slot: Slot) -> Memory:
+        """Before the arena is written again, or when its file is another one now."""
+        return replace(self, filled=tuple(filled for filled in self.filled if filled.slot is not slot))
+
+    def without_filled(self, digest: Digest) -> Memory:
+        """After the engine refused or discarded it."""
+        return replace(self, filled=tuple(filled for filled in self.filled if filled.digest != digest))
+
+    def without_setback(self, digest: Digest) -> Memory:
+        """After the release succeeded."""
+        return replace(self, setbacks=tuple(setback for setback in self.setbacks if setback.digest != digest))
+
+    def having_failed(self, what: Failed, now: datetime, jitter: float = 1.0) -> Memory:
+        """Remember why and until when to leave a release alone; the pause doubles with each failure in a row.
+
+        `jitter` is a factor of the pause, so that a fleet does not come back at once.
+        """
+        before = self.setback_of(what.digest)
+        if before is None or before.attempt != what.attempt:
+            before = None
+        count = before.count + 1 if before else 1
+        losses = (before.engine_losses if before else 0) + what.took_engine_down
+        failure = what.failure
+        # What served before is tried for ever: without it the pod serves nothing at all.
+        if losses >= ENGINE_LOSSES_MAX and what.digest != self.live:
+            failure = _poisoned(what.version_name, losses)
+        retry_at = _retry_at(failure, count, now, jitter)
+        setback = Setback(what.version_name, what.digest, failure, what.attempt, now, retry_at, count, losses)
+        others = self.without_setback(what.digest).setbacks
+        return replace(self, setbacks=(*others[1 - SETBACKS_KEPT :], setback))
+
+    def adopting(self, status: AssignmentStatus) -> Memory:
+        """Take up what an earlier life of the agent in this pod reported of itself."""
+        memory = replace(
+            self,
+            term=max(self.term, status.term),
+            pause_microseconds=status.pause_microseconds,
+            fetched_bytes=status.fetched_bytes,
+            swapped_at=status.swapped_at,
+        )
+        last = status.last_failure
+        if last is None or not last.final or memory.setback_of(last.manifest_digest):
+            return memory
+        failure = Failure(last.reason, last.message, None)
+        setback = Setback(last.version_name, last.manifest_digest, failure, last.attempt, last.time, None)
+        return replace(memory, setbacks=(*memory.setbacks, setback))
+
+
+def _poisoned(version_name: str, losses: int) -> Failure:
+    return Failure(
+        Reason.SWAP_FAILED,
+        f"the engine died {losses} times while it took {version_name}. Look at the end of its last log; publish a "
+        "version that fits its memory, or change the rollout's retryToken to try this one again.",
+        None,
+    )
+
+
+def _retry_at(failure: Failure, count: int, now: datetime, jitter: float) -> datetime | None:
+    if failure.retry_after is None:
+        return None
+    pause: timedelta = failure.retry_after * 2 ** min(count - 1, 16)
+    return now + min(pause, BACKOFF_MAX) * jitter

@@ -1,0 +1,43 @@
+"""The agent's settings, from `MODELPARAMS_*` variables; a bad value stops the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from modelparams.names import ModelName
+
+
+def _model(text: str) -> str:
+    return ModelName(text).text
+
+
+class AgentSettings(BaseSettings):
+    """S3 credentials are boto3's own business (`AWS_*`), the API server's address that of the pod or `KUBECONFIG`."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True)
+
+    model: Annotated[str, AfterValidator(_model)]
+    """The model that this pod serves: its opt-in label's value."""
+    pod_name: str
+    pod_namespace: str
+    pod_uid: str
+    runtime_dir: Path = Path("/run/modelparams")
+    """The memory-backed volume that agent and engine share: the socket and the arenas."""
+    trust: Path = Path("/etc/modelparams/trust.json")
+    """Whose signatures count; the pod's own, whatever the operator thinks."""
+    keys: Path = Path("/etc/modelparams/keys")
+    """A directory with a file for each key-encryption key, named as `encryption.keyRef`."""
+    staging_workers: int = Field(default=4, ge=1, le=64)
+    """Threads that fetch and open; each holds one buffer of 8 MiB."""
+    agent_metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Prometheus metrics of the agent; 0: none."""
+    log_level: str = "INFO"
+
+    @property
+    def model_name(self) -> ModelName:
+        """The same, parsed."""
+        return ModelName(self.model)
