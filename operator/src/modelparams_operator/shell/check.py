@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from modelparams.verify import verify_release
+from modelparams.verify import CheckedRelease, verify_release
 
 from modelparams import errors
 from modelparams.api.release import S3Source
@@ -62,10 +62,10 @@ class Checker:
         require_allowed(spec.source.s3, self.allowed_endpoints)
         found = await credentials(self.api, namespace, spec.source.s3)
         loop = asyncio.get_running_loop()
-        manifest = await loop.run_in_executor(self.threads, self._verify, spec, found, stopped)
-        return facts(manifest)
+        release = await loop.run_in_executor(self.threads, self._verify, spec, found, stopped)
+        return facts(release.manifest)
 
-    def _verify(self, spec: VersionSpec, found: Credentials | None, stopped: Callable[[], bool]) -> VerifiedManifest:
+    def _verify(self, spec: VersionSpec, found: Credentials | None, stopped: Callable[[], bool]) -> CheckedRelease:
         return verify_release(
             open_store(spec.source.s3, found),
             spec.manifest_digest,

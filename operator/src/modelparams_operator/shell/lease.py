@@ -95,7 +95,8 @@ class Lease:
             if left <= 0:
                 raise LeaseLost(f"not renewed for {self._timing.renew_deadline:g} s")
             try:
-                await asyncio.wait_for(self._renew(), left)
+                async with asyncio.timeout(left):
+                    await self._renew()
             except TimeoutError:
                 continue
             except errors.APIError as error:

@@ -1,0 +1,185 @@
+"""Two operators and a Lease, by a clock that the test turns."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from builders.fake_api import FakeAPI, running, until
+from modelparams import errors
+from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
+from modelparams_operator.shell.ports import LEASES, ObjectKey
+
+KEY = ObjectKey("ns", "operator")
+AWAY = errors.APIUnavailable("away")
+
+
+class World:
+    """An API server and a clock that moves only when somebody sleeps or the test says so."""
+
+    def __init__(self, highest_term: int = 0) -> None:
+        self.api, self.time, self._highest = FakeAPI(), 1000.0, highest_term
+
+    def lease(self, identity: str) -> Lease:
+        return Lease(
+            self.api,
+            KEY,
+            identity,
+            timing=Timing(duration=15, renew_deadline=10, retry=2),
+            highest_term=self.highest_term,
+            clock=lambda: self.time,
+            sleep=self.sleep,
+        )
+
+    async def highest_term(self) -> int:
+        return self._highest
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        await asyncio.sleep(0)
+
+    def holder(self) -> str:
+        lease = self.api.at(LEASES, "operator")
+        return lease["spec"]["holderIdentity"] if lease else "-"
+
+
+def test_the_first_one_takes_it_and_terms_grow_with_each_taking() -> None:
+    async def test() -> None:
+        world = World()
+        one, two = world.lease("one"), world.lease("two")
+        assert await one.acquire() == 1
+        assert one.is_held()
+        await one.release()
+        assert not one.is_held()
+        assert await two.acquire() == 2
+        assert world.holder() == "two"
+
+    running(test)
+
+
+def test_a_lease_that_is_held_is_waited_for_until_it_was_silent_for_its_duration() -> None:
+    async def test() -> None:
+        world = World()
+        await world.lease("one").acquire()
+        started = world.time
+        assert await world.lease("two").acquire() == 2
+        assert 15 < world.time - started <= 15 + 2 * 2
+
+    running(test)
+
+
+def test_a_holder_that_renews_keeps_it_from_others() -> None:
+    async def test() -> None:
+        world = World()
+        one, two = world.lease("one"), world.lease("two")
+        await one.acquire()
+        keeping = asyncio.create_task(one.keep())
+        waiting = asyncio.create_task(two.acquire())
+        await until(lambda: world.time > 1200, "three minutes")
+        assert (keeping.done(), waiting.done(), world.holder()) == (False, False, "one")
+        for task in (keeping, waiting):
+            task.cancel()
+        await asyncio.gather(keeping, waiting, return_exceptions=True)
+
+    running(test)
+
+
+def test_a_holder_that_cannot_renew_stops_before_another_may_begin() -> None:
+    async def test() -> None:
+        world = World()
+        lease = world.lease("one")
+        await lease.acquire()
+        taken = world.time
+        world.api.faults["replace"] += [AWAY] * 50
+        with pytest.raises(LeaseLost, match="not renewed"):
+            await lease.keep()
+        assert world.time - taken < 15
+        assert not lease.is_held()
+
+    running(test)
+
+
+def test_a_request_that_hangs_does_not_keep_the_leadership_alive() -> None:
+    async def test() -> None:
+        world = World()
+        lease = world.lease("one")
+        await lease.acquire()
+        world.time += 9.99  # so that the real time that is left is little
+
+        async def hang(*_: object) -> None:
+            await asyncio.sleep(3600)
+
+        world.api.replace = hang  # type: ignore[method-assign, assignment]
+        world.sleep = lambda seconds: _advance(world, seconds)  # type: ignore[method-assign]
+        lease._sleep = lambda seconds: _advance(world, 0.005)
+        keeping = asyncio.create_task(lease.keep())
+        await asyncio.sleep(0.05)
+        world.time += 1
+        with pytest.raises(LeaseLost):
+            await keeping
+
+    running(test)
+
+
+async def _advance(world: World, seconds: float) -> None:
+    world.time += seconds
+    await asyncio.sleep(0)
+
+
+def test_a_holder_whose_lease_was_taken_knows_at_its_next_renewal() -> None:
+    async def test() -> None:
+        world = World()
+        lease = world.lease("one")
+        await lease.acquire()
+        stolen = world.api.at(LEASES, "operator")
+        assert stolen is not None
+        world.api.put(LEASES, {**stolen, "spec": {**stolen["spec"], "holderIdentity": "two", "leaseTransitions": 2}})
+        with pytest.raises(LeaseLost, match="taken by two"):
+            await lease.keep()
+
+    running(test)
+
+
+def test_a_renewal_whose_answer_was_lost_is_no_loss() -> None:
+    async def test() -> None:
+        world = World()
+        lease = world.lease("one")
+        await lease.acquire()
+        ours = world.api.at(LEASES, "operator")
+        assert ours is not None
+        world.api.put(LEASES, ours)  # it arrived: another resourceVersion, still ours
+        keeping = asyncio.create_task(lease.keep())
+        await until(lambda: world.time > 1060, "a minute")
+        assert not keeping.done()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+    running(test)
+
+
+def test_a_lease_that_somebody_deleted_goes_on_above_every_order() -> None:
+    async def test() -> None:
+        assert await World(highest_term=41).lease("one").acquire() == 42
+
+    running(test)
+
+
+def test_two_that_reach_for_it_at_once_do_not_both_get_it() -> None:
+    async def test() -> None:
+        world = World()
+        waiting = [asyncio.create_task(world.lease(name).acquire()) for name in ("one", "two")]
+        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(done), len(pending)) == (1, 1)
+        pending.pop().cancel()
+
+    running(test)
+
+
+def test_an_api_server_that_is_away_is_waited_for() -> None:
+    async def test() -> None:
+        world = World()
+        world.api.faults["get"] += [AWAY] * 20
+        assert await world.lease("one").acquire() == 1
+
+    running(test)
