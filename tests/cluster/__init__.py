@@ -9,6 +9,7 @@ api.py            raw JSON calls to any API server
 kubectl.py        kubectl from the wheel
 s3.py             versitygw and SeaweedFS
 faults.py         a TCP proxy that cuts, flips, stalls and slows
+containers.py     one container of a stand-in pod
 pods.py           PodRunner, the stand-in kubelet: pods as processes
 shared.py         one control plane for all workers of a test run
 

@@ -40,6 +40,17 @@ class Api:
         self.kubeconfig = kubeconfig
         self._client = config.new_client_from_config(str(kubeconfig))  # type: ignore[no-untyped-call]  # the package is half typed
 
+    @property
+    def server(self) -> str:
+        """Where it is: `https://host:port`."""
+        return str(self._client.configuration.host)
+
+    @property
+    def ca(self) -> bytes:
+        """The authority of its certificate, PEM; empty when the system's are meant."""
+        file = self._client.configuration.ssl_ca_cert
+        return Path(file).read_bytes() if file else b""
+
     def get(self, path: str, **query: str | int) -> Object:
         """Read an object or list."""
         return self._call("GET", path, query)

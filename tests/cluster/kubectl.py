@@ -34,11 +34,11 @@ class Kubectl:
             KubectlFailed: the exit code was not zero.
         """
         scope = ["--namespace", self.namespace] if self.namespace else []
-        command = [binary("kubectl"), "--kubeconfig", self.kubeconfig, *scope, *arguments]
+        command: list[str | Path] = [binary("kubectl"), "--kubeconfig", self.kubeconfig, *scope, *arguments]
         # Discovery is cached in HOME, keyed by host and port: those of test clusters come back with other kinds.
         environment = dict(os.environ) | {"KUBECACHEDIR": str(self.kubeconfig.parent / "kubectl-cache")}
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=timeout, env=environment, check=False
+            command, input=stdin, capture_output=True, encoding="utf-8", timeout=timeout, env=environment, check=False
         )
         if done.returncode:
             raise KubectlFailed(done.stderr.strip())

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from cluster.state import MARK, home_of
+
 _NEVER: Final = 1e9
 
 
@@ -28,7 +30,8 @@ class Process:
     Args:
         name: for messages.
         command: program and arguments.
-        environment: the whole environment; must hold the state's mark (`State.environment`).
+        environment: the whole environment. The mark of its `State` in it says with what it is swept; without one
+            it is swept at the end of this process.
         log: appended to.
     """
 
@@ -36,12 +39,13 @@ class Process:
         self.name = name
         self.command = [str(part) for part in command]
         self.log = log
-        self._environment = dict(environment)
+        self._environment = {MARK: str(home_of(os.getpid())), **environment}
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; a second start after an end is fine."""
         assert not self.is_running, f"{self.name} runs already"
+        self._child = None
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 self.command,
