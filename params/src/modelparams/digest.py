@@ -8,7 +8,11 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-_FORM = re.compile(r"sha256:[0-9a-f]{64}")
+DIGEST_PATTERN = r"sha256:[0-9a-f]{64}"
+"""The CRDs hold the same (tests/contract)."""
+DIGEST_LENGTH = 71
+
+_FORM = re.compile(DIGEST_PATTERN)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -11,10 +11,18 @@ import semver
 
 from modelparams.errors import InvalidName, InvalidVersion
 
-# A model's name is the first half of an object's name and a label value: at most 63 with its version.
-_MODEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)(-[0-9a-z][0-9a-z.-]*)?")
-_MODEL_MAX, _VERSION_MAX = 63, 63
+# The CRDs hold the same patterns (tests/contract): no lookahead, since the API server matches by RE2.
+MODEL_PATTERN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_NUMBER = r"(0|[1-9][0-9]*)"
+# An identifier is a number without leading zeros, or has a letter or an inner dash. One that begins or ends with
+# a dash is legal in semver, but <model>-<version> would then be no name of a Kubernetes object.
+_IDENTIFIER = rf"({_NUMBER}|[0-9]*[a-z]([-0-9a-z]*[0-9a-z])?|[0-9]+-[-0-9a-z]*[0-9a-z])"
+VERSION_PATTERN = rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_IDENTIFIER}(\.{_IDENTIFIER})*)?"
+_COMPARATOR = rf"(>=|<=|>|<|=|==|!=)?{VERSION_PATTERN}"
+RANGE_PATTERN = rf"{_COMPARATOR}( {_COMPARATOR})*"
+MODEL_MAX, VERSION_MAX, RANGE_MAX = 63, 63, 256
+
+_MODEL, _VERSION, _RANGE = re.compile(MODEL_PATTERN), re.compile(VERSION_PATTERN), re.compile(RANGE_PATTERN)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,7 +36,7 @@ class ModelName:
     text: str
 
     def __post_init__(self) -> None:
-        if len(self.text) > _MODEL_MAX or not _MODEL.fullmatch(self.text):
+        if len(self.text) > MODEL_MAX or not _MODEL.fullmatch(self.text):
             raise InvalidName(f"{self.text[:80]!r} is no model name")
 
     def __str__(self) -> str:
@@ -49,7 +57,7 @@ class Version:
     text: str
 
     def __post_init__(self) -> None:
-        if len(self.text) > _VERSION_MAX or not _VERSION.fullmatch(self.text) or not semver.Version.is_valid(self.text):
+        if len(self.text) > VERSION_MAX or not _VERSION.fullmatch(self.text):
             raise InvalidVersion(f"{self.text[:80]!r} is no semantic version")
 
     @classmethod
@@ -71,7 +79,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class VersionRange:
-    """Comparators joined by blanks, all of which must hold: ``>=1.4.0 <2.0.0``.
+    """Comparators joined by one blank each, all of which must hold: ``>=1.4.0 <2.0.0``.
 
     A pre-release is inside only if a comparator names a pre-release of the same major.minor.patch,
     the rule of npm's node-semver, so that ``>=1.0.0`` never picks up ``2.0.0-rc.1`` by surprise.
@@ -83,13 +91,15 @@ class VersionRange:
     text: str
 
     def __post_init__(self) -> None:
-        self._comparators()
+        if len(self.text) > RANGE_MAX or not _RANGE.fullmatch(self.text):
+            raise InvalidVersion(
+                f"{self.text[:80]!r} is no range of versions",
+                hint="write comparators with one blank between them, such as '>=1.4.0 <2.0.0'",
+            )
 
-    def _comparators(self) -> tuple[tuple[str, Version], ...]:
-        found = [re.fullmatch(r"(>=|<=|>|<|=|==|!=)?(.+)", part) for part in self.text.split()]
-        if not found or any(match is None for match in found):
-            raise InvalidVersion(f"{self.text[:80]!r} is no range of versions")
-        return tuple((m[1] or "==", Version(m[2])) for m in found if m)
+    def _comparators(self) -> tuple[tuple[str, semver.Version], ...]:
+        found = (re.fullmatch(r"([<>=!]*)(.+)", part) for part in self.text.split(" "))
+        return tuple((match[1] or "==", semver.Version.parse(match[2])) for match in found if match)
 
     @classmethod
     def same_major(cls, version: Version) -> Self:
@@ -99,13 +109,12 @@ class VersionRange:
     def __contains__(self, version: Version) -> bool:
         comparators = self._comparators()
         if version.parsed.prerelease and not any(
-            bound.parsed.prerelease and bound.parsed.finalize_version() == version.parsed.finalize_version()
+            bound.prerelease and bound.finalize_version() == version.parsed.finalize_version()
             for _, bound in comparators
         ):
             return False
         return all(
-            version.parsed.match(("==" if operator == "=" else operator) + bound.text)
-            for operator, bound in comparators
+            version.parsed.match(f"{'==' if operator == '=' else operator}{bound}") for operator, bound in comparators
         )
 
     def __str__(self) -> str:

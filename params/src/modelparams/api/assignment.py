@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from modelparams.api.base import Wire, WireDigest, WireTime, WireVersion
+from pydantic import Field, model_validator
+
+from modelparams.api.base import (
+    Count,
+    Message,
+    ObjectName,
+    Token,
+    Wire,
+    WireDigest,
+    WireReason,
+    WireTime,
+    WireVersion,
+)
 from modelparams.api.release import Release
-from modelparams.reasons import Reason
+
+RELEASES_MAX = 2
+"""An engine has two arenas."""
 
 KIND, PLURAL, SHORT = "ModelParamAssignment", "modelparamassignments", "mpa"
+
+
+PodUID = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class AssignmentSpec(Wire):
     """The order. Level-based: it says how the pod should be, not what to do."""
 
-    rollout_name: str
-    pod_uid: str = ""
+    rollout_name: ObjectName
+    pod_uid: PodUID
     """The pod's UID; an order to a namesake of another life is ignored."""
-    releases: tuple[Release, ...] = ()
-    """At most two: what to hold ready, in order of preference."""
+    releases: Annotated[tuple[Release, ...], Field(max_length=RELEASES_MAX)] = ()
+    """What to hold ready, in order of preference."""
     activate: WireDigest | None = None
     """The manifest digest of the release to serve; absent: hold ready, serve on."""
-    term: int = 0
-    """The operator's lease transitions; a lower one than seen before is refused."""
-    attempt: str = ""
-    """Another value asks for another try at what failed for good (the rollout's retryToken)."""
-    moved_in: int | None = None
+    term: Count = 0
+    """The operator's lease transitions; a lower one than before is refused, by the API server and by the agent."""
+    attempt: Token = ""
+    """Another value asks for another try at what failed for good (the rollout's `status.attempt` as text)."""
+    moved_in: Count | None = None
     """The planner's note, which pods ignore: the rollout's `revision` when `activate` was changed on a pod that was
     serving. Absent: the pod was not serving, so moving it took nothing away."""
+
+    @model_validator(mode="after")
+    def _activates_what_it_holds(self) -> AssignmentSpec:
+        if self.activate and self.activate not in {release.manifest_digest for release in self.releases}:
+            raise ValueError("activate must be the manifestDigest of one of releases")
+        return self
 
 
 class PodState(StrEnum):
@@ -44,21 +68,21 @@ class PodState(StrEnum):
 class HeldRelease(Wire):
     """A release that the pod verified, opened and holds resident."""
 
-    version_name: str
+    version_name: ObjectName
     version: WireVersion
     manifest_digest: WireDigest
-    tensors_digest: str = ""
+    tensors_digest: Annotated[str, Field(max_length=64, pattern="^([0-9a-f]{64})?$")] = ""
     """Keyed BLAKE3 over the resident tensors as the engine sees them, 64 hex digits; equal to the index's."""
 
 
 class ReleaseFailure(Wire):
     """Why the pod could not hold or serve a release."""
 
-    version_name: str
+    version_name: ObjectName
     manifest_digest: WireDigest
-    reason: Reason
-    message: str
-    attempt: str = ""
+    reason: WireReason
+    message: Message
+    attempt: Token = ""
     """The order's attempt that it is an answer to."""
     final: bool = True
     """False: the pod tries again by itself."""
@@ -68,18 +92,19 @@ class ReleaseFailure(Wire):
 class AssignmentStatus(Wire):
     """The answer, written by the pod itself (a policy lets it write no other)."""
 
-    observed_generation: int = -1
-    pod_uid: str = ""
-    term: int = 0
+    observed_generation: int = Field(default=-1, ge=-1)
+    pod_uid: Annotated[str, Field(max_length=63)] = ""
+    """Whose answer it is: that of another life than the order's is void."""
+    term: Count = 0
     state: PodState = PodState.WAITING
     live: HeldRelease | None = None
-    staged: tuple[HeldRelease, ...] = ()
+    staged: Annotated[tuple[HeldRelease, ...], Field(max_length=RELEASES_MAX)] = ()
     """All resident releases, the live one among them."""
-    progress: str = ""
-    """Such as `61%` while staging."""
-    pause_microseconds: int | None = None
+    progress: Token = ""
+    """`61%` while staging; its growth counts as progress."""
+    pause_microseconds: Count | None = None
     """Time in which no request could start during the last swap."""
-    fetched_bytes: int | None = None
+    fetched_bytes: Count | None = None
     """Sealed bytes read from the store for the last release staged."""
     last_failure: ReleaseFailure | None = None
     swapped_at: WireTime | None = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Annotated, Any
 
-from modelparams.api.base import Wire, WireTime
-from modelparams.reasons import Reason
+from pydantic import BeforeValidator, Field
+
+from modelparams.api.base import Message, Wire, WireReason, WireTime
 
 
 class ConditionType(StrEnum):
@@ -33,10 +35,19 @@ class Condition(Wire):
 
     type: ConditionType
     status: ConditionStatus
-    reason: Reason
-    message: str = ""
-    observed_generation: int = 0
+    reason: WireReason
+    message: Message = ""
+    observed_generation: int = Field(default=0, ge=0)
     last_transition_time: WireTime
+
+
+def _ours(value: Any) -> Any:
+    """Drop conditions of types that only a newer release knows."""
+    known = {kind.value for kind in ConditionType}
+    return [c for c in value if not isinstance(c, dict) or c.get("type") in known] if isinstance(value, list) else value
+
+
+Conditions = Annotated[tuple[Condition, ...], Field(max_length=8), BeforeValidator(_ours)]
 
 
 def carried_over(new: Iterable[Condition], old: Iterable[Condition]) -> tuple[Condition, ...]:

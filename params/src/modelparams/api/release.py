@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from modelparams.api.base import Wire, WireDigest, WireModelName, WireVersion
+from typing import Annotated
+
+from pydantic import Field
+
+from modelparams.api.base import ObjectName, Wire, WireDigest, WireModelName, WireVersion
+
+ENDPOINT_PATTERN = r"(https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?)?"
+"""Scheme, host and port: no user, no query, so that no secret can stand in it."""
+BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+PREFIX_PATTERN = r"([A-Za-z0-9_=.-]+(/[A-Za-z0-9_=.-]+)*/?)?"
 
 
 class SecretReference(Wire):
     """A Secret in the object's namespace."""
 
-    name: str
+    name: ObjectName
 
 
 class S3Source(Wire):
     """Where a model's sealed objects are. Object keys are `<prefix>/blobs/sha256/<hex>` and so on: params/FORMAT.md."""
 
-    endpoint: str = ""
+    endpoint: Annotated[str, Field(max_length=256, pattern=f"^{ENDPOINT_PATTERN}$")] = ""
     """The S3 endpoint's URL; empty for AWS itself."""
-    region: str = "us-east-1"
-    bucket: str
-    prefix: str = ""
+    region: Annotated[str, Field(min_length=1, max_length=63)] = "us-east-1"
+    bucket: Annotated[str, Field(max_length=63, pattern=f"^{BUCKET_PATTERN}$")]
+    prefix: Annotated[str, Field(max_length=512, pattern=f"^{PREFIX_PATTERN}$")] = ""
     credentials_secret_ref: SecretReference | None = None
-    """Keys `accessKeyID`, `secretAccessKey`, and optionally `sessionToken`; read by the operator alone. Pods have their own."""
+    """Keys `accessKeyID`, `secretAccessKey`, and optionally `sessionToken`; read by the operator alone.
+
+    Pods have credentials of their own."""
 
 
 class Source(Wire):
@@ -36,9 +47,9 @@ class Encryption(Wire):
 
 
 class Release(Wire):
-    """Written inline into assignments and into a rollout's status: a version object may be pruned, its order must not."""
+    """Written inline into assignments and rollout status: a version object may be pruned, its order must not."""
 
-    version_name: str
+    version_name: ObjectName
     """The ModelParamVersion's name, `<modelName>-<version>`."""
     model_name: WireModelName
     version: WireVersion

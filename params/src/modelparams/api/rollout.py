@@ -5,50 +5,78 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
-from modelparams.api.base import Wire, WireDigest, WireModelName, WireTime, WireVersion
-from modelparams.api.conditions import Condition
+from modelparams.api.base import (
+    Count,
+    Message,
+    ObjectName,
+    Token,
+    Wire,
+    WireDigest,
+    WireModelName,
+    WireReason,
+    WireTime,
+    WireVersion,
+    read_as,
+    string_schema,
+)
+from modelparams.api.conditions import Conditions
 from modelparams.api.release import Release
-from modelparams.reasons import Reason
+from modelparams.names import RANGE_MAX, RANGE_PATTERN, VersionRange
 
 KIND, PLURAL, SHORT = "ModelParamRollout", "modelparamrollouts", "mpr"
+PERCENT_PATTERN = r"([1-9][0-9]?|100)%"
+STEPS_MAX, HISTORY_MAX, FAILED_MAX = 50, 20, 64
 
 
 def _checked(value: int | str) -> int | str:
     if isinstance(value, int):
         if value < 1:
-            raise ValueError("a number of pods is at least 1")
-    elif not re.fullmatch(r"([1-9][0-9]?|100)%", value):
-        raise ValueError("a share of pods is 1% to 100%")
+            raise ValueError("write a number of pods, at least 1, or a share of them from 1% to 100%")
+    elif not re.fullmatch(PERCENT_PATTERN, value):
+        raise ValueError("write a number of pods, at least 1, or a share of them from 1% to 100%")
     return value
 
 
-PodCount = Annotated[int | str, AfterValidator(_checked)]
+PodCount = Annotated[int | str, AfterValidator(_checked), WithJsonSchema({"x-kubernetes-int-or-string": True})]
 """A number of pods (3) or a share of them, rounded up ("25%")."""
+
+
+LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
+LabelValue = Annotated[str, Field(max_length=63)]
 
 
 class LabelExpression(Wire):
     """One expression of a label selector."""
 
-    key: str
+    key: LabelKey
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
-    values: tuple[str, ...] = ()
+    values: Annotated[tuple[LabelValue, ...], Field(max_length=64)] = ()
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> LabelExpression:
+        if bool(self.values) != (self.operator in ("In", "NotIn")):
+            raise ValueError("operators In and NotIn need values, Exists and DoesNotExist take none")
+        return self
 
 
 class LabelSelector(Wire):
     """As metav1.LabelSelector. Pods must carry the opt-in label as well."""
 
-    match_labels: dict[str, str] = Field(default_factory=dict)
-    match_expressions: tuple[LabelExpression, ...] = ()
+    match_labels: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
+    match_expressions: Annotated[tuple[LabelExpression, ...], Field(max_length=32)] = ()
+
+
+RangeText = Annotated[str, read_as(lambda text: str(VersionRange(text))), string_schema(RANGE_PATTERN, RANGE_MAX)]
 
 
 class VersionPolicy(Wire):
     """`HighestSemver` in `range`, or `Pinned` to `version_name`."""
 
     type: Literal["HighestSemver", "Pinned"]
-    range: str | None = None
-    version_name: str | None = None
+    range: RangeText | None = None
+    version_name: ObjectName | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> VersionPolicy:
@@ -62,7 +90,8 @@ class VersionPolicy(Wire):
 class Pause(Wire):
     """How long to look before the next step."""
 
-    duration_seconds: int = Field(ge=0)
+    duration_seconds: int = Field(ge=0, le=2_592_000)
+    """At most 30 days."""
 
 
 class Step(Wire):
@@ -75,19 +104,27 @@ class Step(Wire):
 class RollbackWindow(Wire):
     """Going back to one of so many last live versions skips the steps, never verification."""
 
-    revisions: int = Field(default=3, ge=0)
+    revisions: int = Field(default=3, ge=0, le=HISTORY_MAX)
 
 
 class Strategy(Wire):
     """The plan of a rollout. An implicit last step is all pods."""
 
-    steps: tuple[Step, ...] = (Step(pods=1), Step(pods="25%"))
+    steps: Annotated[tuple[Step, ...], Field(max_length=STEPS_MAX)] = (Step(pods=1), Step(pods="25%"))
     max_unavailable: PodCount = 1
     """Pods that may be swapping or not ready at once because of us."""
-    progress_deadline_seconds: int = Field(default=600, ge=1)
+    progress_deadline_seconds: int = Field(default=600, ge=1, le=2_592_000)
     """Without progress for so long, the rollout has failed; pauses and the operator's absence are not counted."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     rollback_window: RollbackWindow = RollbackWindow()
+
+    @model_validator(mode="after")
+    def _steps_grow(self) -> Strategy:
+        counts = [step.pods for step in self.steps if isinstance(step.pods, int)]
+        shares = [int(step.pods[:-1]) for step in self.steps if isinstance(step.pods, str)]
+        if counts != sorted(counts) or shares != sorted(shares):
+            raise ValueError("each step's pods must be no fewer than those of the steps before it")
+        return self
 
 
 class RolloutSpec(Wire):
@@ -101,53 +138,60 @@ class RolloutSpec(Wire):
     """Hold at the present step; rolling back still happens."""
     suspend: bool = False
     """Touch nothing at all."""
-    retry_token: str | None = None
+    retry_token: Token | None = None
     """Another value than status.lastHandledRetryToken gives failed versions another chance."""
+
+    @model_validator(mode="after")
+    def _pins_its_model(self) -> RolloutSpec:
+        pin = self.version_policy.version_name
+        if pin is not None and not pin.startswith(f"{self.model_name}-"):
+            raise ValueError("versionPolicy.versionName must name a version of modelName: <modelName>-<version>")
+        return self
 
 
 class PodCounts(Wire):
     """How far the pods are. `summary` is for the printer column."""
 
-    total: int = 0
-    staged: int = 0
+    total: Count = 0
+    staged: Count = 0
     """Pods that hold the target, live or ready to be."""
-    updated: int = 0
+    updated: Count = 0
     """Pods that serve the target."""
-    available: int = 0
+    available: Count = 0
     """Ready pods that serve any verified version."""
-    failed: int = 0
+    failed: Count = 0
     """Pods that could not take the target, or what is live, for good."""
-    slowest_percent: int | None = None
+    slowest_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """How far the slowest of the pods is that do not hold the target yet; its growth counts as progress."""
-    summary: str = ""
+    summary: Token = ""
 
 
 class PodFailure(Wire):
     """The last pod that could not take a version."""
 
-    pod_name: str
-    version_name: str
+    pod_name: ObjectName
+    version_name: ObjectName
     manifest_digest: WireDigest
-    reason: Reason
-    message: str
+    reason: WireReason
+    message: Message
     time: WireTime
 
 
 class FailedVersion(Wire):
     """Not chosen again until `spec.retryToken` changes."""
 
-    version_name: str
+    version_name: ObjectName
     manifest_digest: WireDigest
-    reason: Reason
+    reason: WireReason
 
 
 class Revision(Wire):
     """One entry of the history, newest first."""
 
-    version_name: str
+    version_name: ObjectName
     version: WireVersion
     manifest_digest: WireDigest
-    sequence: int = 0
+    sequence: Count = 0
     outcome: Literal["Promoted", "RolledBack", "Failed", "Superseded"]
     started_at: WireTime
     finished_at: WireTime
@@ -156,16 +200,16 @@ class Revision(Wire):
 class RolloutStatus(Wire):
     """All that the planner remembers. Written by the operator alone."""
 
-    observed_generation: int = -1
+    observed_generation: int = Field(default=-1, ge=-1)
     live: Release | None = None
     """What new pods get: the last version that was promoted to all pods."""
-    live_sequence: int = 0
+    live_sequence: Count = 0
     target: Release | None = None
     """What is being rolled out; equal to `live` at rest."""
-    target_sequence: int = 0
-    step_index: int = 0
+    target_sequence: Count = 0
+    step_index: Count = 0
     """Zero-based index of the step being done; equal to the number of steps in the last, implicit one."""
-    step: str = ""
+    step: Token = ""
     """`2/3` for the printer column."""
     step_reached_at: WireTime | None = None
     """When the present step's pods were all live: a timed pause counts from here."""
@@ -173,16 +217,16 @@ class RolloutStatus(Wire):
     progressed_at: WireTime | None = None
     """When a pod last came closer to the target: the progress deadline counts from here. Absent while it does not
     run: at rest, in a pause, without pods."""
-    revision: int = 0
+    revision: Count = 0
     """Counts how often the fleet came to rest. A pod that was moved since (`moved_in` of its order is equal) and is
     not back yet is unavailable because of us."""
-    floor: int = 0
+    floor: Count = 0
     """The highest floor of any verified manifest: no sequence below it is ever ordered."""
     pods: PodCounts = PodCounts()
     last_failure: PodFailure | None = None
-    failed_versions: tuple[FailedVersion, ...] = ()
-    history: tuple[Revision, ...] = ()
-    last_handled_retry_token: str | None = None
-    attempt: int = 0
+    failed_versions: Annotated[tuple[FailedVersion, ...], Field(max_length=FAILED_MAX)] = ()
+    history: Annotated[tuple[Revision, ...], Field(max_length=HISTORY_MAX)] = ()
+    last_handled_retry_token: Token | None = None
+    attempt: Count = 0
     """Counts the second chances (retry tokens, failed versions that were withdrawn and came back); in each order."""
-    conditions: tuple[Condition, ...] = ()
+    conditions: Conditions = ()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from modelparams.api.base import Wire, WireDigest, WireModelName, WireTime, WireVersion
-from modelparams.api.conditions import Condition
+from pydantic import Field
+
+from modelparams.api.base import Count, ObjectName, Wire, WireDigest, WireModelName, WireTime, WireVersion
+from modelparams.api.conditions import Conditions
 from modelparams.api.release import Encryption, Release, Source
 
+USED_BY_MAX = 64
+"""Rollouts named in a status; more are left out."""
+
 KIND, PLURAL, SHORT = "ModelParamVersion", "modelparamversions", "mpv"
+
+
+KeyId = Annotated[str, Field(max_length=64)]
+"""SHA-256 of a raw public key, in hex."""
 
 
 class VersionSpec(Wire):
@@ -40,12 +49,12 @@ class VerifiedFacts(Wire):
     """What the keyless check of the whole version found; valid for `manifest_digest` for ever."""
 
     manifest_digest: WireDigest
-    sequence: int
-    floor: int = 0
-    blobs: int
-    size_bytes: int
+    sequence: Count
+    floor: Count = 0
+    blobs: Count
+    size_bytes: Count
     """Sealed bytes of all blobs."""
-    signers: tuple[str, ...] = ()
+    signers: Annotated[tuple[KeyId, ...], Field(max_length=16)] = ()
     """Key ids of the trusted keys that signed."""
     verified_at: WireTime
 
@@ -53,8 +62,8 @@ class VerifiedFacts(Wire):
 class VersionStatus(Wire):
     """Written by the operator alone."""
 
-    observed_generation: int = -1
+    observed_generation: int = Field(default=-1, ge=-1)
     verified: VerifiedFacts | None = None
-    used_by: tuple[str, ...] = ()
+    used_by: Annotated[tuple[ObjectName, ...], Field(max_length=USED_BY_MAX)] = ()
     """Names of rollouts that have it live or as their target."""
-    conditions: tuple[Condition, ...] = ()
+    conditions: Conditions = ()
