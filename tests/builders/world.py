@@ -409,7 +409,7 @@ class Promise:
             assert release.manifest_digest in world.ever_verified, f"{pod.name} is ordered unverified bytes"
         assert not world.desired.spec.suspend, "a suspended rollout touches nothing"
         before = pod.order.activate if pod.order is not None and pod.order.pod_uid == pod.uid else pod.serves
-        if new.activate is None or new.activate == before:
+        if new.activate is None or new.activate in (before, pod.serves):
             return
         number = NAME_OF[new.activate]
         assert new.activate in pod.holds, f"{pod.name} is ordered to serve {number}, which it does not hold"

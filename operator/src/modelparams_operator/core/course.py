@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from modelparams.api.release import Release
-from modelparams.api.rollout import PodFailure, RolloutStatus, Strategy
+from modelparams.api.rollout import RolloutStatus, Strategy
 from modelparams.digest import Digest
-from modelparams.reasons import Reason
 from modelparams_operator.core.fleet import Fleet, Member
 from modelparams_operator.core.memory import attempt_of, changed, is_at_rest, is_failed, is_same
 from modelparams_operator.core.model import Desired, Observed, VersionView
@@ -36,22 +35,13 @@ class Course:
     allowance: int
     pause_ends_at: datetime | None
     """The end of the timed pause that holds the present step."""
-
     is_at_rest: bool
     barred: frozenset[Digest]
     """What is below the floor: it is served on where it is, and ordered to nobody."""
-
-    @property
-    def places(self) -> frozenset[Digest]:
-        """The versions that are not given up."""
-        return frozenset(r.manifest_digest for r in (self.live, self.home, self.target) if r is not None)
-
-    @property
-    def homes(self) -> frozenset[Digest]:
-        """The versions on which pods may stay: without steps, the target alone."""
-        if self.is_direct and self.target is not None:
-            return frozenset({self.target.manifest_digest})
-        return self.places
+    places: frozenset[Digest]
+    """The versions that are not given up."""
+    homes: frozenset[Digest]
+    """The versions on which pods may stay: without steps, the target alone."""
 
 
 def steer(
@@ -59,24 +49,31 @@ def steer(
 ) -> tuple[RolloutStatus, Course]:
     """Advance through the steps as far as pods and pauses allow, and say what follows for this pass."""
     strategy, target = desired.spec.strategy, memory.target
-    going_back = is_going_back(memory)
     is_open = target is not None and _is_open(desired, memory, target, choice, observed.versions)
     is_direct = is_without_steps(memory, strategy)
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
+    home = _home(memory, observed.versions)
+    places = _digests(memory.live, home, target)
     return memory, Course(
         live=memory.live,
-        home=_home(memory, observed.versions),
+        home=home,
         target=target,
         is_direct=is_direct,
         is_open=is_open,
-        is_going_back=going_back,
+        is_going_back=is_going_back(memory),
         count=fleet.total if is_direct else wanted(strategy.steps, memory.step_index, fleet.total),
         allowance=allowance(strategy.max_unavailable, fleet.total),
         is_at_rest=is_at_rest(memory),
         barred=_barred(memory),
         pause_ends_at=ends if ends is not None and ends > observed.now else None,
+        places=places,
+        homes=_digests(target) if is_direct and target is not None else places,
     )
+
+
+def _digests(*releases: Release | None) -> frozenset[Digest]:
+    return frozenset(release.manifest_digest for release in releases if release is not None)
 
 
 def _is_open(
@@ -176,76 +173,3 @@ def is_complete(memory: RolloutStatus, course: Course, fleet: Fleet, last_step: 
         return 0 < settled == fleet.total
     moved = all(m.is_settled and m.side == target.manifest_digest for m in fleet.members if m.is_ready)
     return settled > 0 and moved and fleet.away(memory.revision) == 0
-
-
-def is_stoppable(memory: RolloutStatus, versions: Sequence[VersionView]) -> bool:
-    """Tell whether a failure may turn the rollout round.
-
-    A return from a version that was deleted or withdrawn goes on for the other pods, whatever one of them says: there
-    is nothing better behind it.
-    """
-    live, target = memory.live, memory.target
-    if target is None or is_at_rest(memory):
-        return False
-    if live is None or target.version > live.version:
-        return True
-    return any(v.digest == live.manifest_digest and not v.is_withdrawn and not v.deleting for v in versions)
-
-
-def failure_in_pods(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
-    """Find the failure that stops the rollout of the target: the first pod's, by name, that gave up for good.
-
-    A first version is stopped only if it works nowhere: one sick pod must not take it from the others.
-    """
-    target = memory.target
-    if target is None:
-        return None
-    final = [(m, f) for m, f in fleet.failures(target.manifest_digest, attempt_of(memory)) if f.final]
-    if not final:
-        return None
-    if memory.live is None and len(final) < sum(1 for m in fleet.members if m.answer is not None):
-        return None
-    member, failure = final[0]
-    return _failed_on(target, member, failure.reason, failure.message, now)
-
-
-def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime | None) -> datetime | None:
-    """Say when the rollout will have made no progress for too long; None while the clock does not run."""
-    if memory.progressed_at is None:
-        return None
-    since = memory.progressed_at if watching_since is None else max(memory.progressed_at, watching_since)
-    return since + timedelta(seconds=strategy.progress_deadline_seconds)
-
-
-def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
-    """Name the first pod that is behind, as the failure of a rollout that ran into its deadline.
-
-    A first version has nothing to return to: its deadline is only reported.
-    """
-    target = memory.target
-    if target is None or memory.live is None:
-        return None
-    member = behind(target.manifest_digest, fleet)
-    if member is None:
-        return None
-    said = member.failure(target.manifest_digest, attempt_of(memory))
-    message = f"{said.reason}: {said.message}" if said is not None else "it is behind and says nothing"
-    return _failed_on(target, member, Reason.PROGRESS_DEADLINE_EXCEEDED, message, now)
-
-
-def behind(digest: Digest, fleet: Fleet) -> Member | None:
-    """Find the pod that holds up `digest`: the first that does not hold it, else the first that does not serve it."""
-    unstaged = (m for m in fleet.members if not m.holds(digest))
-    unsettled = (m for m in fleet.members if not (m.is_settled and m.side == digest))
-    return next(unstaged, None) or next(unsettled, None)
-
-
-def _failed_on(target: Release, member: Member, reason: Reason, message: str, now: datetime) -> PodFailure:
-    return PodFailure(
-        pod_name=member.name,
-        version_name=target.version_name,
-        manifest_digest=target.manifest_digest,
-        reason=reason,
-        message=message,
-        time=now,
-    )

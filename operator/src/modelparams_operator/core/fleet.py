@@ -121,4 +121,3 @@ class Fleet:
         """Name the pods that could not take `digest`, each with its reason."""
         found = ((member, member.failure(digest, attempt)) for member in self.members)
         return tuple((member, failure) for member, failure in found if failure is not None)
-

@@ -134,7 +134,7 @@ class _Clerk:
             standing.activate == activate
             and standing.attempt == attempt
             and standing.rollout_name == self.name
-            and _are_equal(standing.releases, releases)
+            and _are_equal(standing.releases, releases, member)
         ):
             return None
         order = AssignmentSpec(
@@ -168,10 +168,10 @@ class _Clerk:
         """Name at most two: what is served (or will be) and what must be ready beside it."""
         served = activate or member.serves
         first = self._release(member, served) if served is not None else None
-        wishes = (first, to, *self._beside(member))
+        room = 2 if served is None or first is not None else 1  # what it serves takes a place, known to us or not
         chosen: dict[Digest, Release] = {}
-        for release in wishes:
-            if release is not None and len(chosen) < 2:
+        for release in (first, to, *self._beside(member)):
+            if release is not None and len(chosen) < room:
                 chosen.setdefault(release.manifest_digest, release)
         return tuple(chosen.values())
 
@@ -191,5 +191,9 @@ class _Clerk:
         return found or member.release(digest)
 
 
-def _are_equal(standing: tuple[Release, ...], wanted: tuple[Release, ...]) -> bool:
-    return len(standing) == len(wanted) and all(a is b or a == b for a, b in zip(standing, wanted, strict=True))
+def _are_equal(standing: tuple[Release, ...], wanted: tuple[Release, ...], member: Member) -> bool:
+    """Compare where to fetch it from only for what the pod has not fetched: comparing that costs the most of a pass."""
+    return len(standing) == len(wanted) and all(
+        a is b or (a.manifest_digest == b.manifest_digest and (member.holds(a.manifest_digest) or a == b))
+        for a, b in zip(standing, wanted, strict=True)
+    )

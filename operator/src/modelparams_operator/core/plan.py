@@ -7,27 +7,11 @@ from datetime import datetime
 
 from modelparams.api.rollout import RolloutStatus
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import (
-    Course,
-    deadline,
-    failure_in_pods,
-    is_complete,
-    is_stoppable,
-    overdue_failure,
-    steer,
-    strays,
-)
+from modelparams_operator.core.course import Course, is_complete, steer, strays
 from modelparams_operator.core.facts import Facts, counted, has_progressed
+from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
-from modelparams_operator.core.memory import (
-    changed,
-    found_live,
-    is_at_rest,
-    promoted,
-    refreshed,
-    stopped,
-    turned,
-)
+from modelparams_operator.core.memory import changed, found_live, is_at_rest, promoted, refreshed, stopped, turned
 from modelparams_operator.core.model import Desired, Observed, Plan, Verify, VersionView
 from modelparams_operator.core.orders import assignments
 from modelparams_operator.core.rollout_status import conditions, invalid, suspended

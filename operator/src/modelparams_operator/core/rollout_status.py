@@ -15,8 +15,9 @@ from modelparams.api.conditions import Condition, ConditionStatus, ConditionType
 from modelparams.api.rollout import RolloutStatus
 from modelparams.names import VersionRange
 from modelparams.reasons import Reason
-from modelparams_operator.core.course import behind, strays
+from modelparams_operator.core.course import strays
 from modelparams_operator.core.facts import Facts
+from modelparams_operator.core.failing import behind
 from modelparams_operator.core.memory import is_at_rest, is_failed
 from modelparams_operator.core.model import Desired
 from modelparams_operator.core.selection import is_inside

@@ -1,0 +1,87 @@
+"""When a rollout has failed: a pod that gave up, or a deadline that passed, and whether that may turn it round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from modelparams.api.release import Release
+from modelparams.api.rollout import PodFailure, RolloutStatus, Strategy
+from modelparams.digest import Digest
+from modelparams.reasons import Reason
+from modelparams_operator.core.fleet import Fleet, Member
+from modelparams_operator.core.memory import attempt_of, is_at_rest
+from modelparams_operator.core.model import VersionView
+
+
+def is_stoppable(memory: RolloutStatus, versions: Sequence[VersionView]) -> bool:
+    """Tell whether a failure may turn the rollout round.
+
+    A return from a version that was deleted or withdrawn goes on for the other pods, whatever one of them says: there
+    is nothing better behind it.
+    """
+    live, target = memory.live, memory.target
+    if target is None or is_at_rest(memory):
+        return False
+    if live is None or target.version > live.version:
+        return True
+    return any(v.digest == live.manifest_digest and not v.is_withdrawn and not v.deleting for v in versions)
+
+
+def failure_in_pods(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
+    """Find the failure that stops the rollout of the target: the first pod's, by name, that gave up for good.
+
+    A first version is stopped only if it works nowhere: one sick pod must not take it from the others.
+    """
+    target = memory.target
+    if target is None:
+        return None
+    final = [(m, f) for m, f in fleet.failures(target.manifest_digest, attempt_of(memory)) if f.final]
+    if not final:
+        return None
+    if memory.live is None and len(final) < sum(1 for m in fleet.members if m.answer is not None):
+        return None
+    member, failure = final[0]
+    return _failed_on(target, member, failure.reason, failure.message, now)
+
+
+def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime | None) -> datetime | None:
+    """Say when the rollout will have made no progress for too long; None while the clock does not run."""
+    if memory.progressed_at is None:
+        return None
+    since = memory.progressed_at if watching_since is None else max(memory.progressed_at, watching_since)
+    return since + timedelta(seconds=strategy.progress_deadline_seconds)
+
+
+def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
+    """Name the first pod that is behind, as the failure of a rollout that ran into its deadline.
+
+    A first version has nothing to return to: its deadline is only reported.
+    """
+    target = memory.target
+    if target is None or memory.live is None:
+        return None
+    member = behind(target.manifest_digest, fleet)
+    if member is None:
+        return None
+    said = member.failure(target.manifest_digest, attempt_of(memory))
+    message = f"{said.reason}: {said.message}" if said is not None else "it is behind and says nothing"
+    return _failed_on(target, member, Reason.PROGRESS_DEADLINE_EXCEEDED, message, now)
+
+
+def behind(digest: Digest, fleet: Fleet) -> Member | None:
+    """Find the pod that holds up `digest`: the first that does not hold it, else the first that does not serve it."""
+    unstaged = (m for m in fleet.members if not m.holds(digest))
+    unsettled = (m for m in fleet.members if not (m.is_settled and m.side == digest))
+    return next(unstaged, None) or next(unsettled, None)
+
+
+def _failed_on(target: Release, member: Member, reason: Reason, message: str, now: datetime) -> PodFailure:
+    return PodFailure(
+        pod_name=member.name,
+        version_name=target.version_name,
+        manifest_digest=target.manifest_digest,
+        reason=reason,
+        message=message,
+        time=now,
+    )
