@@ -85,7 +85,8 @@ class Container:
         try:
             self.process.start()
         except OSError as error:  # no such program
-            self.process.log.write_text(f"{error}\n")
+            with self.process.log.open("a") as log:
+                print(error, file=log)
 
     def _note_end(self) -> None:
         self.is_ready = False

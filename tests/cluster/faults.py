@@ -48,7 +48,7 @@ class FaultProxy:
     """
 
     def __init__(self, upstream_port: int) -> None:
-        self._upstream = upstream_port
+        self.upstream_port = upstream_port
         self._fault: Fault | None = None
         self._left: int | None = None
         self._loop = asyncio.new_event_loop()
@@ -143,11 +143,13 @@ class FaultProxy:
         self.connections += 1
         try:
             await self._converse(reader, writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (OSError, asyncio.IncompleteReadError):
             pass  # a broken connection is what this is for
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the proxy ends: wait for no one
         finally:
+            await _close(writer)
             self._tasks.discard(task)
-            writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._take("refuse"):
@@ -157,7 +159,7 @@ class FaultProxy:
             writer.write(_503)
             await writer.drain()
             return
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream_port)
         ways = [asyncio.ensure_future(_copy(reader, up_writer)), asyncio.ensure_future(self._damage(up_reader, writer))]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -165,7 +167,8 @@ class FaultProxy:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            up_writer.close()
+            up_writer.transport.abort()
+            await _close(up_writer)
 
     async def _damage(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sent = 0
@@ -213,6 +216,12 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while block := await reader.read(_BLOCK):
         writer.write(block)
         await writer.drain()
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
