@@ -143,15 +143,15 @@ def _hold(order: Order, engine: EngineState, memory: Memory, now: datetime) -> S
 
 def _stage(release: Release, engine: EngineState, preferred: set[Digest], now: datetime) -> Step:
     """Stage it if a slot may be taken for it: never the current one, nor that of a release preferred to it."""
-    free = [
-        state
-        for state in engine.slots.values()
-        if state.phase is not SlotPhase.CURRENT and not (state.resident and state.resident.manifest_digest in preferred)
-    ]
+    others = [state for state in engine.slots.values() if state.phase is not SlotPhase.CURRENT]
+    free = [state for state in others if not (state.resident and state.resident.manifest_digest in preferred)]
     if not free:
         return Wait(now + RESYNC)
     if all(state.phase is SlotPhase.DRAINING and state.requests for state in free):
         return Wait(now + BUSY_POLL)
+    if len(free) < len(others) and (unwanted := free[0].resident):
+        # Nothing is current, so the engine, which chooses the slot, could take the preferred one: leave it no choice.
+        return Discard(unwanted.manifest_digest)
     return Stage(release)
 
 

@@ -1,0 +1,301 @@
+"""The agent's rules, one row each, and that they come to rest from every state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders.agent_pod import NOW, digest_of, engine, filled, order, release, resident, slot
+from modelparams.failure import Failure
+from modelparams.protocol import EngineState, Slot, SlotPhase, SlotState
+from modelparams.reasons import Reason
+from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Stage, Step, Wait, decide
+from modelparams_serving.agent.memory import Failed, Memory, Underway
+from modelparams_serving.agent.order import Order
+
+CURRENT, RESIDENT, FILLING, DRAINING = SlotPhase.CURRENT, SlotPhase.RESIDENT, SlotPhase.FILLING, SlotPhase.DRAINING
+SOON, FOREVER = timedelta(seconds=2), None
+NEW = order("1.1.0", "1.0.0", activate="1.1.0", term=3)
+
+
+def failed(version: str, retry_after: timedelta | None, attempt: str = "", memory: Memory | None = None) -> Memory:
+    what = Failed(f"tiny-{version}", digest_of(version), Failure(Reason.NOT_FINITE, "it is bad", retry_after), attempt)
+    return (memory or Memory()).having_failed(what, NOW)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "state", "memory", "step"),
+    [
+        pytest.param(order("1.0.0"), engine(), Memory(), Stage(release("1.0.0")), id="an-empty-pod-stages"),
+        pytest.param(
+            order("1.0.0", "1.1.0", activate="1.1.0"),
+            engine(),
+            Memory(),
+            Stage(release("1.1.0")),
+            id="what-is-to-be-served-is-staged-first",
+        ),
+        pytest.param(
+            order("1.0.0"),
+            engine(slot(FILLING, "1.0.0")),
+            Memory(filled=(filled("1.0.0"),)),
+            Prepare(filled("1.0.0")),
+            id="what-is-filled-is-prepared",
+        ),
+        pytest.param(
+            NEW,
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "1.1.0")),
+            Memory(),
+            Commit(resident("1.1.0"), 3),
+            id="a-resident-is-committed-when-ordered",
+        ),
+        pytest.param(
+            order("1.1.0", "1.0.0", activate="1.0.0", term=3),
+            engine(slot(DRAINING, "1.0.0", requests=9), slot(CURRENT, "1.1.0")),
+            Memory(),
+            Commit(resident("1.0.0"), 3),
+            id="going-back-does-not-wait-for-requests",
+        ),
+        pytest.param(
+            order("1.1.0", "1.0.0"),
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "1.1.0")),
+            Memory(),
+            Wait(NOW + timedelta(seconds=5)),
+            id="nothing-is-activated-without-an-order",
+        ),
+        pytest.param(
+            NEW,
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "0.9.0")),
+            Memory(),
+            Stage(release("1.1.0")),
+            id="an-unwanted-resident-gives-way",
+        ),
+        pytest.param(
+            order("1.1.0", "1.2.0"),
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "1.1.0")),
+            Memory(),
+            Wait(NOW + timedelta(seconds=5)),
+            id="a-preferred-resident-does-not-give-way-nor-does-the-current",
+        ),
+        pytest.param(
+            order("1.2.0", activate="1.2.0"),
+            engine(slot(DRAINING, "1.0.0", requests=1), slot(CURRENT, "1.1.0")),
+            Memory(),
+            Wait(NOW + timedelta(milliseconds=500)),
+            id="a-busy-slot-is-waited-for",
+        ),
+        pytest.param(
+            order("1.0.0"),
+            engine(slot(FILLING, "1.1.0")),
+            Memory(underway=Underway(release("1.1.0"))),
+            CancelStaging(),
+            id="what-is-no-longer-wanted-is-not-staged-on",
+        ),
+        pytest.param(
+            order("1.0.0"),
+            engine(slot(FILLING, "1.1.0")),
+            Memory(),
+            Discard(digest_of("1.1.0")),
+            id="a-filling-that-nobody-wants-is-dropped",
+        ),
+        pytest.param(
+            order("1.1.0"),
+            engine(slot(FILLING, "1.1.0")),
+            Memory(),
+            Stage(release("1.1.0")),
+            id="a-filling-whose-agent-died-is-begun-again",
+        ),
+        pytest.param(
+            order("1.1.0"),
+            engine(slot(FILLING, "1.1.0")),
+            failed("1.1.0", SOON),
+            Discard(digest_of("1.1.0")),
+            id="a-failed-filling-is-dropped",
+        ),
+        pytest.param(
+            order("1.1.0"), engine(), failed("1.1.0", SOON), Wait(NOW + SOON), id="a-passing-failure-is-tried-later"
+        ),
+        pytest.param(
+            order("1.1.0"),
+            engine(),
+            failed("1.1.0", FOREVER),
+            Wait(NOW + timedelta(seconds=5)),
+            id="a-final-failure-is-not-tried-again",
+        ),
+        pytest.param(
+            order("1.1.0", attempt="2"),
+            engine(),
+            failed("1.1.0", FOREVER),
+            Stage(release("1.1.0")),
+            id="a-final-failure-is-tried-again-for-another-attempt",
+        ),
+        pytest.param(
+            NEW,
+            engine(),
+            Memory(live=digest_of("1.0.0"), filled=(filled("1.0.0"),)),
+            Prepare(filled("1.0.0")),
+            id="an-engine-that-came-back-empty-gets-what-it-served",
+        ),
+        pytest.param(
+            NEW,
+            engine(),
+            Memory(live=digest_of("1.0.0"), filled=(filled("1.0.0"), filled("1.1.0", Slot.B))),
+            Prepare(filled("1.1.0", Slot.B)),
+            id="or-at-once-what-it-was-to-serve",
+        ),
+        pytest.param(
+            None,
+            engine(slot(RESIDENT, "1.0.0")),
+            Memory(live=digest_of("1.0.0"), term=4),
+            Commit(resident("1.0.0"), 4),
+            id="it-is-served-again-without-any-order",
+        ),
+        pytest.param(
+            order("1.1.0", activate="1.1.0", is_fallback=True),
+            engine(slot(CURRENT, "1.0.0")),
+            Memory(),
+            Wait(NOW + timedelta(seconds=5)),
+            id="a-fallback-moves-no-serving-pod",
+        ),
+        pytest.param(
+            order("1.1.0", activate="1.1.0", is_fallback=True),
+            engine(slot(RESIDENT, "1.1.0"), term=7),
+            Memory(),
+            Commit(resident("1.1.0"), 7),
+            id="a-fallback-makes-an-idle-pod-useful",
+        ),
+        pytest.param(NEW, None, Memory(), Wait(NOW + timedelta(milliseconds=200)), id="a-lost-engine-is-waited-for"),
+    ],
+)
+def test_next_step(wanted: Order | None, state: EngineState | None, memory: Memory, step: Step) -> None:
+    assert decide(wanted, state, memory, NOW) == step
+
+
+def test_a_cancelled_staging_that_hangs_holds_up_no_rollback() -> None:
+    hanging = Memory(underway=Underway(release("1.2.0"), is_cancelled=True))
+    state = engine(slot(CURRENT, "1.1.0"), slot(RESIDENT, "1.0.0"))
+    assert decide(order("1.0.0", activate="1.0.0"), state, hanging, NOW) == Commit(resident("1.0.0"), 0)
+
+
+def test_a_version_whose_commit_failed_is_not_committed_again() -> None:
+    state = engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "1.1.0"))
+    assert isinstance(decide(NEW, state, failed("1.1.0", FOREVER), NOW), Wait)
+
+
+def test_waits_double_up_to_a_bound_and_begin_anew_for_another_attempt() -> None:
+    memory, waits = Memory(), []
+    for _ in range(12):
+        memory = failed("1.0.0", SOON, memory=memory)
+        setback = memory.setback_of(digest_of("1.0.0"))
+        assert setback
+        assert setback.retry_at
+        waits.append((setback.retry_at - NOW).total_seconds())
+    assert waits[:4] == [2, 4, 8, 16]
+    assert waits[-1] == 120
+    again = failed("1.0.0", SOON, attempt="2", memory=memory).setback_of(digest_of("1.0.0"))
+    assert again
+    assert again.retry_at == NOW + SOON
+
+
+def loss(version: str) -> Failed:
+    failure = Failure(Reason.ENGINE_UNAVAILABLE, "gone", SOON)
+    return Failed(f"tiny-{version}", digest_of(version), failure, "", took_engine_down=True)
+
+
+def test_a_version_that_kills_the_engine_three_times_is_given_up() -> None:
+    memory = Memory()
+    for _ in range(3):
+        memory = memory.having_failed(loss("1.1.0"), NOW)
+    setback = memory.setback_of(digest_of("1.1.0"))
+    assert setback
+    assert setback.retry_at is None
+    assert setback.failure.reason is Reason.SWAP_FAILED
+
+
+def test_but_what_the_pod_served_before_is_never_given_up() -> None:
+    memory = Memory(live=digest_of("1.0.0"))
+    for _ in range(9):
+        memory = memory.having_failed(loss("1.0.0"), NOW)
+    setback = memory.setback_of(digest_of("1.0.0"))
+    assert setback
+    assert setback.retry_at is not None
+
+
+VERSIONS = ["1.0.0", "1.1.0", "1.2.0"]
+
+
+@st.composite
+def _slots(draw: st.DrawFn) -> tuple[SlotState, SlotState]:
+    first, second = draw(st.permutations(VERSIONS))[:2]
+    phases = draw(
+        st.tuples(st.sampled_from(SlotPhase), st.sampled_from(SlotPhase)).filter(lambda p: p != (CURRENT, CURRENT))
+    )
+    return tuple(  # type: ignore[return-value]  # two of them
+        slot() if phase is SlotPhase.EMPTY else slot(phase, version)
+        for phase, version in zip(phases, (first, second), strict=True)
+    )
+
+
+@given(
+    slots=_slots(),
+    held=st.lists(st.sampled_from(VERSIONS), min_size=1, max_size=2, unique=True),
+    serve=st.booleans(),
+    live=st.sampled_from([None, *VERSIONS]),
+)
+@settings(max_examples=400, deadline=None)
+def test_every_state_comes_to_rest_with_what_was_ordered(
+    slots: tuple[SlotState, SlotState], held: list[str], serve: bool, live: str | None
+) -> None:
+    """Play the steps on a perfect engine: few are enough, what is current stays until another is, and then all is as
+    ordered."""
+    state = engine(*slots)
+    memory = Memory(live=digest_of(live) if live else None)
+    wanted = order(*held, activate=held[0] if serve else None)
+    for _ in range(20):
+        step = decide(wanted, state, memory, NOW)
+        if isinstance(step, Wait):
+            break
+        before = state.current
+        state, memory = play(step, state, memory)
+        assert before is None or state.current is not None
+        if not isinstance(step, Commit):
+            assert state.current == before
+    else:
+        pytest.fail(f"no rest: {step}")
+    if serve:
+        assert state.current == resident(held[0])
+    room = 1 if state.current and state.current.version.text not in held else 2
+    assert all(state.slot_of(digest_of(version)) for version in held[:room])
+
+
+def contents(state: SlotState) -> tuple[object, ...]:
+    return state.filling, state.resident and state.resident.manifest_digest
+
+
+def play(step: Step, state: EngineState, memory: Memory) -> tuple[EngineState, Memory]:
+    slots = dict(state.slots)
+    match step:
+        case Stage(wanted):
+            free = [s for s in Slot if slots[s].phase is not CURRENT]
+            held = [s for s in free if slots[s].filling == wanted.manifest_digest]
+            empty = [s for s in free if slots[s].phase is SlotPhase.EMPTY]
+            where = (held or empty or free)[0]
+            slots[where] = SlotState(phase=FILLING, filling=wanted.manifest_digest)
+            memory = memory.having_filled(filled(wanted.version.text, where), 0)
+        case Prepare(what):
+            slots[what.slot] = slot(RESIDENT, what.release.version.text)
+        case Commit(what, _):
+            for s, one in slots.items():
+                if one.resident == what:
+                    slots[s] = one.model_copy(update={"phase": CURRENT})
+                elif one.phase is CURRENT:
+                    slots[s] = one.model_copy(update={"phase": RESIDENT})
+            memory = replace(memory, live=what.manifest_digest)
+        case Discard(digest):
+            slots = {s: slot() if digest in contents(one) else one for s, one in slots.items()}
+        case _:
+            raise AssertionError(step)
+    return state.model_copy(update={"slots": slots}), memory

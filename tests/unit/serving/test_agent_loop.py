@@ -1,0 +1,355 @@
+"""An agent and an engine as in one pod, with everything that can die, dying."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from builders.agent_pod import MODEL, Pod, digest_of, release, running_pod
+from modelparams import errors
+from modelparams.api.assignment import PodState
+from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
+from modelparams.protocol import Slot
+from modelparams.reasons import Reason
+from modelparams_serving.agent.order import Rollout
+
+Play = Callable[[Pod], Awaitable[None]]
+
+
+def play(directory: Path, scene: Play) -> None:
+    """Run one scene in a pod."""
+
+    async def whole() -> None:
+        async with running_pod(directory) as pod:
+            await scene(pod)
+
+    asyncio.run(whole())
+
+
+async def served(pod: Pod, version: str) -> None:
+    await pod.until(lambda: pod.sink.last.live and pod.sink.last.live.version.text == version)
+    assert pod.live == version
+
+
+def test_a_new_pod_stages_and_serves_and_says_so(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0", term=3)
+        await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
+        status = pod.sink.last
+        assert status.live
+        assert status.live.manifest_digest == digest_of("1.0.0")
+        assert (status.observed_generation, status.term, status.pause_microseconds) == (1, 3, 7)
+        assert status.fetched_bytes == 100
+        assert status.last_failure is None
+        assert pod.engine.heard == ["reserve", "prepare", "commit"]
+
+    play(tmp_path, scene)
+
+
+def test_an_update_is_held_ready_until_it_is_ordered_and_going_back_fetches_nothing(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.assign("1.1.0", "1.0.0", activate="1.0.0")
+        await pod.until(lambda: len(pod.sink.last.staged) == 2)
+        assert pod.live == "1.0.0"
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await served(pod, "1.1.0")
+        pod.assign("1.1.0", "1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        assert pod.stages.staged == ["1.0.0", "1.1.0"]
+
+    play(tmp_path, scene)
+
+
+def test_a_bad_version_is_reported_once_and_tried_again_only_for_another_attempt(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.stages.failures["1.1.0"] = [errors.SealBroken("blob 3 does not open")]
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.FAILED)
+        failure = pod.sink.last.last_failure
+        assert failure
+        assert (failure.reason, failure.final, failure.version_name) == (Reason.SEAL_BROKEN, True, "tiny-1.1.0")
+        assert "blob 3" in failure.message
+        assert "publish the version again" in failure.message.lower()
+        assert pod.live == "1.0.0"
+        pod.orders.changed.set()
+        await asyncio.sleep(0.05)
+        assert pod.stages.staged == ["1.0.0", "1.1.0"]
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
+        await served(pod, "1.1.0")
+        assert pod.sink.last.last_failure is None
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("op", ["prepare", "commit"])
+def test_a_version_that_the_engine_refuses_leaves_the_old_one_live(tmp_path: Path, op: str) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.refusals[op] = [errors.LayoutMismatch("norm.weight is F32[9]")]
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.FAILED)
+        assert pod.sink.last.last_failure
+        assert pod.sink.last.last_failure.reason is Reason.LAYOUT_MISMATCH
+        assert pod.sink.last.live
+        assert pod.live == "1.0.0"
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.StoreUnavailable("cut"), errors.StoreDenied("no"), errors.KeyUnavailable("kek"), RuntimeError("bug")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_passes_is_reported_as_passing(tmp_path: Path, error: Exception) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.stages.failures["1.0.0"] = [error]
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.last_failure)
+        failure = pod.sink.last.last_failure
+        assert failure
+        assert not failure.final
+        assert pod.sink.last.state is PodState.STAGING
+        assert "discard" in pod.engine.heard or await discarded(pod)
+
+    play(tmp_path, scene)
+
+
+async def discarded(pod: Pod) -> bool:
+    await pod.until(lambda: "discard" in pod.engine.heard)
+    return True
+
+
+def test_a_lost_engine_gets_back_what_it_served_without_a_fetch(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.assign("1.1.0", "1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.held == {"1.0.0", "1.1.0"})
+        pod.engine.kill()
+        await pod.until(lambda: pod.sink.last.live is None)
+        failure = pod.sink.last.last_failure
+        assert failure
+        assert (failure.reason, failure.final) == (Reason.ENGINE_UNAVAILABLE, False)
+        await pod.engine.start()
+        await served(pod, "1.0.0")
+        await pod.until(lambda: pod.held == {"1.0.0", "1.1.0"})
+        assert pod.stages.staged == ["1.0.0", "1.1.0"]
+
+    play(tmp_path, scene)
+
+
+def test_an_arena_file_that_was_made_anew_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.kill()
+        await pod.until(lambda: pod.sink.last.live is None)
+        (tmp_path / "another").write_bytes(bytes(9000))
+        (tmp_path / "another").rename(tmp_path / Slot.A.file_name)
+        await pod.engine.start()
+        await served(pod, "1.0.0")
+        assert pod.stages.staged == ["1.0.0", "1.0.0"]
+
+    play(tmp_path, scene)
+
+
+def test_a_new_agent_adopts_what_the_engine_holds(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        heard = list(pod.engine.heard)
+        await pod.kill_agent()
+        pod.start_agent()
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.observed_generation == 2)
+        assert pod.sink.last.state is PodState.LIVE
+        assert pod.sink.last.pause_microseconds == 7
+        assert (pod.engine.heard, pod.stages.staged) == (heard, ["1.0.0"])
+
+    play(tmp_path, scene)
+
+
+def test_a_new_agent_does_not_try_again_what_failed_for_good(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.stages.failures["1.0.0"] = [errors.NotFinite("tensor 3")]
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.FAILED)
+        await pod.kill_agent()
+        pod.start_agent()
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.observed_generation == 2)
+        assert pod.sink.last.state is PodState.FAILED
+        assert pod.stages.staged == ["1.0.0"]
+
+    play(tmp_path, scene)
+
+
+def test_an_agent_that_died_while_staging_begins_again(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.stages.gate = asyncio.Event()
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: "reserve" in pod.engine.heard)
+        await pod.kill_agent()
+        pod.stages.gate.set()
+        pod.start_agent()
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+
+    play(tmp_path, scene)
+
+
+def test_both_lost_means_to_fetch_again(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        await pod.kill_agent()
+        pod.engine.kill()
+        await pod.engine.start()
+        pod.start_agent()
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.live == "1.0.0")
+        assert pod.stages.staged == ["1.0.0", "1.0.0"]
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("op", ["reserve", "prepare", "commit"])
+def test_an_engine_that_dies_once_at_any_order_takes_the_version_in_the_end(tmp_path: Path, op: str) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.dies_at[op] = 1
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await pod.until(lambda: not pod.engine.is_up)
+        await pod.engine.start()
+        await served(pod, "1.0.0")
+        await pod.until(lambda: pod.live == "1.1.0", seconds=8)
+
+    play(tmp_path, scene)
+
+
+def test_an_order_of_a_past_leader_is_ignored(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0", term=5)
+        await served(pod, "1.0.0")
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0", term=4)
+        pod.assign("0.9.0", activate="0.9.0", term=4)
+        await asyncio.sleep(0.1)
+        assert pod.live == "1.0.0"
+        assert pod.sink.last.term == 5
+        assert pod.sink.last.observed_generation == 1
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0", term=6)
+        await served(pod, "1.1.0")
+
+    play(tmp_path, scene)
+
+
+def test_an_order_for_a_namesake_of_another_life_is_ignored(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.orders.pod_uid = "another"
+        pod.assign("1.0.0", activate="1.0.0")
+        await asyncio.sleep(0.1)
+        assert pod.engine.heard == []
+        assert pod.sink.statuses == []
+
+    play(tmp_path, scene)
+
+
+def rollout_with(version: str) -> Rollout:
+    policy = VersionPolicy(type="HighestSemver", range=">=1.0.0")
+    return Rollout("tiny", RolloutSpec(model_name=MODEL, version_policy=policy), RolloutStatus(live=release(version)))
+
+
+def test_without_an_order_a_new_pod_serves_what_is_live_in_its_rollout(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.rollouts.found = (rollout_with("1.0.0"),)
+        pod.orders.assigned(None)
+        await pod.until(lambda: pod.live == "1.0.0")
+        pod.rollouts.found = (rollout_with("1.1.0"),)
+        pod.assign("1.2.0", "1.0.0", activate="1.0.0", term=0)
+        await pod.until(lambda: pod.held == {"1.0.0", "1.2.0"})
+        assert pod.live == "1.0.0"
+
+    play(tmp_path, scene)
+
+
+def test_a_change_of_the_order_cancels_a_staging(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.stages.gate = asyncio.Event()
+        pod.assign("1.1.0", "1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.progress == "61%", seconds=8)
+        assert pod.sink.last.state is PodState.STAGING
+        pod.assign("1.0.0", activate="1.0.0")
+        await discarded(pod)
+        await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
+        assert pod.live == "1.0.0"
+
+    play(tmp_path, scene)
+
+
+def test_a_passing_refusal_of_the_arena_is_tried_again(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.memory = 9000
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await pod.until(lambda: pod.sink.last.last_failure)
+        failure = pod.sink.last.last_failure
+        assert failure
+        assert (failure.reason, failure.final) == (Reason.ARENA_EXHAUSTED, False)
+        assert "sizeLimit" in failure.message
+        pod.engine.memory = 1 << 40
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
+        await served(pod, "1.1.0")
+
+    play(tmp_path, scene)
+
+
+def test_a_floor_that_was_verified_once_is_kept(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.stages.floor = 40
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        assert pod.agent
+        assert pod.agent._memory.floor == 40
+
+    play(tmp_path, scene)
+
+
+def test_while_the_api_server_is_away_the_last_order_holds_and_the_status_follows(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.sink.failure = errors.APIUnavailable("away")
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.live == "1.0.0")
+        pod.engine.kill()
+        await pod.engine.start()
+        await pod.until(lambda: pod.live == "1.0.0")
+        assert pod.sink.statuses == []
+        pod.sink.failure = None
+        await served(pod, "1.0.0")
+
+    play(tmp_path, scene)
+
+
+def test_at_rest_nothing_is_written_or_ordered(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
+        written, heard = len(pod.sink.statuses), len(pod.engine.heard)
+        for _ in range(20):
+            pod.orders.changed.set()
+            await asyncio.sleep(0.005)
+        assert (len(pod.sink.statuses), len(pod.engine.heard)) == (written, heard)
+
+    play(tmp_path, scene)
