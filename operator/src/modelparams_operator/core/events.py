@@ -58,7 +58,7 @@ def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     target, live = new.target, new.live
     if target is None or is_same(old.target, target) or (old.target is None and is_at_rest(new)):
         return ()
-    if old.target is not None and target.version < old.target.version:
+    if old.target is not None and (target.version < old.target.version or is_same(old.live or live, target)):
         return (Event("Normal", Reason.ROLLING_BACK, f"from {old.target.version_name} to {target.version_name}"),)
     over = f" over {live.version_name}" if live is not None and not is_same(live, target) else ""
     return (Event("Normal", Reason.ROLLING_OUT, f"{target.version_name}{over}"),)

@@ -69,6 +69,7 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
         failed_versions=() if is_retried else failed,
         last_handled_retry_token=token if token is not None else last,
         live=_current(memory.live, versions),
+        live_sequence=_sequence_of(memory.live.manifest_digest, versions, memory) if memory.live is not None else 0,
         target=_current(memory.target, versions),
     )
 
@@ -95,8 +96,18 @@ def found_live(memory: RolloutStatus, choice: Choice, fleet: Fleet, versions: Se
     if not usable:
         return memory
     found = min(usable, key=lambda digest: (-served[digest], known[digest].version))
-    facts = next((v.facts for v in versions if v.digest == found and v.facts is not None), None)
-    return changed(memory, live=known[found], live_sequence=facts.sequence if facts is not None else 0)
+    return changed(memory, live=known[found], live_sequence=_sequence_of(found, versions, memory))
+
+
+def _sequence_of(digest: Digest, versions: Sequence[VersionView], memory: RolloutStatus) -> int:
+    """Look a sequence up; 0 if nobody knows it any more, which is below any floor."""
+    known = next((v.facts.sequence for v in versions if v.digest == digest and v.facts is not None), None)
+    if known is not None:
+        return known
+    for release, sequence in ((memory.live, memory.live_sequence), (memory.target, memory.target_sequence)):
+        if release is not None and release.manifest_digest == digest:
+            return sequence
+    return 0
 
 
 def _release_of(digest: Digest, fleet: Fleet, versions: Sequence[VersionView], memory: RolloutStatus) -> Release | None:
