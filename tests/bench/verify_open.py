@@ -7,10 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from bench.measure import interleaved, median_ratio
-from bench.report import Figure
 from blake3 import blake3
 
+from bench.measure import interleaved, median_ratio
+from bench.report import Figure
 from modelparams import floe
 from modelparams.secret import Secret32
 

@@ -6,11 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+from rich.console import Console
+
 from demo.report import Report
 from demo.scene import ROOT, NotReached, scene
 from demo.story import Story
 from models import smollm2
-from rich.console import Console
 
 _BUILD = ROOT / "build" / "demo"
 _PODS = 3

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from cluster.pods import PodRunner

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from rich.console import Console
+
 from demo.report import Report
 from demo.scene import BUCKET, MODEL, NotReached, Scene, eventually
 from models import smollm2
-from rich.console import Console
 from traffic.latency import percentile
 from traffic.openloop import Answer, OpenLoop, ask
 from traffic.rescore import Rescorer

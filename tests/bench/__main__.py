@@ -1,0 +1,35 @@
+"""`python -m bench [part …]`: print the table and write `build/bench/report.json`; non-zero when a figure is missed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.report import Figure, show, write
+
+_BUILD = Path(__file__).parents[2] / "build" / "bench"
+_PARTS = ("verify_open", "delta", "operator_check", "transfer", "pod")
+
+
+def main(parts: list[str]) -> int:
+    """Run all parts, or those named."""
+    console = Console(highlight=False)
+    figures = list(_figures(parts or list(_PARTS), console))
+    write(figures, _BUILD / "report.json")
+    show(figures, console)
+    return 0 if all(figure.ok for figure in figures) else 1
+
+
+def _figures(parts: list[str], console: Console) -> Iterator[Figure]:
+    for part in parts:
+        console.print(f"measuring: {part} …")
+        module = importlib.import_module(f"bench.{part}")
+        yield from module.figures(_BUILD / "work") if part != "verify_open" else module.figures()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
