@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from modelparams.api.assignment import PodState, ReleaseFailure
+from modelparams.api.assignment import ReleaseFailure
 from modelparams.api.rollout import PodCounts, RolloutStatus
 from modelparams.digest import Digest
 from modelparams_operator.core.course import Course
@@ -81,6 +81,5 @@ def _slowest(digest: Digest, fleet: Fleet, before: PodCounts) -> int | None:
 
 def _percent(member: Member) -> int:
     """Read `61%`; a pod that says nothing has done nothing."""
-    answer = member.answer
-    text = answer.progress.removesuffix("%") if answer is not None and answer.state is PodState.STAGING else ""
+    text = member.answer.progress.removesuffix("%") if member.answer is not None else ""
     return min(int(text), 100) if text.isascii() and text.isdigit() else 0

@@ -177,13 +177,13 @@ class _Clerk:
 
     def _beside(self, member: Member) -> Iterator[Release | None]:
         """Name the canary's other side, under steps; then what a serving pod held before, for an instant return."""
-        target = self.course.target
+        target, standing = self.course.target, member.order.releases if member.order is not None else ()
         if not self.course.is_direct and target is not None:
-            if not is_failed(self.memory, target.manifest_digest):
+            if not is_failed(self.memory, target.manifest_digest) or target in standing:
                 yield target
             yield self.course.home
         if member.order is not None and member.order.activate is not None:
-            yield from (release for release in member.order.releases if release.manifest_digest not in self.dropped)
+            yield from (release for release in standing if release.manifest_digest not in self.dropped)
 
     def _release(self, member: Member, digest: Digest) -> Release | None:
         known = (self.course.target, self.course.home, self.memory.live)

@@ -1,0 +1,655 @@
+"""The planner's rules about pods, a row or a test each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from datetime import timedelta
+
+import pytest
+from modelparams.api.release import Encryption, S3Source, SecretReference, Source
+from modelparams.api.rollout import RolloutStatus
+from modelparams.reasons import Reason
+from modelparams_operator.core.memory import is_at_rest
+from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify
+from modelparams_operator.core.plan import plan
+
+from builders.rollouts import (
+    NOW,
+    desired,
+    digest,
+    failed,
+    failure,
+    final,
+    observed,
+    pod,
+    pods,
+    release,
+    revision,
+    status,
+    step,
+    transient,
+    version,
+    withdrawn,
+)
+
+OLD, NEW, NEXT = "1.0.0", "1.1.0", "1.2.0"
+BOTH = (version(OLD), version(NEW))
+CANARY = status(OLD, NEW, started_at=NOW, progressed_at=NOW)
+"""1.1.0 is rolled out over 1.0.0; the step is being done."""
+ALL_AT_ONCE = desired(steps=(), max_unavailable="100%")
+
+
+def orders(made: Plan) -> dict[str, str | None]:
+    """Pod name → the version that it is newly ordered to serve (None: only to hold)."""
+    names = {digest(number): number for number in (OLD, NEW, NEXT)}
+    assigns = [action for action in made.actions if isinstance(action, Assign)]
+    return {a.pod_name: names[a.order.activate] if a.order.activate else None for a in assigns}
+
+
+def holds(made: Plan, name: str) -> list[str]:
+    action = next(a for a in made.actions if isinstance(a, Assign) and a.pod_name == name)
+    return [str(one.version) for one in action.order.releases]
+
+
+def moved(made: Plan, to: str = NEW) -> list[str]:
+    return [name for name, number in orders(made).items() if number == to]
+
+
+def staged(count: int, serving: str = OLD, beside: str = NEW) -> tuple[PodView, ...]:
+    return pods(count, serving, staged=[beside])
+
+
+def named(*names: str, serving: str = OLD, beside: Iterable[str] = (NEW,), **fields: object) -> tuple[PodView, ...]:
+    return tuple(pod(name, serving, staged=beside, **fields) for name in names)  # type: ignore[arg-type]
+
+
+# Verification before anything.
+
+
+def test_an_unverified_version_is_checked_and_no_pod_is_touched() -> None:
+    made = plan(desired(), observed(version(NEW, verified=False), *pods(3, ordered=None)))
+    assert made.actions == (Verify("chat-1.1.0"),)
+
+
+def test_a_check_that_failed_for_now_is_asked_for_again() -> None:
+    made = plan(desired(), observed(version(NEW, failure=transient()), *pods(3, ordered=None)))
+    assert made.actions == (Verify("chat-1.1.0"),)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(version(NEW), id="verified"),
+        pytest.param(version(NEW, failure=final()), id="refused-for-good"),
+        pytest.param(version(NEW, verified=False, lifecycle="Withdrawn"), id="withdrawn"),
+        pytest.param(version(NEW, verified=False, suspend=True), id="suspended"),
+        pytest.param(version(NEW, verified=False, deleting=True), id="being-deleted"),
+    ],
+)
+def test_nothing_is_to_be_checked(view: object) -> None:
+    made = plan(desired(), observed(view))  # type: ignore[arg-type]
+    assert not [action for action in made.actions if isinstance(action, Verify)]
+
+
+def test_facts_about_other_bytes_do_not_count() -> None:
+    view = version(NEW, content="other bytes")
+    forged = dataclasses.replace(view, verified=version(NEW).verified)
+    made = plan(desired(), observed(forged, *pods(2, ordered=None)))
+    assert made.actions == (Verify("chat-1.1.0"),)
+
+
+# First deploy.
+
+
+def test_a_first_version_is_staged_on_every_pod_at_once() -> None:
+    made = plan(desired(), observed(version(NEW), *pods(5, ordered=None)))
+    assert orders(made) == dict.fromkeys((f"p{i:02}" for i in range(5)), None)
+    assert holds(made, "p00") == [NEW]
+
+
+def test_a_first_version_takes_no_steps_and_no_budget() -> None:
+    seen = observed(version(NEW), *pods(5, staged=[NEW], ordered=None), memory=status(target=NEW))
+    assert len(moved(plan(desired(), seen))) == 5
+
+
+def test_a_pod_is_ordered_to_serve_only_what_it_holds() -> None:
+    seen = observed(
+        version(NEW), pod("a", staged=[NEW], ordered=None), pod("b", ordered=None), memory=status(target=NEW)
+    )
+    assert orders(plan(desired(), seen)) == {"a": NEW, "b": None}
+
+
+def test_a_first_version_is_live_when_all_pods_serve_it() -> None:
+    made = plan(desired(), observed(version(NEW), *pods(3, NEW), memory=status(target=NEW)))
+    assert made.status.live == release(NEW)
+    assert made.status.live_sequence == 110
+    assert [(r.version_name, r.outcome) for r in made.status.history] == [("chat-1.1.0", "Promoted")]
+
+
+def test_one_sick_pod_does_not_take_a_first_version_from_the_others() -> None:
+    sick = pod("z", staged=[NEW], ordered=NEW, failed=failure(NEW))
+    made = plan(desired(), observed(*BOTH, *pods(2, NEW), sick, memory=status(target=NEW)))
+    assert made.status.failed_versions == ()
+    assert made.status.target == release(NEW)
+
+
+def test_a_first_version_that_works_nowhere_gives_way_to_the_next() -> None:
+    sick = pods(2, staged=[NEW], ordered=NEW, failed=failure(NEW))
+    made = plan(desired(), observed(*BOTH, *sick, memory=status(target=NEW)))
+    assert made.status.target == release(OLD)
+    assert [f.version_name for f in made.status.failed_versions] == ["chat-1.1.0"]
+
+
+# Staging everywhere, activation in waves.
+
+
+def test_the_target_is_staged_on_every_pod_beside_what_it_serves() -> None:
+    made = plan(desired(), observed(*BOTH, *pods(4, OLD), memory=status(OLD)))
+    assert orders(made) == dict.fromkeys((f"p{i:02}" for i in range(4)), OLD)
+    assert holds(made, "p03") == [OLD, NEW]
+
+
+def test_the_first_step_is_one_pod() -> None:
+    assert moved(plan(desired(), observed(*BOTH, *staged(12), memory=CANARY))) == ["p00"]
+
+
+def test_a_pod_that_has_not_staged_yet_is_passed_over() -> None:
+    seen = observed(*BOTH, pod("a", OLD, holds=[OLD, NEW]), *named("b", "c"), memory=CANARY)
+    assert moved(plan(desired(), seen)) == ["b"]
+
+
+def test_a_broken_pod_goes_first() -> None:
+    seen = observed(*BOTH, *named("a", "b"), *named("c", ready=False), memory=CANARY)
+    assert moved(plan(desired(), seen)) == ["c"]
+
+
+def test_a_broken_pod_that_does_not_recover_stands_in_for_nobody() -> None:
+    broken = pod("c", NEW, staged=[OLD], ready=False)
+    assert moved(plan(desired(), observed(*BOTH, *named("a", "b"), broken, memory=CANARY))) == ["a"]
+
+
+def test_no_more_broken_pods_are_tried_at_once_than_the_step_has_pods() -> None:
+    seen = observed(*BOTH, *named("a", "b"), *named("c", "d", "e", ready=False), memory=CANARY)
+    assert moved(plan(desired(steps=(step(2),)), seen)) == ["c", "d"]
+
+
+def test_a_step_is_reached_when_its_pods_are_ready_on_the_target() -> None:
+    want = desired(steps=(step(1, pause=60), step(3)))
+    made = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c"), memory=CANARY))
+    assert (made.status.step_index, made.status.step_reached_at) == (0, NOW)
+    assert made.wake_at == NOW + timedelta(seconds=60)
+    assert moved(made) == []
+
+
+def test_a_pause_ends_by_time_alone() -> None:
+    want = desired(steps=(step(1, pause=60), step(2)))
+    memory = status(OLD, NEW, step_reached_at=NOW)
+    parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c"))
+    early = plan(want, observed(*parts, memory=memory, now=NOW + timedelta(seconds=59)))
+    late = plan(want, observed(*parts, memory=memory, now=NOW + timedelta(seconds=60)))
+    assert (early.status.step_index, moved(early)) == (0, [])
+    assert (late.status.step_index, moved(late)) == (1, ["b"])
+
+
+def test_a_clock_that_jumps_back_only_lengthens_a_pause() -> None:
+    want = desired(steps=(step(1, pause=60),))
+    memory = status(OLD, NEW, step_reached_at=NOW)
+    made = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), memory=memory, now=NOW - timedelta(minutes=10)))
+    assert (made.status.step_index, moved(made)) == (0, [])
+
+
+def test_steps_without_pauses_go_on_as_soon_as_they_are_reached() -> None:
+    seen = observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c", "d", "e"), memory=CANARY)
+    made = plan(desired(), seen)
+    assert (made.status.step_index, made.status.step, moved(made)) == (1, "2/3", ["b"])
+
+
+def test_a_canary_that_is_not_ready_holds_its_step() -> None:
+    away = pod("a", NEW, staged=[OLD], ready=False, moved_in=0)
+    made = plan(desired(), observed(*BOTH, away, *named("b", "c"), memory=CANARY))
+    assert (made.status.step_index, moved(made)) == (0, [])
+
+
+def test_the_last_step_is_all_pods_and_then_the_target_is_live() -> None:
+    made = plan(desired(), observed(*BOTH, *pods(4, NEW, staged=[OLD]), memory=CANARY))
+    assert is_at_rest(made.status)
+    assert made.status.live == release(NEW)
+    assert made.status.history[0].outcome == "Promoted"
+    assert made.actions == ()
+
+
+def test_the_previous_version_stays_resident_after_a_promotion() -> None:
+    seen = observed(*BOTH, *pods(4, NEW, staged=[OLD]), memory=status(NEW))
+    assert plan(desired(), seen).actions == ()
+
+
+def test_a_pod_that_was_not_serving_does_not_hold_a_promotion() -> None:
+    crashing = pod("z", ordered=OLD, holds=[OLD, NEW])
+    made = plan(desired(), observed(*BOTH, *pods(3, NEW, staged=[OLD]), crashing, memory=CANARY))
+    assert made.status.live == release(NEW)
+
+
+# maxUnavailable.
+
+
+@pytest.mark.parametrize(
+    ("most", "want"),
+    [pytest.param(1, 1, id="one"), pytest.param(3, 3, id="a-number"), pytest.param("25%", 3, id="a-share-rounded-up")],
+)
+def test_no_more_pods_move_at_once_than_may_be_unavailable(most: int | str, want: int) -> None:
+    made = plan(desired(steps=(), max_unavailable=most), observed(*BOTH, *staged(10), memory=CANARY))
+    assert len(moved(made)) == want
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        pytest.param(pod("a", OLD, staged=[NEW], ordered=NEW, moved_in=0), id="ordered-and-not-there-yet"),
+        pytest.param(pod("a", NEW, staged=[OLD], ready=False, moved_in=0), id="there-and-not-ready-yet"),
+        pytest.param(pod("a", None, staged=[OLD, NEW], ordered=NEW, moved_in=0), id="its-engine-died-while-swapping"),
+    ],
+)
+def test_a_pod_that_is_away_because_of_us_spends_the_budget(away: PodView) -> None:
+    assert moved(plan(desired(steps=()), observed(*BOTH, away, *named("b", "c"), memory=CANARY))) == []
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        pytest.param(pod("a", OLD, ready=False, holds=[OLD, NEW]), id="it-was-broken-before"),
+        pytest.param(pod("a", None, ordered=OLD, holds=[OLD, NEW]), id="it-is-starting"),
+        pytest.param(pod("a", NEW, staged=[OLD], ready=False), id="it-was-broken-when-it-was-moved"),
+        pytest.param(pod("a", OLD, ready=False, deleting=True), id="it-is-being-deleted"),
+    ],
+)
+def test_a_pod_that_is_away_for_its_own_reasons_does_not(away: PodView) -> None:
+    assert moved(plan(desired(steps=()), observed(*BOTH, away, *named("b", "c"), memory=CANARY))) == ["b"]
+
+
+def test_a_pod_that_is_taken_from_serving_is_noted_in_its_order() -> None:
+    made = plan(desired(), observed(*BOTH, *staged(3), memory=status(OLD, NEW, revision=4)))
+    assert [a.order.moved_in for a in made.actions if isinstance(a, Assign)] == [4]
+
+
+# Orders.
+
+
+def test_an_order_carries_the_term_and_the_attempt() -> None:
+    made = plan(desired(retry_token="a"), observed(version(NEW), *pods(1, ordered=None), term=7))
+    order = next(a.order for a in made.actions if isinstance(a, Assign))
+    assert (order.term, order.attempt, order.pod_uid, order.rollout_name) == (7, "1", "uid-p00", "chat")
+
+
+def test_a_new_term_alone_rewrites_no_order() -> None:
+    assert plan(desired(), observed(version(OLD), *pods(3, OLD), memory=status(OLD), term=9)).actions == ()
+
+
+def test_an_operator_that_was_replaced_writes_nothing() -> None:
+    seen = observed(*BOTH, *pods(3, OLD), memory=status(OLD), term=0)
+    made = plan(desired(), seen)
+    assert (made.actions, made.status) == ((), seen.status)
+
+
+def test_an_order_to_an_earlier_pod_of_the_same_name_does_not_count() -> None:
+    namesake = dataclasses.replace(pod("a", OLD), uid="uid-later", ready=False)
+    made = plan(desired(), observed(version(OLD), namesake, memory=status(OLD)))
+    assert orders(made) == {"a": None}
+    assert next(a.order.pod_uid for a in made.actions if isinstance(a, Assign)) == "uid-later"
+
+
+def test_a_source_that_moved_is_told_to_pods_that_have_not_fetched() -> None:
+    view = version(NEW)
+    source = Source(s3=S3Source(bucket="another"))
+    spec = view.spec.model_copy(
+        update={"source": source, "encryption": Encryption(key_ref=SecretReference(name="chat-key"))}
+    )
+    seen = observed(
+        dataclasses.replace(view, spec=spec), pod("a", holds=[NEW]), pod("b", NEW), memory=status(target=NEW)
+    )
+    made = plan(desired(), seen)
+    assert list(orders(made)) == ["a"]
+    assert made.status.target is not None
+    assert made.status.target.source == source
+
+
+def test_an_order_that_a_pod_never_carried_out_does_not_outlive_its_version() -> None:
+    stuck = pod("a", None, staged=[NEXT], ordered=NEXT, failed=failure(NEXT))
+    made = plan(
+        desired(),
+        observed(version(OLD), version(NEXT, lifecycle="Withdrawn"), *pods(2, OLD), stuck, memory=status(OLD)),
+    )
+    assert orders(made) == {"a": None}
+    assert holds(made, "a") == [OLD]
+
+
+# New pods.
+
+
+def test_a_new_pod_gets_what_is_live_with_the_target_beside_it() -> None:
+    made = plan(
+        desired(),
+        observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c", "d", "e"), pod("z", ordered=None), memory=CANARY),
+    )
+    assert orders(made)["z"] is None
+    assert holds(made, "z") == [OLD, NEW]
+
+
+def test_a_new_pod_serves_live_as_soon_as_it_holds_it() -> None:
+    paused = status(OLD, NEW, step_reached_at=NOW)
+    fresh = pod("z", None, staged=[OLD], ordered=None)
+    want = desired(steps=(step(1, pause=600),))
+    made = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), fresh, memory=paused))
+    assert orders(made) == {"z": OLD}
+
+
+def test_new_pods_get_the_target_when_live_was_withdrawn() -> None:
+    memory = status(NEW, OLD)
+    seen = observed(version(OLD), withdrawn(NEW), *pods(2, NEW, staged=[OLD]), pod("z", ordered=None), memory=memory)
+    assert holds(plan(desired(window=0), seen), "z") == [OLD]
+
+
+# Claims.
+
+
+def test_a_pod_that_two_rollouts_name_is_taken_by_neither() -> None:
+    seen = observed(version(NEW), pod("a", ordered=None), pod("b", ordered=None), other_claims={"a": ("gpu",)})
+    made = plan(desired(), seen)
+    assert list(orders(made)) == ["b"]
+    assert made.status.conditions[0].reason is Reason.PODS_CLAIMED_TWICE
+    assert "pod a " in made.status.conditions[0].message
+
+
+def test_a_pod_that_we_have_already_is_kept_though_another_names_it() -> None:
+    seen = observed(*BOTH, *named("a"), *named("b"), memory=CANARY, other_claims={"a": ("gpu",)})
+    assert moved(plan(desired(), seen)) == ["a"]
+
+
+def test_a_pod_of_the_other_rollout_is_left_alone() -> None:
+    theirs = pod("a", OLD, staged=[NEW], rollout="gpu")
+    seen = observed(*BOTH, theirs, *named("b"), memory=CANARY, other_claims={"a": ("gpu",)})
+    assert moved(plan(desired(), seen)) == ["b"]
+
+
+def test_a_pod_whose_other_rollout_is_gone_is_taken_over() -> None:
+    made = plan(desired(), observed(version(OLD), pod("a", OLD, rollout="gone"), memory=status(OLD)))
+    assert orders(made) == {"a": OLD}
+
+
+# Suspend and pause.
+
+
+def test_a_suspended_rollout_touches_nothing() -> None:
+    memory = status(OLD, NEW)
+    made = plan(desired(suspend=True), observed(*BOTH, *staged(3), pod("new", ordered=None), memory=memory))
+    assert made.actions == ()
+    assert made.status.model_copy(update={"conditions": ()}) == memory
+
+
+def test_paused_holds_the_step_and_stages_on() -> None:
+    made = plan(desired(paused=True), observed(*BOTH, *named("a", "b"), pod("c", OLD), memory=CANARY))
+    assert orders(made) == {"c": OLD}
+    assert holds(made, "c") == [OLD, NEW]
+
+
+def test_paused_does_not_hold_an_abort() -> None:
+    canary = pod("a", NEW, staged=[OLD])
+    made = plan(desired(paused=True), observed(version(OLD), canary, *named("b", "c"), memory=CANARY))
+    assert moved(made, OLD) == ["a"]
+
+
+def test_paused_does_not_hold_the_return_from_a_withdrawn_version() -> None:
+    memory = status(NEW, history=(revision(NEW), revision(OLD)))
+    seen = observed(version(OLD), withdrawn(NEW), *pods(2, NEW, staged=[OLD]), memory=memory)
+    assert moved(plan(desired(paused=True), seen), OLD) == ["p00"]
+
+
+def test_a_pod_that_comes_up_under_pause_gets_live() -> None:
+    fresh = pod("z", None, staged=[OLD], ordered=None)
+    made = plan(desired(paused=True), observed(*BOTH, *named("a"), fresh, memory=CANARY))
+    assert orders(made) == {"z": OLD}
+
+
+# The fixed point.
+
+
+@pytest.mark.parametrize(
+    ("want", "seen"),
+    [
+        pytest.param(desired(), observed(version(OLD), *pods(3, OLD), memory=status(OLD)), id="at-rest"),
+        pytest.param(desired(), observed(memory=RolloutStatus()), id="nothing-there"),
+        pytest.param(desired(), observed(*BOTH, memory=status(OLD)), id="without-pods"),
+        pytest.param(desired(suspend=True), observed(*BOTH, *staged(3), memory=CANARY), id="suspended"),
+        pytest.param(
+            desired(paused=True), observed(*BOTH, *named("a", "b", holds=(OLD, NEW)), memory=CANARY), id="paused"
+        ),
+        pytest.param(
+            desired(steps=(step(1, pause=60),)),
+            observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", holds=(OLD, NEW)), memory=CANARY),
+            id="in-a-timed-pause",
+        ),
+        pytest.param(
+            desired(range="about two" and ">=1.0.0"), observed(*pods(2, OLD), memory=status(OLD)), id="no-candidate"
+        ),
+    ],
+)
+def test_a_second_pass_does_nothing_and_writes_nothing(want: Desired, seen: Observed) -> None:
+    first = plan(want, seen)
+    again = plan(want, dataclasses.replace(seen, status=first.status, now=seen.now + timedelta(seconds=1)))
+    assert [action for action in again.actions if isinstance(action, Assign)] == []
+    assert again.status == first.status
+
+
+def test_an_unusable_range_stalls_and_leaves_pods_alone() -> None:
+    want = desired()
+    policy = want.spec.version_policy.model_copy(update={"range": "about two"})
+    broken = dataclasses.replace(want, spec=want.spec.model_copy(update={"version_policy": policy}))
+    made = plan(broken, observed(*BOTH, *pods(2, OLD), memory=status(OLD)))
+    assert made.actions == ()
+    assert {c.reason for c in made.status.conditions} == {Reason.INVALID_SPEC}
+
+
+# Failures.
+
+
+def test_a_swap_that_failed_for_good_stops_the_rollout_and_takes_pods_back() -> None:
+    canary, sick = (
+        pod("a", NEW, staged=[OLD]),
+        pod("b", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW), moved_in=0),
+    )
+    made = plan(ALL_AT_ONCE, observed(*BOTH, canary, sick, *named("c"), memory=CANARY))
+    assert made.status.target == release(OLD)
+    assert [(f.version_name, f.reason) for f in made.status.failed_versions] == [("chat-1.1.0", Reason.SWAP_FAILED)]
+    assert made.status.last_failure is not None
+    assert made.status.last_failure.pod_name == "b"
+    assert moved(made, OLD) == ["a", "b", "c"]
+    assert made.status.history[0].outcome == "Failed"
+
+
+def test_a_staging_that_failed_for_good_stops_the_rollout_before_any_swap() -> None:
+    sick = pod("b", OLD, holds=[OLD, NEW], failed=failure(NEW, Reason.SEAL_BROKEN))
+    made = plan(desired(), observed(*BOTH, *named("a"), sick, memory=CANARY))
+    assert made.status.target == release(OLD)
+    assert moved(made) == []
+
+
+def test_a_failed_version_is_not_chosen_again() -> None:
+    memory = status(OLD, failed_versions=(failed(NEW),))
+    made = plan(desired(), observed(*BOTH, *pods(3, OLD), memory=memory))
+    assert made.status.target == release(OLD)
+    assert made.actions == ()
+
+
+def test_a_new_retry_token_gives_it_another_try_with_another_attempt() -> None:
+    memory = status(OLD, failed_versions=(failed(NEW),), last_handled_retry_token="a", attempt=1)
+    sick = pod("b", OLD, failed=failure(NEW, attempt="1"), attempt="1")
+    made = plan(desired(retry_token="b"), observed(*BOTH, sick, memory=memory))
+    assert made.status.target == release(NEW)
+    assert (made.status.last_handled_retry_token, made.status.attempt, made.status.failed_versions) == ("b", 2, ())
+    assert [a.order.attempt for a in made.actions if isinstance(a, Assign)] == ["2"]
+
+
+def test_a_retry_token_that_is_taken_out_of_git_retries_nothing() -> None:
+    memory = status(OLD, failed_versions=(failed(NEW),), last_handled_retry_token="a")
+    assert plan(desired(), observed(*BOTH, *pods(1, OLD), memory=memory)).status.failed_versions == (failed(NEW),)
+
+
+def test_a_failed_version_that_was_withdrawn_and_came_back_is_tried_again() -> None:
+    memory = status(OLD, failed_versions=(failed(NEW),))
+    out = plan(desired(), observed(version(OLD), withdrawn(NEW), *pods(1, OLD), memory=memory)).status
+    assert out.failed_versions == ()
+    back = plan(desired(), observed(*BOTH, *pods(1, OLD), memory=out))
+    assert back.status.target == release(NEW)
+    assert [a.order.attempt for a in back.actions if isinstance(a, Assign)] == ["1"]
+
+
+def test_a_failure_of_an_earlier_attempt_does_not_count() -> None:
+    memory = status(OLD, NEW, attempt=2, progressed_at=NOW)
+    sick = pod("a", OLD, staged=[NEW], failed=failure(NEW, attempt="1"), attempt="2")
+    assert moved(plan(desired(), observed(*BOTH, sick, memory=memory))) == ["a"]
+
+
+def test_on_failure_pause_holds_everything_as_it_is() -> None:
+    canary, sick = pod("a", NEW, staged=[OLD]), pod("b", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW))
+    made = plan(
+        desired(on_failure="Pause", max_unavailable=3), observed(*BOTH, canary, sick, *named("c"), memory=CANARY)
+    )
+    assert made.status.target == release(NEW)
+    assert moved(made) == moved(made, OLD) == []
+
+
+def test_the_hold_of_on_failure_pause_outlives_the_pod_that_failed() -> None:
+    memory = status(OLD, NEW, failed_versions=(failed(NEW),))
+    made = plan(desired(on_failure="Pause"), observed(*BOTH, *named("a", "b"), memory=memory))
+    assert moved(made) == []
+
+
+def test_a_staging_that_is_tried_again_is_waited_for() -> None:
+    slow = pod("b", OLD, holds=[OLD, NEW], failed=failure(NEW, Reason.SOURCE_UNAVAILABLE, is_final=False))
+    made = plan(desired(), observed(*BOTH, *named("a"), slow, memory=CANARY))
+    assert made.status.failed_versions == ()
+    assert moved(made) == ["a"]
+
+
+def late(**fields: object) -> RolloutStatus:
+    """A canary that has made no progress since NOW."""
+    first = plan(
+        desired(),
+        observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), pod("c", OLD, holds=[OLD, NEW]), memory=CANARY),
+    )
+    return first.status.model_copy(update={"progressed_at": NOW, **fields})
+
+
+def stuck(memory: RolloutStatus, seconds: int, want: Desired | None = None, **fields: object) -> Plan:
+    parts = (
+        *BOTH,
+        pod("a", NEW, staged=[OLD]),
+        pod("b", OLD, staged=[NEW], ordered=NEW, moved_in=0),
+        pod("c", OLD, holds=[OLD, NEW]),
+    )
+    return plan(want or desired(), observed(*parts, memory=memory, now=NOW + timedelta(seconds=seconds), **fields))
+
+
+def test_no_progress_until_the_deadline_is_a_failure() -> None:
+    assert stuck(late(), 599).status.target == release(NEW)
+    made = stuck(late(), 600)
+    assert made.status.target == release(OLD)
+    assert made.status.failed_versions[0].reason is Reason.PROGRESS_DEADLINE_EXCEEDED
+    assert made.status.last_failure is not None
+    assert made.status.last_failure.pod_name == "c"
+
+
+def test_the_time_in_which_the_operator_was_away_is_not_counted() -> None:
+    since = NOW + timedelta(seconds=500)
+    assert stuck(late(), 700, watching_since=since).status.target == release(NEW)
+    assert stuck(late(), 1100, watching_since=since).status.target == release(OLD)
+
+
+def test_a_pod_that_comes_closer_starts_the_deadline_again() -> None:
+    memory = late(pods=late().pods.model_copy(update={"staged": 1}))
+    made = stuck(memory, 700)
+    assert made.status.target == release(NEW)
+    assert made.status.progressed_at == NOW + timedelta(seconds=700)
+
+
+def test_percents_of_the_slowest_pod_are_progress_and_falling_back_is_not() -> None:
+    slow = pod("c", OLD, holds=[OLD, NEW], progress="40%")
+    parts = (*BOTH, *named("a", "b"), slow)
+    first = plan(desired(paused=False), observed(*parts, memory=CANARY)).status
+    assert first.pods.slowest_percent == 40
+    behind = pod("c", OLD, holds=[OLD, NEW], progress="10%")
+    again = plan(desired(), observed(*BOTH, *named("a", "b"), behind, memory=first, now=NOW + timedelta(seconds=100)))
+    assert (again.status.pods.slowest_percent, again.status.progressed_at) == (40, NOW)
+    ahead = pod("c", OLD, holds=[OLD, NEW], progress="41%")
+    later = plan(desired(), observed(*BOTH, *named("a", "b"), ahead, memory=first, now=NOW + timedelta(seconds=100)))
+    assert later.status.progressed_at == NOW + timedelta(seconds=100)
+
+
+@pytest.mark.parametrize(
+    ("want", "memory"),
+    [
+        pytest.param(desired(paused=True), CANARY, id="paused"),
+        pytest.param(
+            desired(steps=(step(1, pause=7200),)), status(OLD, NEW, step_reached_at=NOW), id="in-a-timed-pause"
+        ),
+        pytest.param(desired(pin="1.9.0"), CANARY, id="without-a-choice"),
+    ],
+)
+def test_the_deadline_does_not_run(want: Desired, memory: RolloutStatus) -> None:
+    parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b", holds=(OLD, NEW)))
+    held = plan(want, observed(*parts, memory=memory)).status
+    assert held.progressed_at is None
+    later = plan(want, observed(*parts, memory=held, now=NOW + timedelta(seconds=3600)))
+    assert later.status.failed_versions == ()
+
+
+def test_a_first_version_has_nothing_to_return_to_so_its_deadline_is_reported() -> None:
+    parts = (version(NEW), *pods(1, NEW), pod("z", holds=[NEW]))
+    memory = plan(desired(), observed(*parts, memory=status(target=NEW))).status
+    made = plan(desired(), observed(*parts, memory=memory, now=NOW + timedelta(hours=1)))
+    assert made.status.target == release(NEW)
+    assert made.status.conditions[0].reason is Reason.PROGRESS_DEADLINE_EXCEEDED
+
+
+# Bookkeeping.
+
+
+def test_the_floor_only_rises() -> None:
+    assert plan(desired(), observed(version(OLD, floor=90), memory=status(floor=95))).status.floor == 95
+    assert plan(desired(), observed(version(OLD, floor=99), memory=status(floor=95))).status.floor == 99
+
+
+def test_what_is_below_the_floor_is_served_on_and_ordered_to_nobody() -> None:
+    memory = status(OLD, floor=105)
+    made = plan(
+        desired(), observed(version(OLD), *pods(2, OLD), pod("z", None, staged=[OLD], ordered=None), memory=memory)
+    )
+    assert OLD not in orders(made).values()
+
+
+def test_a_canary_over_a_live_version_below_its_floor_is_held_when_it_fails() -> None:
+    sick = pod("b", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW))
+    made = plan(
+        desired(), observed(version(OLD), version(NEW, floor=110), pod("a", NEW, staged=[OLD]), sick, memory=CANARY)
+    )
+    assert moved(made, OLD) == []
+    assert made.status.conditions[0].status == "False"
+
+
+def test_a_status_that_was_lost_is_found_again_in_the_pods() -> None:
+    seen = observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c", "d", "e"), memory=RolloutStatus())
+    made = plan(desired(), seen)
+    assert (made.status.live, made.status.target) == (release(OLD), release(NEW))
+    assert (made.status.step_index, moved(made)) == (1, ["b"])
+
+
+def test_a_lost_status_at_rest_is_promoted_without_a_move() -> None:
+    made = plan(desired(), observed(version(OLD), *pods(3, OLD), memory=RolloutStatus()))
+    assert made.status.live == release(OLD)
+    assert made.actions == ()
+
+
+def test_a_stale_answer_of_another_version_is_no_proof() -> None:
+    liar = dataclasses.replace(pod("a", OLD, ordered=NEW, moved_in=0), ready=True)
+    made = plan(ALL_AT_ONCE, observed(*BOTH, liar, memory=CANARY))
+    assert made.status.live == release(OLD)
