@@ -77,13 +77,10 @@ class ReadableArena:
         if self._starts[-2] != start or self._starts[-1] + self.index.assets_size > len(buffer):
             raise IndexInvalid("the tensor index is for an arena of another layout")
         self._buffer = buffer
+        self.specs: Mapping[str, TensorSpec] = MappingProxyType(self.index.specs)
+        """Dtype and shape of every tensor, in name order."""
         self._tensors = {tensor.name: tensor for tensor in self.index.tensors}
         self._assets = {asset.name: asset for asset in self.index.assets}
-
-    @property
-    def specs(self) -> Mapping[str, TensorSpec]:
-        """Dtype and shape of every tensor, in name order."""
-        return self.index.specs
 
     def offset(self, name: str) -> int:
         """Where a tensor starts in the arena; tied tensors start at one place. Raises KeyError for an unknown name."""
