@@ -106,6 +106,6 @@ def _cut(name: str, size: int, limit: int) -> Iterator[tuple[Part, ...]]:
         yield (Part(name, start, min(limit, size - start), 0),)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which layer 2 comes before layer 10."""
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in _DIGITS.split(name)]
+def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Sort key by which layer 2 comes before layer 10; 2 and 02 are told apart by their text."""
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in _DIGITS.split(name)], name

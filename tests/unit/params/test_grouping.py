@@ -40,6 +40,11 @@ def test_layers_are_planned_in_their_natural_order():
     assert [plan.group for plan in plans] == ["lm_head", "model", "model.layers.1", "model.layers.2", "model.layers.10"]
 
 
+def test_layers_whose_numbers_are_equal_have_an_order_too():
+    sizes = {"model.layers.0.w": 8, "model.layers.00.w": 16}
+    assert plan_blobs(sizes) == plan_blobs(dict(reversed(sizes.items())))
+
+
 @given(st.dictionaries(NAMES, st.integers(0, 3 * LIMIT)), st.randoms(use_true_random=False))
 def test_a_plan_does_not_depend_on_the_order_of_its_input(sizes, random):
     shuffled = list(sizes.items())
