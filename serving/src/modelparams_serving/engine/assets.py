@@ -1,0 +1,153 @@
+"""A version's small files, as they came sealed with it: parsed in memory, never written to a disk.
+
+Only data is read: no code travels with a version, and `auto_map` entries that would load some are not followed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from modelparams.errors import IndexInvalid
+
+TOKENIZER, CONFIG, GENERATION = "tokenizer.json", "config.json", "generation_config.json"
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, slots=True)
+class Assets:
+    """The parsed small files of one version."""
+
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    tokenizer: bytes
+    """tokenizer.json, empty when the version has none."""
+    tokenizer_config: Mapping[str, Any]
+    chat_template: str
+    pooling: Mapping[str, Any]
+    """`1_Pooling/config.json` of a sentence-embedding model, empty otherwise."""
+    normalize: bool
+    """Whether embeddings are to have length 1."""
+    max_sequence: int | None
+    """What a sentence-embedding model says it was made for, in tokens."""
+
+
+def parse_assets(files: Mapping[str, bytes]) -> Assets:
+    """Read what `save_pretrained` and sentence-transformers write.
+
+    Raises:
+        IndexInvalid: config.json is missing, or a file is no JSON object.
+    """
+    if CONFIG not in files:
+        raise IndexInvalid("the version carries no config.json among its assets")
+    tokenizer_config = _object(files, "tokenizer_config.json")
+    modules = _modules(files)
+    return Assets(
+        config=_object(files, CONFIG),
+        generation=_object(files, GENERATION),
+        tokenizer=files.get(TOKENIZER, b""),
+        tokenizer_config=tokenizer_config,
+        chat_template=_chat_template(files, tokenizer_config),
+        pooling=_object(files, "1_Pooling/config.json"),
+        normalize=not modules or any(module.endswith("Normalize") for module in modules),
+        max_sequence=_object(files, "sentence_bert_config.json").get("max_seq_length"),
+    )
+
+
+def _object(files: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
+    parsed = _json(files, name, dict, {})
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def _modules(files: Mapping[str, bytes]) -> list[str]:
+    listed = _json(files, "modules.json", list, [])
+    return [str(module.get("type", "")) for module in listed if isinstance(module, dict)]
+
+
+def _json(files: Mapping[str, bytes], name: str, kind: type, absent: Any) -> Any:
+    try:
+        parsed = json.loads(files[name]) if name in files else absent
+    except ValueError as error:
+        raise IndexInvalid(f"the asset {name} is no JSON") from error
+    if not isinstance(parsed, kind):
+        raise IndexInvalid(f"the asset {name} is no JSON {kind.__name__}")
+    return parsed
+
+
+def _chat_template(files: Mapping[str, bytes], tokenizer_config: Mapping[str, Any]) -> str:
+    if "chat_template.jinja" in files:
+        return files["chat_template.jinja"].decode()
+    inline = tokenizer_config.get("chat_template")
+    return inline if isinstance(inline, str) else ""
+
+
+class Tokenizer:
+    """tokenizer.json and the chat template."""
+
+    def __init__(self, assets: Assets) -> None:
+        self.backend = _backend(assets.tokenizer)
+        self._render = _renderer(assets)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Give the token ids, with the model's own special tokens around them if wanted."""
+        ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Give the text without special tokens."""
+        text: str = self.backend.decode(ids, skip_special_tokens=True)
+        return text
+
+    def chat(self, messages: list[dict[str, Any]]) -> list[int]:
+        """Give the prompt's ids for a conversation, ready for the assistant's turn.
+
+        Raises:
+            ValueError: the model has no chat template, or its template refuses the conversation.
+        """
+        return self.encode(self._render(messages), special=False)
+
+
+@functools.lru_cache(maxsize=4)
+def _backend(tokenizer_json: bytes) -> Any:
+    """One object for equal bytes: parsing holds the interpreter for a while, and versions seldom change it."""
+    from tokenizers import Tokenizer as Backend
+
+    if not tokenizer_json:
+        raise IndexInvalid("the version carries no tokenizer.json; save it with a fast tokenizer")
+    try:
+        backend = Backend.from_str(tokenizer_json.decode())
+    except Exception as error:  # the library raises the bare Exception
+        raise IndexInvalid("tokenizer.json cannot be used by this release of tokenizers") from error
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def _renderer(assets: Assets) -> Callable[[list[dict[str, Any]]], str]:
+    import transformers
+    from jinja2 import TemplateError
+
+    fast: Any = transformers.PreTrainedTokenizerFast
+    special = {name: assets.tokenizer_config[name] for name in _SPECIAL if name in assets.tokenizer_config}
+    # Its copy of the backend is used for nothing but the template, which transformers renders in Jinja's sandbox.
+    templates = fast(
+        tokenizer_object=_backend(assets.tokenizer),
+        **{name: token.get("content") if isinstance(token, dict) else token for name, token in special.items()},
+    )
+
+    def render(messages: list[dict[str, Any]]) -> str:
+        if not assets.chat_template:
+            raise ValueError("this model has no chat template; use /v1/completions")
+        try:
+            text: str = templates.apply_chat_template(
+                messages, chat_template=assets.chat_template, add_generation_prompt=True, tokenize=False
+            )
+        except TemplateError as error:
+            raise ValueError(f"the model's chat template refuses the messages: {error}") from error
+        return text
+
+    return render

@@ -1,0 +1,45 @@
+"""Leaving without breaking a request.
+
+At SIGTERM the pod turns unready at once, but whoever routes to it learns of that a little later. So requests are
+served on until none has run for a moment, at most for the grace period.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+_LOOK_EVERY = 0.02
+
+
+class Drain:
+    """Whether this engine is about to leave."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+
+    @property
+    def draining(self) -> bool:
+        """True from the signal on."""
+        return self._asked.is_set()
+
+    def begin(self) -> None:
+        """Take the signal."""
+        self._asked.set()
+
+    async def asked(self) -> None:
+        """Wait for the signal."""
+        await self._asked.wait()
+
+    async def quiet(self, running: Callable[[], int], *, quiet_seconds: float, grace_seconds: float) -> bool:
+        """Wait until nothing has run for `quiet_seconds`. False when the grace period ended first."""
+        end = time.monotonic() + grace_seconds
+        busy = time.monotonic()
+        while (now := time.monotonic()) < end:
+            if running():
+                busy = now
+            elif now - busy >= quiet_seconds:
+                return True
+            await asyncio.sleep(_LOOK_EVERY)
+        return not running()

@@ -1,0 +1,149 @@
+"""One generation: from what was asked and the version that answers, to the bytes of the answer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
+from modelparams_serving.engine.openai import GenerateRequest, Shape, error_body
+from modelparams_serving.engine.residents import ResidentVersion
+from modelparams_serving.engine.sampling import Sampling
+from modelparams_serving.engine.text import TextStream
+
+
+class Refused(Exception):
+    """An answer that is an error, with its HTTP status."""
+
+    def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self.body = error_body(message, kind=kind, code=code, param=param)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    text: str
+    ids: tuple[int, ...]
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One generation on the version that it holds."""
+
+    version: ResidentVersion
+    service: TextGenerator
+    prompt: Prompt
+    shape: Shape
+    stops: tuple[str, ...]
+    with_usage: bool
+    count: Callable[[int], None]
+    """Told of new tokens."""
+
+    async def whole(self) -> dict[str, Any]:
+        """The body of an answer that is not streamed. Raises GenerationFailed."""
+        text, ids, finish = "", list[int](), ""
+        async with contextlib.aclosing(self._pieces(every=bool(self.stops))) as pieces:
+            async for piece in pieces:
+                text, finish = text + piece.text, piece.finish
+                ids.extend(piece.ids)
+        return self.shape.whole(text, ids, finish)
+
+    async def stream(self) -> AsyncGenerator[bytes]:
+        """Server-sent events. A failure is one of them, since the head has left already."""
+        yield self.shape.first()
+        count = 0
+        try:
+            async with contextlib.aclosing(self._pieces(every=True)) as pieces:
+                async for piece in pieces:
+                    count += len(piece.ids)
+                    yield self.shape.chunk(piece.text, piece.ids, piece.finish)
+        except GenerationFailed:
+            yield self.shape.error("the engine gave the request up")
+            return
+        yield self.shape.last(count, with_usage=self.with_usage)
+
+    async def _pieces(self, *, every: bool) -> AsyncGenerator[_Piece]:
+        """Tokens with their text, until the end or a stop string."""
+        text = TextStream(self.version.tokenizer.backend, self.stops)
+        async with contextlib.aclosing(self.service.tokens(self.prompt, every=every)) as tokens:
+            async for new in tokens:
+                self.count(len(new.ids))
+                certain = text.push(new.ids)
+                finish = "stop" if text.stopped else new.finish
+                yield _Piece(certain + (text.flush() if new.finish else ""), new.ids, finish)
+                if finish:
+                    return
+
+
+def job(
+    version: ResidentVersion,
+    asked: GenerateRequest,
+    prompt: Callable[[ResidentVersion], list[int]],
+    limit: int | None,
+    *,
+    chat: bool,
+    count: Callable[[int], None],
+) -> Job:
+    """Make a job of a request, or refuse it before it reaches the manager, which a request too long would end.
+
+    Args:
+        version: what answers.
+        asked: the parsed body.
+        prompt: makes the prompt's token ids.
+        limit: new tokens at most; None = as many as the context has room for.
+        chat: the form of the answer.
+        count: told of new tokens.
+
+    Raises:
+        Refused: 400, with what is wrong.
+    """
+    service = version.service
+    if not isinstance(service, TextGenerator):
+        raise Refused(400, "this model embeds text; it generates none", code="unsupported")
+    try:
+        ids = prompt(version)
+    except ValueError as error:
+        raise Refused(400, str(error), code="invalid_prompt") from error
+    room = _room(ids, service, limit or 1)
+    return Job(
+        version,
+        service,
+        Prompt(ids, limit or room, _sampling(asked, version)),
+        Shape(version.identity, chat, asked.return_token_ids, ids),
+        asked.stops,
+        asked.wants_usage,
+        count,
+    )
+
+
+def _room(ids: list[int], service: TextGenerator, least: int) -> int:
+    """Tokens that fit after the prompt."""
+    if not ids:
+        raise Refused(400, "the prompt has no tokens", code="invalid_prompt")
+    if min(ids) < 0 or max(ids) >= service.vocabulary:
+        raise Refused(400, f"token ids are 0 to {service.vocabulary - 1}", code="invalid_prompt")
+    room = service.context - len(ids)
+    if room < least:
+        raise Refused(
+            400,
+            f"prompt ({len(ids)} tokens) and max_tokens ({least}) exceed the context of {service.context} tokens",
+            code="context_length_exceeded",
+        )
+    return room
+
+
+def _sampling(asked: GenerateRequest, version: ResidentVersion) -> Sampling:
+    """The request's wish, else the version's generation_config.json, else OpenAI's default of 1."""
+
+    def choose(wish: float | None, name: str) -> float:
+        if wish is not None:
+            return wish
+        default = version.generation.get(name)
+        return float(default) if isinstance(default, int | float) and default > 0 else 1.0
+
+    return Sampling(choose(asked.temperature, "temperature"), choose(asked.top_p, "top_p"), asked.seed)

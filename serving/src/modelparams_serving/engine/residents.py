@@ -1,0 +1,167 @@
+"""A resident version: a model whose parameters are in memory, its tokenizer, and the thread that serves it.
+
+`load` does what is slow and needs no thread of its own, for the background; `start` begins to serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modelparams.arena import ReadableArena
+from modelparams.errors import IndexInvalid, LayoutMismatch, NotFinite
+from modelparams.index import tensors_digest
+from modelparams.protocol import Region, Resident
+from modelparams.tensors import TensorSpec, is_finite
+from modelparams_serving.engine import device as devices
+from modelparams_serving.engine import weights
+from modelparams_serving.engine.assets import Assets, Tokenizer, parse_assets
+from modelparams_serving.engine.embed import Embedder
+from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator, end_tokens
+from modelparams_serving.engine.settings import EngineSettings
+from modelparams_serving.engine.skeleton import Blueprint, Task, blueprint
+
+_WARM_UP_LENGTHS = (1, 64)  # tokens: a decode step, a prefill
+_WARM_UP_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What two versions must have in common to replace each other."""
+
+    architecture: str
+    specs: Mapping[str, TensorSpec]
+
+
+@dataclass(slots=True, eq=False)
+class ResidentVersion:
+    """One version in memory. `requests` is changed on the event loop only."""
+
+    identity: Resident
+    schema: Schema
+    tensors_digest: str
+    """Over the tensors where they are served from."""
+    tokenizer: Tokenizer
+    generation: Mapping[str, Any]
+    """generation_config.json."""
+    service: TextGenerator | Embedder
+    requests: int = 0
+
+    def start(self) -> None:
+        """Begin to serve, at the priority of the calling thread."""
+        self.service.start()
+
+    async def warm_up(self) -> None:
+        """Run a few passes, so that the first user does not pay for them.
+
+        Raises:
+            LayoutMismatch: the parameters bind, but the model cannot run on them.
+        """
+        try:
+            async with asyncio.timeout(_WARM_UP_SECONDS):
+                for length in _WARM_UP_LENGTHS:
+                    await self._pass(min(length, self.service.context - 2))
+        except (GenerationFailed, RuntimeError, TimeoutError) as error:
+            raise LayoutMismatch(
+                f"the model of {self.identity.version_name} did not run: {error or type(error).__name__}"
+            ) from error
+
+    async def _pass(self, length: int) -> None:
+        ids = [0] * max(1, length)
+        if isinstance(self.service, Embedder):
+            await self.service.embed([ids])
+            return
+        async for _ in self.service.tokens(Prompt(ids, max_tokens=2), every=False):
+            pass
+
+    def stop(self) -> None:
+        """End the thread and free model and KV cache. Blocks."""
+        self.service.stop()
+
+
+def load(
+    arena: memoryview,
+    index: Region,
+    identity: Resident,
+    *,
+    beside: Schema | None,
+    device: torch.device,
+    settings: EngineSettings,
+) -> ResidentVersion:
+    """Check a filled arena and build its model over it. Seconds; changes nothing that is served.
+
+    Args:
+        arena: the whole arena, read-only; it must live as long as the result.
+        index: where the tensor index is.
+        identity: what the agent says it is.
+        beside: the schema of the version that is current, which this one must match.
+        device: where to serve from.
+        settings: sizes of caches and batches.
+
+    Raises:
+        IndexInvalid: index, assets or the tensors' digest are not what they should be.
+        LayoutMismatch: the tensors are not the architecture's, or not those of the version that is current.
+        NotFinite: a tensor holds NaN or infinity.
+    """
+    readable = ReadableArena(arena, index)
+    assets = parse_assets(readable.assets())
+    plan = blueprint(assets.config)
+    model = plan.build()
+    schema = Schema(plan.architecture, dict(readable.specs))
+    _check_layout(model, schema, beside, identity)
+    _check_finite(readable, identity)
+    given = {name: weights.view(readable.tensor(name), spec) for name, spec in schema.specs.items()}
+    resident = devices.place(given, device)
+    digest = _check_digest(readable, resident, identity)
+    passed_over = weights.ignored(model, resident)
+    weights.bind(model, {name: tensor for name, tensor in resident.items() if name not in passed_over})
+    return ResidentVersion(
+        identity, schema, digest, Tokenizer(assets), assets.generation, _service(plan, model, assets, settings)
+    )
+
+
+def _check_layout(model: Any, schema: Schema, beside: Schema | None, identity: Resident) -> None:
+    if beside is not None:
+        if beside.architecture != schema.architecture:
+            raise LayoutMismatch(
+                f"{identity.version_name} is a {schema.architecture}, the version that runs a {beside.architecture}"
+            )
+        weights.refuse_differences(weights.differences(beside.specs, schema.specs), against="the version that runs")
+    unbindable = sorted(name for name, spec in schema.specs.items() if spec.dtype not in weights.DTYPES)
+    if unbindable:
+        raise LayoutMismatch(f"{unbindable[0]} has a dtype that this release of torch has not")
+    passed_over = weights.ignored(model, schema.specs)
+    given = {name: spec for name, spec in schema.specs.items() if name not in passed_over}
+    weights.refuse_differences(
+        weights.differences(weights.wanted_layout(model, given), given), against=f"a {schema.architecture}"
+    )
+
+
+def _check_finite(readable: ReadableArena, identity: Resident) -> None:
+    for name, spec in readable.specs.items():
+        if not is_finite(readable.tensor(name), spec.dtype):
+            raise NotFinite(f"{name} of {identity.version_name} holds NaN or infinity")
+
+
+def _check_digest(readable: ReadableArena, resident: Mapping[str, torch.Tensor], identity: Resident) -> str:
+    """Digest the tensors where they are served from: it catches a bad copy as well as a bad arena."""
+    found = tensors_digest(
+        bytes.fromhex(readable.index.salt),
+        ((name, spec, devices.host_bytes(resident[name])) for name, spec in readable.specs.items()),
+    )
+    if not hmac.compare_digest(found, readable.index.tensors_digest):
+        raise IndexInvalid(f"the tensors of {identity.version_name} in memory are not those that were published")
+    return found
+
+
+def _service(plan: Blueprint, model: Any, assets: Assets, settings: EngineSettings) -> TextGenerator | Embedder:
+    if plan.task is Task.EMBED:
+        return Embedder(model, assets, max_batch_tokens=settings.max_batch_tokens)
+    generator = TextGenerator(model, eos=end_tokens(plan.config, assets.generation.get), settings=settings)
+    generator.allocate()
+    return generator

@@ -1,0 +1,42 @@
+"""The engine's settings, read once at the start from `MODELPARAMS_*`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class EngineSettings(BaseSettings):
+    """Each field is the variable `MODELPARAMS_<FIELD>`."""
+
+    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True)
+
+    runtime_dir: Path = Path("/run/modelparams")
+    """The memory-backed volume shared with the agent: both arenas and the socket."""
+    host: str = "0.0.0.0"  # noqa: S104 -- a pod serves its Service
+    port: int = Field(default=8000, ge=0, le=65535)
+    log_level: str = "info"
+    device: str = "auto"
+    """`auto` takes CUDA where it is found; else `cpu`, `cuda`, `cuda:1`."""
+    threads: int = Field(default=0, ge=0)
+    """Threads of one forward pass on a CPU; 0 = the cores that this process may use."""
+    num_blocks: int = Field(default=64, ge=1)
+    """KV cache of each resident version, in blocks of `page_tokens` tokens."""
+    page_tokens: int = Field(default=0, ge=0)
+    """Tokens of one block; 0 = 256 on CUDA (its kernels want that), 64 on a CPU."""
+    max_batch_tokens: int = Field(default=512, ge=16)
+    """Tokens of one forward pass; longer prompts are taken in pieces."""
+    max_requests: int = Field(default=256, ge=1)
+    """Requests under way at once; more are told to come back."""
+    grace_seconds: float = Field(default=20.0, ge=0)
+    """After SIGTERM: the longest that running requests are waited for."""
+    quiet_seconds: float = Field(default=1.0, ge=0)
+    """After SIGTERM: leave early once no request has run for so long; the load balancer has then looked away."""
+
+    @property
+    def forward_threads(self) -> int:
+        """`threads` with its default resolved."""
+        return self.threads or len(os.sched_getaffinity(0))

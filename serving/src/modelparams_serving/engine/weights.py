@@ -1,0 +1,133 @@
+"""A version's tensors as a model's parameters: views of the arena on a CPU, of one copy on a device.
+
+Everything is checked before a parameter is bound: names and shapes against what the architecture wants and against
+the version that runs, then each value (finite), then the digest over the tensors as they are resident.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from modelparams.errors import LayoutMismatch
+from modelparams.tensors import TensorSpec
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+_SHOWN = 5
+
+
+def view(data: memoryview, spec: TensorSpec) -> torch.Tensor:
+    """Give the bytes as a tensor of `spec.shape`, without a copy."""
+    dtype = DTYPES[spec.dtype]
+    if not data.nbytes:
+        return torch.empty(spec.shape, dtype=dtype)
+    with warnings.catch_warnings():
+        # The map is read-only on purpose; torch warns that a write would fault.
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(data, dtype=dtype).view(spec.shape)
+
+
+def differences(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec]) -> list[str]:
+    """All that is missing, unexpected or different, one phrase each."""
+    return [
+        *(f"{name} is missing" for name in sorted(wanted.keys() - given.keys())),
+        *(f"{name} is unexpected" for name in sorted(given.keys() - wanted.keys())),
+        *(
+            f"{name} is {_text(given[name])} instead of {_text(wanted[name])}"
+            for name in sorted(wanted.keys() & given.keys())
+            if wanted[name] != given[name]
+        ),
+    ]
+
+
+def refuse_differences(found: list[str], *, against: str) -> None:
+    """Raise one error that shows the first few of all differences.
+
+    Raises:
+        LayoutMismatch: there are some.
+    """
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise LayoutMismatch(f"the tensors are not those of {against}: {'; '.join(found[:_SHOWN])}{more}")
+
+
+def _text(spec: TensorSpec) -> str:
+    return f"{spec.dtype}{list(spec.shape)}"
+
+
+def wanted_layout(model: Any, given: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """What the architecture wants to be given, with the dtypes as stored: they are the publisher's choice.
+
+    Tensors that are tied to another one may be left out; `bind` finds out when all of a group are.
+    """
+    wanted: dict[str, TensorSpec] = {}
+    tied = model.all_tied_weights_keys.keys() | set(model.all_tied_weights_keys.values())
+    for name, tensor in model.state_dict().items():
+        if name not in given and name in tied:
+            continue
+        stored = given.get(name)
+        same_kind = stored is not None and DTYPES[stored.dtype].is_floating_point == tensor.dtype.is_floating_point
+        dtype = stored.dtype if stored is not None and same_kind else _NAMES[tensor.dtype]
+        wanted[name] = TensorSpec(dtype, tuple(tensor.shape))
+    return wanted
+
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def ignored(model: Any, names: Iterable[str]) -> set[str]:
+    """Names of old checkpoints that the architecture itself says to pass over, and buffers it now makes by itself."""
+    import re
+
+    patterns = [re.compile(p) for p in model._keys_to_ignore_on_load_unexpected or ()]
+    made = {name for name, _ in model.named_non_persistent_buffers()}
+    return {name for name in names if name in made or any(p.search(name) for p in patterns)}
+
+
+def bind(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Make `tensors` the model's parameters, tie what is tied, and compute the buffers that no file holds.
+
+    Raises:
+        LayoutMismatch: something of the model still has no value.
+    """
+    missing = set(model.load_state_dict(dict(tensors), strict=False, assign=True).missing_keys)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    model.tie_weights(missing_keys=missing, recompute_mapping=False)
+    _make_buffers(model)
+    left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
+    refuse_differences([f"{name} is missing" for name in left], against=f"a {type(model).__name__}")
+
+
+def _make_buffers(model: Any) -> None:
+    """Compute non-persistent buffers (rotary frequencies) by the library's own rule, and nothing else.
+
+    It initialises whatever is not marked as loaded; the parameters are marked, so the read-only arena is not written.
+    """
+    given = [*model.parameters(), *(b for _, b in model.named_buffers() if not b.is_meta)]
+    device = next(model.parameters()).device
+    for tensor in given:
+        tensor._is_hf_initialized = True
+    for name, buffer in list(model.named_non_persistent_buffers()):
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        module._buffers[leaf] = torch.empty_like(buffer, device=device)
+    for module in model.modules():
+        module._is_hf_initialized = False
+    model.initialize_weights()
