@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 
+from cluster.api import ApiError
 from cluster.control_plane import ControlPlane
 from cluster.process import ProcessFailed
 from cluster.s3 import Versitygw
@@ -24,7 +25,7 @@ def main() -> int:
         plane = ControlPlane(owner=options.owner)
         plane.start()
         print(plane.access.dump())
-    except (ToolMissing, ProcessFailed) as error:
+    except (ToolMissing, ProcessFailed, ApiError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

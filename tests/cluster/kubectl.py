@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.state import home_of
 from cluster.tools import binary
 
 
@@ -35,8 +36,8 @@ class Kubectl:
         """
         scope = ["--namespace", self.namespace] if self.namespace else []
         command: list[str | Path] = [binary("kubectl"), "--kubeconfig", self.kubeconfig, *scope, *arguments]
-        # Discovery is cached in HOME, keyed by host and port: those of test clusters come back with other kinds.
-        environment = dict(os.environ) | {"KUBECACHEDIR": str(self.kubeconfig.parent / "kubectl-cache")}
+        # By default discovery is cached in HOME by host and port: a test cluster's come back with other kinds.
+        environment = dict(os.environ) | {"KUBECACHEDIR": str(home_of(os.getpid()) / "kubectl-cache")}
         done = subprocess.run(
             command, input=stdin, capture_output=True, encoding="utf-8", timeout=timeout, env=environment, check=False
         )

@@ -35,7 +35,7 @@ ENGINE = (sys.executable, "-m", "modelparams_serving.engine")
 PORT = 8000
 
 _IDENTITY, _ARENAS = "identity", "arenas"
-_SERVICE_ACCOUNT = "modelparams-agent"
+_SERVICE_ACCOUNT = "modelparams-serving"
 _TICK_SECONDS, _LIST_SECONDS = 0.05, 0.1
 _TOKEN_SECONDS = 3 * 3600
 # What only the agent may hold.
@@ -54,7 +54,7 @@ class PodRunner:
         namespace: whose pods to run.
         node: the made-up node's name; a Deployment's template names it as `nodeName`.
         agent, engine: the commands of the two containers that `template` writes.
-        service_account: of those pods; made, with a binding to the cluster role of its name, if it is missing.
+        service_account: of those pods; made if it is missing, without any right (operator/deploy has its role).
     """
 
     def __init__(
@@ -224,14 +224,9 @@ class PodRunner:
         return f"/api/v1/namespaces/{self.namespace}/pods" + (f"/{name}" if name else "")
 
     def _ensure_account(self) -> None:
-        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": self._account}
-        subject = {"kind": "ServiceAccount", "name": self._account, "namespace": self.namespace}
-        binding = {"metadata": {"name": self._account}, "roleRef": role, "subjects": [subject]}
-        bindings = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{self.namespace}/rolebindings"
         accounts = f"/api/v1/namespaces/{self.namespace}/serviceaccounts"
-        for path, body in ((accounts, {"metadata": {"name": self._account}}), (bindings, binding)):
-            if self._api.find(f"{path}/{self._account}") is None:
-                self._api.post(path, body)
+        if self._api.find(f"{accounts}/{self._account}") is None:
+            self._api.post(accounts, {"metadata": {"name": self._account}})
 
 
 class Pod(threading.Thread):

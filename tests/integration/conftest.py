@@ -32,18 +32,28 @@ def _need(*names: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def control_plane(testrun_main: int) -> Access:
+def control_plane_tools() -> None:
+    """For a test that starts a control plane in its own way."""
+    _need("etcd", "kube-apiserver", "kube-controller-manager")
+
+
+@pytest.fixture(scope="session")
+def versitygw_tool() -> None:
+    """For a test that starts an S3 server in its own way."""
+    _need("versitygw")
+
+
+@pytest.fixture(scope="session")
+def control_plane(testrun_main: int, control_plane_tools: None) -> Access:
     """Ours, shared by all workers: audit log, certificates for any user. Do not break it: see `own_control_plane`."""
     if EXTERNAL in os.environ:
         pytest.skip(f"needs the harness's own control plane, and {EXTERNAL} names another")
-    _need("etcd", "kube-apiserver", "kube-controller-manager")
     return shared.control_plane(testrun_main)
 
 
 @pytest.fixture
-def own_control_plane() -> Iterator[ControlPlane]:
+def own_control_plane(control_plane_tools: None) -> Iterator[ControlPlane]:
     """For a test that kills parts of it; takes 3 s."""
-    _need("etcd", "kube-apiserver", "kube-controller-manager")
     with ControlPlane() as plane:
         yield plane
 
@@ -88,9 +98,8 @@ def kubectl(kubeconfig: Path, namespace: str) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[Versitygw]:
+def s3(versitygw_tool: None) -> Iterator[Versitygw]:
     """versitygw."""
-    _need("versitygw")
     with Versitygw() as server:
         yield server
 

