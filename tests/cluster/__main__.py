@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 
@@ -32,13 +33,14 @@ def main() -> int:
 
 
 def _until_interrupted() -> int:
-    with ControlPlane() as plane, Versitygw() as s3:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), ControlPlane() as plane, Versitygw() as s3:
         print(f"export KUBECONFIG={plane.kubeconfig}")
         print(f"export AWS_ENDPOINT_URL={s3.endpoint}")
         for name, value in s3.environment.items():
             print(f"export {name}={value}")
         print("# Ctrl-C ends it all", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        signal.pause()
     return 0
 
 
