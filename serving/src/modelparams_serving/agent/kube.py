@@ -19,7 +19,6 @@ from urllib.parse import quote, urlencode
 import aiohttp
 import structlog
 from kubernetes.aio import client, config
-from pydantic import ValidationError
 
 from modelparams import errors
 from modelparams.api import API_VERSION, GROUP, assignment, rollout
@@ -205,8 +204,8 @@ def _assignment(item: dict[str, Any]) -> Assignment | None:
     metadata = item["metadata"]
     try:
         spec = AssignmentSpec.parse(item.get("spec", {}))
-    except (ValidationError, errors.UsageError) as error:
-        logger.error("Assignment cannot be read", reason="InvalidSpec", problem=str(error)[:500])
+    except errors.InvalidSpec as error:
+        logger.error("Assignment cannot be read", reason=error.reason, problem=str(error)[:500])
         return None
     return Assignment(metadata["uid"], metadata.get("generation", 0), spec, _status(item))
 
@@ -214,14 +213,14 @@ def _assignment(item: dict[str, Any]) -> Assignment | None:
 def _status(item: dict[str, Any]) -> AssignmentStatus:
     try:
         return AssignmentStatus.parse(item.get("status", {}))
-    except (ValidationError, errors.UsageError):
+    except errors.InvalidSpec:
         return AssignmentStatus()
 
 
 def _rollout(item: dict[str, Any]) -> Rollout | None:
     try:
         spec, status = RolloutSpec.parse(item["spec"]), RolloutStatus.parse(item.get("status", {}))
-    except (ValidationError, errors.UsageError, KeyError):
+    except (errors.InvalidSpec, KeyError):
         return None
     return Rollout(item["metadata"]["name"], spec, status)
 

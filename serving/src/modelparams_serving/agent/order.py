@@ -60,7 +60,7 @@ class Order:
 
 def is_for(assignment: Assignment, pod_uid: str) -> bool:
     """Whether it is for this pod, and not for a namesake of another life."""
-    return assignment.spec.pod_uid in ("", pod_uid)
+    return assignment.spec.pod_uid == pod_uid
 
 
 def from_rollouts(rollouts: Iterable[Rollout], model: ModelName) -> Order | None:

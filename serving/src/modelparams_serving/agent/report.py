@@ -12,8 +12,6 @@ from modelparams.protocol import EngineState, SlotState
 from modelparams_serving.agent.memory import Memory, Setback
 from modelparams_serving.agent.order import Order
 
-MESSAGE_MAX = 1024
-
 
 def report(
     order: Order | None, engine: EngineState | None, memory: Memory, *, pod_uid: str, generation: int
@@ -106,7 +104,7 @@ def _failure(setback: Setback) -> ReleaseFailure:
         version_name=setback.version_name,
         manifest_digest=setback.digest,
         reason=setback.failure.reason,
-        message=setback.failure.message[:MESSAGE_MAX],
+        message=setback.failure.message,
         attempt=setback.attempt,
         final=setback.retry_at is None,
         time=setback.at,

@@ -1,0 +1,278 @@
+"""Hot swap for any torch program, without Kubernetes: `ParamLoader(module, source, keys).update(version)`.
+
+    loader = ParamLoader(module, "s3://models/tiny?endpoint=http://store:9000", "keys/", trust="trust.json")
+    loader.update("1.0.0")
+
+    # in the threads that answer:                # in one that looks for news:
+    with loader.step():                          if loader.update("1.1.0"):
+        answer = module(batch)                       print("live:", loader.live)
+
+What is inside of `step` sees one version from its first to its last line: keep a whole answer in it, or at least what
+must not be mixed, and take no tensor of the module out of it. `update` fetches, opens and checks everything beside the
+running steps, and then waits for a moment without a step to exchange the parameters, in about a microsecond each.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hmac
+import json
+import mmap
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torch import nn
+
+from modelparams.arena import ReadableArena
+from modelparams.digest import Digest
+from modelparams.errors import IndexInvalid, ManifestInvalid, UsageError, WrongModel
+from modelparams.index import tensors_digest
+from modelparams.keys import KeyProvider, LocalKeyProvider
+from modelparams.manifest import MANIFEST_LIMIT, Expectation, Manifest
+from modelparams.names import ModelName, Version
+from modelparams.pointers import read_pointer
+from modelparams.progress import Progress
+from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
+from modelparams.store import ObjectStore, open_store
+from modelparams.trust import TrustPolicy
+from modelparams.verify import manifest_key
+from modelparams_serving.module_tensors import Staged, brought_near, exchange, places_of, present, stage
+from modelparams_serving.step_lock import StepLock
+
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVersion:
+    """What a module holds."""
+
+    model: ModelName
+    version: Version
+    sequence: int
+    manifest_digest: Digest
+    tensors_digest: str
+
+
+@dataclass(slots=True)
+class _Arena:
+    """Private memory for one version, kept for the next: fresh pages cost ten times what warm ones do."""
+
+    memory: mmap.mmap | None = None
+    manifest: Manifest | None = None
+    live: LiveVersion | None = None
+    staged: list[Staged] = field(default_factory=list)
+
+    def emptied(self, size: int) -> memoryview:
+        """Forget the version and give `size` bytes."""
+        self.manifest, self.live, self.staged = None, None, []
+        if self.memory is None or len(self.memory) < size:
+            self.memory = None  # before the new one is made: at most two are there at any time
+            self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with contextlib.suppress(OSError, AttributeError):
+                self.memory.madvise(mmap.MADV_HUGEPAGE)
+            with contextlib.suppress(OSError):
+                self.memory.madvise(_MADV_POPULATE_WRITE)
+        return memoryview(self.memory)[:size]
+
+
+class ParamLoader:
+    """Keeps a module's parameters and persistent buffers at a verified version. Safe to use from several threads.
+
+    Memory: two arenas of the version's size beside what the module had before.
+
+    Args:
+        module: on a CPU, or on devices; its tensors' names, dtypes and shapes must be exactly the version's.
+        source: the store that the model was published to: an `s3://` or `file://` URL, a directory, or a store.
+        keys: a directory with the key-encryption key, or a provider.
+        trust: who may sign, as a policy or its file; by default the file that MODELPARAMS_TRUST names.
+        model: the model's name; by default the first version's, and from then on that one.
+        key_ref: the key's name in `keys`; by default the only file in that directory.
+        in_place: write over the module's memory instead of pointing it elsewhere, for compiled or captured code on a
+            CPU. On devices it is always so.
+        workers: threads that fetch and open.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        source: str | Path | ObjectStore,
+        keys: str | Path | KeyProvider,
+        *,
+        trust: str | Path | TrustPolicy | None = None,
+        model: str | None = None,
+        key_ref: str | None = None,
+        in_place: bool = False,
+        workers: int = 4,
+    ) -> None:
+        self._places = places_of(module)
+        self._store = open_store(source) if isinstance(source, str | Path) else source
+        self._keys, self._key_ref = _provider(keys, key_ref)
+        self._trust = _policy(trust)
+        self._model = ModelName(model) if model else None
+        self._in_place, self._workers = in_place, workers
+        self._uid: str | None = None
+        self._newest = 0
+        """The highest sequence ever applied, so that going back is not undone by the next update."""
+        self._now, self._idle = _Arena(), _Arena()
+        self._steps, self._changing = StepLock(), threading.Lock()
+        self.pause_seconds = 0.0
+        """Time in which no step could run during the last exchange."""
+
+    @property
+    def live(self) -> LiveVersion | None:
+        """The version that the module holds; None before the first update."""
+        return self._now.live
+
+    @property
+    def previous(self) -> LiveVersion | None:
+        """What `rollback` goes back to."""
+        return self._idle.live
+
+    def step(self) -> contextlib.AbstractContextManager[None]:
+        """A stretch of work that sees one version. Many may run at once; they may be nested."""
+        return self._steps.step()
+
+    def update(self, version: str | Version | Digest, *, progress: Progress | None = None) -> bool:
+        """Apply a version if it is newer than any that was applied.
+
+        Args:
+            version: a semantic version, or the digest of a manifest, which pins every byte.
+            progress: told of the bytes.
+
+        Returns:
+            True when it is live now; False when its sequence is not higher, and then nothing was fetched.
+
+        Raises:
+            ModelParamsError: it is bad, or could not be fetched. The module is as it was. What `rollback` would have
+                gone back to is gone, if fetching had begun.
+        """
+        self._steps.refuse_inside_step()
+        with self._changing:
+            sealed = self._open(version)
+            if sealed.manifest.manifest.sequence <= self._newest:
+                return False
+            pulled, staged = self._fetch(sealed, progress)
+            self._apply(pulled, staged)
+            return True
+
+    def rollback(self) -> LiveVersion:
+        """Go back to the version before, which is still in memory; again, to go forward.
+
+        Raises:
+            UsageError: there is none.
+        """
+        self._steps.refuse_inside_step()
+        with self._changing:
+            if self._idle.live is None:
+                raise UsageError("there is no version to go back to", hint="update to the one that you want")
+            self._exchange(self._idle.staged, self._now.staged)
+            self._now, self._idle = self._idle, self._now
+            assert self._now.live
+            return self._now.live
+
+    def _open(self, version: str | Version | Digest) -> SealedRelease:
+        wanted, digest = self._resolve(version)
+        model = self._model or _name_in(self._store.get(manifest_key(digest), limit=MANIFEST_LIMIT))
+        expect = Expectation(model, version=wanted, now=datetime.now(UTC))
+        sealed = open_release(
+            self._store, digest, trust=self._trust, expect=expect, keys=self._keys, key_ref=self._key_ref
+        )
+        if self._uid not in (None, sealed.manifest.manifest.model.uid):
+            raise WrongModel(f"{sealed.manifest.manifest.model.name} is another model of that name than the live one")
+        return sealed
+
+    def _resolve(self, version: str | Version | Digest) -> tuple[Version | None, Digest]:
+        if isinstance(version, Digest):
+            return None, version
+        if isinstance(version, str) and version.startswith("sha256:"):
+            return None, Digest(version)
+        wanted = version if isinstance(version, Version) else Version(version)
+        return wanted, read_pointer(self._store, wanted).digest
+
+    def _fetch(self, sealed: SealedRelease, progress: Progress | None) -> tuple[PulledParams, list[Staged]]:
+        """Fill the idle arena and check all of it; the module is not touched."""
+        buffer = self._idle.emptied(sealed.layout.total)
+        reuse = None
+        if self._now.manifest and self._now.memory:
+            reuse = ReusableArena(self._now.manifest, memoryview(self._now.memory))
+        pulled = pull(sealed, buffer, workers=self._workers, reuse=reuse, progress=progress)
+        arena = ReadableArena(buffer, sealed.layout.index)
+        staged = stage(self._places, arena)
+        _check_digest(arena)
+        return pulled, staged
+
+    def _apply(self, pulled: PulledParams, staged: list[Staged]) -> None:
+        manifest = pulled.manifest.manifest
+        before = self._now.staged or present(self._places, in_place=self._in_place)
+        self._exchange(staged, before)
+        self._idle.manifest, self._idle.staged = manifest, staged
+        self._idle.live = LiveVersion(
+            manifest.model.name,
+            manifest.version,
+            manifest.sequence,
+            pulled.manifest.digest,
+            pulled.index.tensors_digest,
+        )
+        self._now, self._idle = self._idle, self._now
+        self._newest, self._model, self._uid = manifest.sequence, manifest.model.name, manifest.model.uid
+
+    def _exchange(self, staged: list[Staged], before: list[Staged]) -> None:
+        near = brought_near(staged)
+        with self._steps.swap():
+            began = time.perf_counter()
+            exchange(near, before, in_place=self._in_place)
+            self.pause_seconds = time.perf_counter() - began
+
+
+def _check_digest(arena: ReadableArena) -> None:
+    """Compare the tensors as they lie in memory with what the publisher sealed.
+
+    Raises:
+        IndexInvalid: they differ.
+    """
+    index = arena.index
+    found = tensors_digest(
+        bytes.fromhex(index.salt), ((name, spec, arena.tensor(name)) for name, spec in arena.specs.items())
+    )
+    if not hmac.compare_digest(found, index.tensors_digest):
+        raise IndexInvalid("the tensors do not hash to the digest in their index")
+
+
+def _provider(keys: str | Path | KeyProvider, key_ref: str | None) -> tuple[KeyProvider, str]:
+    if not isinstance(keys, str | Path):
+        if key_ref is None:
+            raise UsageError("a key provider needs the name of the key", hint="give key_ref")
+        return keys, key_ref
+    directory = Path(keys)
+    return LocalKeyProvider(directory), key_ref or _only_key(directory)
+
+
+def _only_key(directory: Path) -> str:
+    names = [path.name for path in directory.iterdir() if not path.name.startswith(".")] if directory.is_dir() else []
+    if len(names) != 1:
+        raise UsageError(f"{directory} holds {len(names)} keys", hint="give key_ref, the name of the one to use")
+    return names[0]
+
+
+def _policy(trust: str | Path | TrustPolicy | None) -> TrustPolicy:
+    if isinstance(trust, TrustPolicy):
+        return trust
+    path = trust or os.environ.get("MODELPARAMS_TRUST")
+    if not path:
+        raise UsageError("nobody is trusted", hint="give trust, a policy's file, or set MODELPARAMS_TRUST to its path")
+    return TrustPolicy.load(Path(path))
+
+
+def _name_in(envelope: bytes) -> ModelName:
+    """The model that a manifest is for by its own word, which then has to be signed."""
+    try:
+        payload = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
+        return ModelName(str(payload["predicate"]["model"]["name"]))
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise ManifestInvalid("the manifest does not name its model") from error

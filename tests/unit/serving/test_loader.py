@@ -1,0 +1,357 @@
+"""ParamLoader: newer and good is applied, anything else leaves the module as it was."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from builders.modules import Repository, Small, seeded, tensors_of
+from modelparams import errors
+from modelparams.digest import Digest
+from modelparams.trust import SigningKey
+from modelparams_serving.loader import ParamLoader
+
+pytestmark = pytest.mark.model
+TOKENS = torch.arange(8)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
+
+
+def loader_of(repository: Repository, module: nn.Module, **options: object) -> ParamLoader:
+    return ParamLoader(module, repository.store, repository.keys, trust=repository.trust, **options)  # type: ignore[arg-type]
+
+
+def answer(module: nn.Module) -> Tensor:
+    with torch.no_grad():
+        result: Tensor = module(TOKENS)
+    return result
+
+
+def holds(module: nn.Module, other: nn.Module) -> bool:
+    mine, wanted = tensors_of(module), tensors_of(other)
+    return mine.keys() == wanted.keys() and all(torch.equal(mine[name], wanted[name]) for name in mine)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["by-pointer", "in-place"])
+def test_newer_is_true_not_newer_is_false_and_going_back_is_exact(repository: Repository, in_place: bool) -> None:
+    one, two = seeded(1), seeded(2)
+    repository.publish("1.0.0", one)
+    published = repository.publish("1.1.0", two)
+    module = seeded(9)
+    loader = loader_of(repository, module, in_place=in_place)
+    addresses = [tensor.data_ptr() for tensor in module.parameters()]
+
+    assert loader.live is None
+    assert loader.update("1.0.0") is True
+    assert torch.equal(answer(module), answer(one))
+    assert loader.update("1.0.0") is False
+    assert loader.update(published.manifest_digest) is True
+    assert torch.equal(answer(module), answer(two))
+    assert loader.live
+    assert (loader.live.version.text, loader.live.sequence) == ("1.1.0", 2)
+
+    assert loader.rollback().version.text == "1.0.0"
+    assert torch.equal(answer(module), answer(one))
+    assert loader.update("1.1.0") is False, "a loop that asks for the newest must not undo a rollback"
+    assert loader.rollback().version.text == "1.1.0"
+    assert holds(module, two)
+    assert ([tensor.data_ptr() for tensor in module.parameters()] == addresses) is in_place
+
+
+def test_tied_weights_stay_tied_and_are_sealed_once(repository: Repository) -> None:
+    repository.publish("1.0.0", seeded(1))
+    module = seeded(2)
+    loader_of(repository, module).update("1.0.0")
+    assert module.head.weight is module.embed.weight
+    assert torch.equal(module.head.weight, seeded(1).embed.weight)
+
+
+def test_buffers_that_are_not_saved_are_left_alone(repository: Repository) -> None:
+    repository.publish("1.0.0", seeded(1))
+    module = seeded(2)
+    module.scratch.fill_(5)
+    loader_of(repository, module).update("1.0.0")
+    assert module.scratch.tolist() == [5, 5, 5]
+
+
+def flip(repository: Repository) -> None:
+    blob = repository.blobs()[-1]
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+
+
+def cut(repository: Repository) -> None:
+    blob = repository.blobs()[-1]
+    blob.write_bytes(blob.read_bytes()[:-1])
+
+
+def lose(repository: Repository) -> None:
+    repository.blobs()[-1].unlink()
+
+
+def plain(repository: Repository) -> None:
+    repository.blobs()[-1].write_bytes((repository.folder / "v1.1.0" / "model.safetensors").read_bytes())
+
+
+def lose_key(repository: Repository) -> None:
+    (repository.keys / "kek").write_bytes(bytes(32))
+
+
+@pytest.mark.parametrize(
+    ("harm", "error"),
+    [
+        (flip, errors.SealBroken),
+        (cut, errors.BlobSizeMismatch),
+        (lose, errors.ObjectMissing),
+        (plain, errors.BlobSizeMismatch),
+        (lose_key, errors.KeyUnavailable),
+    ],
+)
+def test_a_bad_version_raises_and_the_old_one_is_still_live(
+    repository: Repository, harm: Callable[[Repository], None], error: type[errors.ModelParamsError]
+) -> None:
+    one, module = seeded(1), seeded(9)
+    repository.publish("1.0.0", one)
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    before = set(repository.blobs())
+    repository.publish("1.1.0", seeded(2))
+    for old in before:
+        old.unlink()  # what the two have in common is copied from memory
+    harm(repository)
+    with pytest.raises(error):
+        loader.update("1.1.0")
+    assert holds(module, one)
+    assert loader.live
+    assert loader.live.version.text == "1.0.0"
+    assert torch.equal(answer(module), answer(one))
+
+
+def wider(module: Small) -> dict[str, Tensor]:
+    return {**tensors_of(module), "inner.bias": torch.ones(5)}
+
+
+def missing(module: Small) -> dict[str, Tensor]:
+    tensors = tensors_of(module)
+    del tensors["inner.bias"]
+    return tensors
+
+
+def extra(module: Small) -> dict[str, Tensor]:
+    return {**tensors_of(module), "inner.extra": torch.ones(4)}
+
+
+def other_dtype(module: Small) -> dict[str, Tensor]:
+    return {**tensors_of(module), "inner.bias": torch.ones(4, dtype=torch.float16)}
+
+
+def untied(module: Small) -> dict[str, Tensor]:
+    return {**tensors_of(module), "head.weight": torch.ones(8, 4)}
+
+
+@pytest.mark.parametrize("change", [wider, missing, extra, other_dtype, untied])
+def test_another_layout_is_refused(repository: Repository, change: Callable[[Small], dict[str, Tensor]]) -> None:
+    one, module = seeded(1), seeded(9)
+    repository.publish("1.0.0", one)
+    repository.publish("1.1.0", change(seeded(2)))
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    with pytest.raises(errors.LayoutMismatch):
+        loader.update("1.1.0")
+    assert holds(module, one)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(repository: Repository, value: float) -> None:
+    bad = seeded(2)
+    with torch.no_grad():
+        bad.inner.weight[1, 2] = value
+    repository.publish("1.0.0", bad, check_finite=False)
+    module, before = seeded(9), seeded(9)
+    with pytest.raises(errors.NotFinite):
+        loader_of(repository, module).update("1.0.0")
+    assert holds(module, before)
+
+
+def test_a_signer_whom_nobody_trusts_is_refused(repository: Repository) -> None:
+    repository.publish("1.0.0", seeded(1), signers=[SigningKey.generate()])
+    with pytest.raises(errors.SignerUnknown):
+        loader_of(repository, seeded(2)).update("1.0.0")
+
+
+def test_another_model_in_the_same_place_is_refused(repository: Repository, tmp_path: Path) -> None:
+    repository.publish("1.0.0", seeded(1))
+    with pytest.raises(errors.WrongModel):
+        loader_of(repository, seeded(2), model="large").update("1.0.0")
+
+
+def test_a_pinned_digest_that_is_not_there_is_missing(repository: Repository) -> None:
+    repository.publish("1.0.0", seeded(1))
+    with pytest.raises(errors.ObjectMissing):
+        loader_of(repository, seeded(2)).update(Digest.of(b"another"))
+
+
+def test_nobody_is_trusted_by_default(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELPARAMS_TRUST", raising=False)
+    with pytest.raises(errors.UsageError, match="nobody is trusted"):
+        ParamLoader(seeded(1), repository.store, repository.keys)
+    monkeypatch.setenv("MODELPARAMS_TRUST", str(repository.trust))
+    assert ParamLoader(seeded(1), f"file://{repository.store}", str(repository.keys)).live is None
+
+
+def test_going_back_without_a_version_to_go_to_says_so(repository: Repository) -> None:
+    repository.publish("1.0.0", seeded(1))
+    loader = loader_of(repository, seeded(2))
+    loader.update("1.0.0")
+    with pytest.raises(errors.UsageError, match="no version to go back to"):
+        loader.rollback()
+
+
+def test_an_update_inside_of_a_step_is_refused_instead_of_waiting_for_itself(repository: Repository) -> None:
+    repository.publish("1.0.0", seeded(1))
+    loader = loader_of(repository, seeded(2))
+    with loader.step(), loader.step(), pytest.raises(errors.UsageError, match="inside of a step"):
+        loader.update("1.0.0")
+    assert loader.update("1.0.0")
+
+
+def test_an_unchanged_blob_is_copied_and_not_fetched(repository: Repository) -> None:
+    one, two = seeded(1), seeded(1)
+    with torch.no_grad():
+        two.inner.weight.add_(1)
+    repository.publish("1.0.0", one)
+    module = seeded(9)
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    before = set(repository.blobs())
+    assert repository.publish("1.1.0", two).blobs_reused > 0
+    for old in before:
+        old.unlink()
+    assert loader.update("1.1.0")
+    assert holds(module, two)
+
+
+def test_an_exchange_that_is_interrupted_is_undone(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = seeded(1)
+    repository.publish("1.0.0", one)
+    repository.publish("1.1.0", seeded(2))
+    module = seeded(9)
+    loader = loader_of(repository, module, in_place=True)
+    loader.update("1.0.0")
+    copy, calls = Tensor.copy_, iter([False, False, True])
+
+    def interrupted(self: Tensor, *values: Tensor) -> Tensor:
+        if next(calls, False):
+            raise KeyboardInterrupt
+        return copy(self, *values)
+
+    monkeypatch.setattr(Tensor, "copy_", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loader.update("1.1.0")
+    assert holds(module, one)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["by-pointer", "in-place"])
+def test_no_answer_mixes_versions_while_versions_change(repository: Repository, in_place: bool) -> None:
+    """Every layer of a version holds one number, so an answer of two versions is none of either."""
+
+    def constant(value: float) -> nn.Sequential:
+        layers = nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(8)))
+        with torch.no_grad():
+            for layer in layers:
+                layer.weight.copy_(torch.eye(16) * value)
+        return layers
+
+    for number, value in enumerate((1.0, 2.0, 3.0, 4.0, 5.0)):
+        repository.publish(f"1.{number}.0", tensors_of(constant(value)))
+    module = constant(1.0)
+    loader = loader_of(repository, module, in_place=in_place)
+    good = {value**8 for value in (1.0, 2.0, 3.0, 4.0, 5.0)}
+    seen: set[float] = set()
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            with loader.step(), torch.no_grad():
+                seen.update(module(torch.ones(1, 16)).unique().tolist())
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for number in range(5):
+            assert loader.update(f"1.{number}.0")
+            for _ in range(10):
+                if loader.previous:
+                    loader.rollback()
+                    loader.rollback()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert seen <= good
+    assert 5.0**8 in seen or len(seen) > 1
+
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
+
+
+@st.composite
+def _modules(draw: st.DrawFn) -> Callable[[int], nn.Module]:
+    shapes = draw(
+        st.lists(
+            st.tuples(st.lists(st.integers(0, 4), max_size=3), st.sampled_from(DTYPES), st.booleans()),
+            min_size=1,
+            max_size=6,
+        )
+    )
+
+    def make(seed: int) -> nn.Module:
+        generator = torch.Generator().manual_seed(seed)
+        module = nn.Module()
+        for number, (shape, dtype, is_buffer) in enumerate(shapes):
+            values = torch.randint(0, 100, shape, generator=generator).to(dtype)
+            inner = module if number % 2 else nn.Module()
+            if inner is not module:
+                module.add_module(f"part{number}", inner)
+            if is_buffer or not dtype.is_floating_point:
+                inner.register_buffer(f"t{number}", values)
+            else:
+                inner.register_parameter(f"t{number}", nn.Parameter(values))
+        return module
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    return iter(lambda: tmp_path_factory.mktemp("module"), None)
+
+
+@given(make=_modules(), in_place=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_any_module_takes_exactly_what_was_published(
+    folders: Iterator[Path], make: Callable[[int], nn.Module], in_place: bool
+) -> None:
+    repository = Repository(next(folders) / "r")
+    one, two, module = make(1), make(2), make(3)
+    repository.publish("1.0.0", one)
+    repository.publish("2.0.0", two)
+    loader = loader_of(repository, module, in_place=in_place)
+    loader.update("1.0.0")
+    assert holds(module, one)
+    loader.update("2.0.0")
+    assert holds(module, two)
+    loader.rollback()
+    assert holds(module, one)
