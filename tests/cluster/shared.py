@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from cluster.control_plane import Access
-from cluster.state import home_of, sweep
+from cluster.state import home_of, home_path, sweep
 
 
 class StartFailed(RuntimeError):
@@ -47,5 +47,6 @@ def _start(owner: int) -> str:
 
 
 def end_run(owner: int) -> None:
-    """Sweep all that the run started, now rather than after the owner's end."""
-    sweep(home_of(owner))
+    """Sweep all that the run started, if anything, now rather than after the owner's end."""
+    if (home := home_path(owner)).exists():
+        sweep(home)

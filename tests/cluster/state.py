@@ -76,8 +76,8 @@ class State:
         sweep(self.path)
 
 
-def home_of(owner: int) -> Path:
-    """The owner's folder, made with its guard if it is new.
+def home_path(owner: int) -> Path:
+    """Where the owner's folder is, if it has one.
 
     Raises:
         ProcessLookupError: no such process runs.
@@ -85,7 +85,16 @@ def home_of(owner: int) -> Path:
     born = start_time(owner)
     if born is None:
         raise ProcessLookupError(f"process {owner} has ended: it cannot own a test cluster")
-    home = disk_root() / f"{owner}-{born}"
+    return disk_root() / f"{owner}-{born}"
+
+
+def home_of(owner: int) -> Path:
+    """The owner's folder, made with its guard if it is new.
+
+    Raises:
+        ProcessLookupError: no such process runs.
+    """
+    home = home_path(owner)
     disk_root().mkdir(mode=0o700, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         home.mkdir(mode=0o700)

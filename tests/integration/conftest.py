@@ -126,9 +126,9 @@ def bucket(s3: Versitygw) -> Bucket:
     return Bucket(s3.bucket(f"test-{uuid.uuid4().hex[:10]}"), s3)
 
 
-@pytest.fixture(params=["s3", "seaweedfs"])
+@pytest.fixture(params=["s3", pytest.param("seaweedfs", marks=pytest.mark.xdist_group("seaweedfs"))])
 def any_bucket(request: pytest.FixtureRequest) -> Bucket:
-    """A fresh one on each server of the matrix."""
+    """A fresh one on each server of the matrix; one worker takes all tests of the slow one."""
     server: S3Server = request.getfixturevalue(request.param)
     return Bucket(server.bucket(f"test-{uuid.uuid4().hex[:10]}"), server)
 
