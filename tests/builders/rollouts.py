@@ -100,7 +100,12 @@ def withdrawn(number: str) -> VersionView:
 
 
 def order(
-    *releases: str, activate: str | None = None, term: int = 1, uid: str = "", moved_in: int | None = None, attempt: str = "",
+    *releases: str,
+    activate: str | None = None,
+    term: int = 1,
+    uid: str = "",
+    moved_in: int | None = None,
+    attempt: str = "",
     rollout: str = ROLLOUT,
 ) -> AssignmentSpec:
     return AssignmentSpec(
@@ -118,7 +123,9 @@ def held(number: str) -> HeldRelease:
     return HeldRelease(version_name=f"chat-{number}", version=Version(number), manifest_digest=digest(number))
 
 
-def failure(number: str, reason: Reason = Reason.SWAP_FAILED, *, is_final: bool = True, attempt: str = "") -> ReleaseFailure:
+def failure(
+    number: str, reason: Reason = Reason.SWAP_FAILED, *, is_final: bool = True, attempt: str = ""
+) -> ReleaseFailure:
     return ReleaseFailure(
         version_name=f"chat-{number}",
         manifest_digest=digest(number),
@@ -149,14 +156,18 @@ def pod(
 ) -> PodView:
     """A pod that serves `serving`, holds `staged` beside it, and was ordered `ordered` (by default what it serves).
 
-    Its order's releases are `holds`, by default what it serves and has staged. `ordered=None` is a pod without an order.
+    Its order's releases are `holds`, by default what it serves and has staged. `ordered=None`: it has no order.
     """
     uid = uid or f"uid-{name}"
     activate = serving if ordered == "" else ordered
     beside = [number for number in staged if number != serving]
     there = [number for number in (serving, *beside) if number is not None]
     kept = list(dict.fromkeys(holds if holds is not None else [*([activate] if activate else []), *there]))[:2]
-    spec = order(*kept, activate=activate, uid=uid, moved_in=moved_in, attempt=attempt, rollout=rollout) if kept or activate else None
+    spec = (
+        order(*kept, activate=activate, uid=uid, moved_in=moved_in, attempt=attempt, rollout=rollout)
+        if kept or activate
+        else None
+    )
     status = AssignmentStatus(
         observed_generation=1,
         pod_uid=uid,
@@ -188,7 +199,7 @@ def step(pods: int | str, pause: int | None = None) -> Step:
 
 def desired(
     *,
-    range: str | None = ">=1.0.0 <2.0.0",
+    inside: str | None = ">=1.0.0 <2.0.0",
     pin: str | None = None,
     steps: Iterable[Step] = (Step(pods=1), Step(pods="25%")),
     max_unavailable: int | str = 1,
@@ -199,7 +210,9 @@ def desired(
     **fields: Any,
 ) -> Desired:
     policy = (
-        VersionPolicy(type="Pinned", version_name=f"chat-{pin}") if pin else VersionPolicy(type="HighestSemver", range=range)
+        VersionPolicy(type="Pinned", version_name=f"chat-{pin}")
+        if pin
+        else VersionPolicy(type="HighestSemver", range=inside)
     )
     strategy = Strategy(
         steps=tuple(steps),

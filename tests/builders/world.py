@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from builders.rollouts import NOW, desired, digest, facts, version_spec
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, HeldRelease, PodState, ReleaseFailure
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
 from modelparams.api.rollout import Pause, RolloutSpec, RolloutStatus, Step, VersionPolicy
@@ -22,8 +23,6 @@ from modelparams_operator.core.events import of_rollout
 from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.steps import allowance, wanted
-
-from builders.rollouts import NOW, desired, digest, facts, version_spec
 
 NUMBERS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
 NAME_OF = {digest(number): number for number in NUMBERS}
@@ -358,9 +357,9 @@ class World:
     def _stage(self, pod: SimPod, one: Digest, attempt: str) -> None:
         version = self.versions[NAME_OF[one]]
         if version.breaks == "stage" and self.random.random() < 0.5:
-            pod.failure = self._failed(one, Reason.SEAL_BROKEN, attempt, is_final=True)
+            pod.failure = self._failed(pod, one, Reason.SEAL_BROKEN, attempt, is_final=True)
         elif self.random.random() < 0.1:
-            pod.failure = self._failed(one, Reason.SOURCE_UNAVAILABLE, attempt, is_final=False)
+            pod.failure = self._failed(pod, one, Reason.SOURCE_UNAVAILABLE, attempt, is_final=False)
         else:
             pod.percent = min(100, pod.percent + self.random.choice([50, 100]))
             if pod.percent == 100:
@@ -372,7 +371,7 @@ class World:
 
     def _swap(self, pod: SimPod, one: Digest, attempt: str) -> None:
         if self.versions[NAME_OF[one]].breaks == "swap" and self.random.random() < 0.7:
-            pod.failure = self._failed(one, Reason.SWAP_FAILED, attempt, is_final=True)
+            pod.failure = self._failed(pod, one, Reason.SWAP_FAILED, attempt, is_final=True)
             pod.taken_at = None  # it serves on
             return
         pod.serves, pod.failure = one, None
@@ -380,8 +379,8 @@ class World:
         pod.ready = pod.settling == 0 and not self._spoils(pod)
         self.tell(f"pod {pod.name} serves {NAME_OF[one]}")
 
-    def _failed(self, one: Digest, reason: Reason, attempt: str, *, is_final: bool) -> ReleaseFailure:
-        self.tell(f"a pod cannot take {NAME_OF[one]}: {reason}")
+    def _failed(self, pod: SimPod, one: Digest, reason: Reason, attempt: str, *, is_final: bool) -> ReleaseFailure:
+        self.tell(f"pod {pod.name} cannot take {NAME_OF[one]}: {reason}")
         return ReleaseFailure(
             version_name=f"chat-{NAME_OF[one]}",
             manifest_digest=one,

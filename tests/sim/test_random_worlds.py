@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+
+from builders.rollouts import digest
+from builders.world import World
 from modelparams.api.conditions import ConditionType, find
 from modelparams.digest import Digest
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.plan import plan
-
-from builders.rollouts import digest
-from builders.world import World
 
 WORLDS = int(os.environ.get("MODELPARAMS_SIM_WORLDS", "2000"))
 BATCH = 100

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
+from builders.rollouts import desired
 from modelparams.api import MODEL_LABEL
 from modelparams.api.rollout import LabelExpression, LabelSelector
 from modelparams_operator.core.claims import other_claims, selects
-
-from builders.rollouts import desired
 
 CHAT = {MODEL_LABEL: "chat"}
 
@@ -45,7 +45,9 @@ def test_a_selector_selects(selector: LabelSelector, labels: dict[str, str], wan
         ("DoesNotExist", (), "x", False),
     ],
 )
-def test_an_expression_holds_as_kubernetes_says(operator: str, values: tuple[str, ...], label: str | None, want: bool) -> None:
+def test_an_expression_holds_as_kubernetes_says(
+    operator: str, values: tuple[str, ...], label: str | None, want: bool
+) -> None:
     expression = LabelExpression(key="tier", operator=operator, values=values)  # type: ignore[arg-type]
     labels = CHAT if label is None else {**CHAT, "tier": label}
     assert selects(desired(selector=LabelSelector(match_expressions=(expression,))).spec, labels) is want

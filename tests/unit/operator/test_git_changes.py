@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+
+from builders.rollouts import desired, digest, step
+from builders.world import World
 from modelparams.api.rollout import VersionPolicy
 from modelparams.digest import Digest
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
-
-from builders.rollouts import desired, digest, step
-from builders.world import World
 
 OLD, LIVE, NEW, NEXT = "1.0.0", "1.1.0", "1.2.0", "1.3.0"
 

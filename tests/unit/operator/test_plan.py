@@ -7,12 +7,6 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
-from modelparams.api.release import Encryption, S3Source, SecretReference, Source
-from modelparams.api.rollout import RolloutStatus
-from modelparams.reasons import Reason
-from modelparams_operator.core.memory import is_at_rest
-from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify
-from modelparams_operator.core.plan import plan
 
 from builders.rollouts import (
     NOW,
@@ -32,6 +26,12 @@ from builders.rollouts import (
     version,
     withdrawn,
 )
+from modelparams.api.release import Encryption, S3Source, SecretReference, Source
+from modelparams.api.rollout import RolloutStatus
+from modelparams.reasons import Reason
+from modelparams_operator.core.memory import is_at_rest
+from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify
+from modelparams_operator.core.plan import plan
 
 OLD, NEW, NEXT = "1.0.0", "1.1.0", "1.2.0"
 BOTH = (version(OLD), version(NEW))
@@ -195,7 +195,9 @@ def test_a_pause_ends_by_time_alone() -> None:
 def test_a_clock_that_jumps_back_only_lengthens_a_pause() -> None:
     want = desired(steps=(step(1, pause=60),))
     memory = status(OLD, NEW, step_reached_at=NOW)
-    made = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), memory=memory, now=NOW - timedelta(minutes=10)))
+    made = plan(
+        want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), memory=memory, now=NOW - timedelta(minutes=10))
+    )
     assert (made.status.step_index, moved(made)) == (0, [])
 
 
@@ -428,9 +430,7 @@ def test_a_pod_that_comes_up_under_pause_gets_live() -> None:
             observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", holds=(OLD, NEW)), memory=CANARY),
             id="in-a-timed-pause",
         ),
-        pytest.param(
-            desired(range="about two" and ">=1.0.0"), observed(*pods(2, OLD), memory=status(OLD)), id="no-candidate"
-        ),
+        pytest.param(desired(), observed(*pods(2, OLD), memory=status(OLD)), id="no-candidate"),
     ],
 )
 def test_a_second_pass_does_nothing_and_writes_nothing(want: Desired, seen: Observed) -> None:

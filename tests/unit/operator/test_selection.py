@@ -7,12 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from modelparams.api.rollout import RolloutStatus
-from modelparams.errors import InvalidVersion
-from modelparams.names import ModelName
-from modelparams.reasons import Reason
-from modelparams_operator.core.model import Desired, VersionView
-from modelparams_operator.core.selection import Choice, choose
 
 from builders.rollouts import (
     desired,
@@ -27,6 +21,12 @@ from builders.rollouts import (
     version_spec,
     withdrawn,
 )
+from modelparams.api.rollout import RolloutStatus
+from modelparams.errors import InvalidVersion
+from modelparams.names import ModelName
+from modelparams.reasons import Reason
+from modelparams_operator.core.model import Desired, VersionView
+from modelparams_operator.core.selection import Choice, choose
 
 PINNED_1_0 = desired(pin="1.0.0")
 FIRST = RolloutStatus()
@@ -91,14 +91,14 @@ def test_the_highest_semver_is_chosen(versions: list[VersionView], memory: Rollo
 
 
 def test_live_outside_of_an_edited_range_stays_and_the_message_says_how_to_go_back() -> None:
-    choice = chosen(desired(range="<1.1.0 >=1.0.0"), status("1.1.0"), version("1.0.0"), version("1.1.0"))
+    choice = chosen(desired(inside="<1.1.0 >=1.0.0"), status("1.1.0"), version("1.0.0"), version("1.1.0"))
     assert choice.release == release("1.1.0")
     assert choice.reason is Reason.NO_VERSION_SELECTED
     assert "pin chat-1.0.0" in choice.message
 
 
 def test_a_pre_release_is_chosen_when_the_range_names_one() -> None:
-    choice = chosen(desired(range=">=1.1.0-rc.1 <2.0.0"), FIRST, version("1.0.0"), version("1.1.0-rc.2"))
+    choice = chosen(desired(inside=">=1.1.0-rc.1 <2.0.0"), FIRST, version("1.0.0"), version("1.1.0-rc.2"))
     assert choice.release == release("1.1.0-rc.2")
 
 
@@ -131,7 +131,11 @@ def test_the_order_and_the_age_of_objects_do_not_matter() -> None:
     }
     assert choices == {release("1.2.0")}
     old = version("1.2.0")
-    late = VersionView(old.name, old.spec, verified=old.facts and old.facts.model_copy(update={"verified_at": datetime(1999, 1, 1, tzinfo=UTC)}))
+    late = VersionView(
+        old.name,
+        old.spec,
+        verified=old.facts and old.facts.model_copy(update={"verified_at": datetime(1999, 1, 1, tzinfo=UTC)}),
+    )
     assert chosen(desired(), FIRST, version("1.0.0"), late).release == release("1.2.0")
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from modelparams_operator.core.steps import after_an_edit, allowance, pause_ends, resolve, wanted
 
 from builders.rollouts import NOW, step
+from modelparams_operator.core.steps import after_an_edit, allowance, pause_ends, resolve, wanted
 
 
 @pytest.mark.parametrize(

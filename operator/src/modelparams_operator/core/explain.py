@@ -28,7 +28,7 @@ _SNAPSHOT: TypeAdapter[Snapshot] = TypeAdapter(Snapshot)
 
 def to_json(snapshot: Snapshot) -> str:
     """Write a snapshot; `from_json` gives back an equal one."""
-    return _SNAPSHOT.dump_json(snapshot, indent=2, by_alias=True, exclude_none=True).decode()
+    return _SNAPSHOT.dump_json(snapshot, indent=2, by_alias=True).decode()
 
 
 def from_json(text: str | bytes) -> Snapshot:

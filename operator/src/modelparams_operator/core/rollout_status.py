@@ -173,7 +173,7 @@ def _failed(facts: Facts) -> Verdict | None:
     name, reason = found
     memory = facts.memory
     said = memory.last_failure
-    where = f": pod {said.pod_name}: {said.message}" if said is not None and said.version_name == name else ""
+    where = f": pod {said.pod_name}: {said.message.rstrip('.')}" if said and said.version_name == name else ""
     if memory.target is not None and is_failed(memory, memory.target.manifest_digest):
         stays = "the rollout is held"
     else:

@@ -1,0 +1,121 @@
+"""Events tell what changed; a pass that changes nothing tells nothing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from builders.rollouts import NOW, desired, failure, final, observed, pod, pods, status, step, version
+from modelparams.api.rollout import RolloutStatus
+from modelparams.api.version import VersionStatus
+from modelparams_operator.core.events import of_rollout, of_version
+from modelparams_operator.core.model import Desired, Observed
+from modelparams_operator.core.plan import plan
+from modelparams_operator.core.version_status import RolloutUse, judge
+
+OLD, NEW = "1.0.0", "1.1.0"
+BOTH = (version(OLD), version(NEW))
+STAGED = pods(4, OLD, staged=[NEW], holds=[OLD, NEW])
+
+
+def told(want: Desired, seen: Observed) -> list[str]:
+    """Events of a pass, after a pass over the same that has settled the conditions."""
+    events = of_rollout(seen.status, plan(want, seen).status)
+    return [f"{event.type} {event.reason}: {event.message}" for event in events]
+
+
+def at_rest(*parts: object, **fields: object) -> RolloutStatus:
+    return plan(desired(), observed(*parts, **fields)).status  # type: ignore[arg-type]
+
+
+REST = at_rest(version(OLD), *pods(4, OLD), memory=status(OLD))
+UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
+
+
+@pytest.mark.parametrize(
+    ("want", "seen", "expected"),
+    [
+        pytest.param(
+            desired(), observed(*BOTH, *STAGED, memory=REST), ["Normal RollingOut: chat-1.1.0 over chat-1.0.0"], id="a-rollout-begins"
+        ),
+        pytest.param(
+            desired(steps=(step(1, pause=60),)),
+            observed(*BOTH, pod("p00", NEW, staged=[OLD]), *STAGED[1:], memory=UNDER_WAY),
+            ["Normal StepPause: step 1/2 of chat-1.1.0 is reached: 1/4 pods"],
+            id="a-step-is-reached",
+        ),
+        pytest.param(
+            desired(steps=(step(1), step(2))),
+            observed(*BOTH, pod("p00", NEW, staged=[OLD]), *STAGED[1:], memory=UNDER_WAY),
+            ["Normal Swapping: chat-1.1.0 goes on to step 2/3"],
+            id="the-next-step-begins",
+        ),
+        pytest.param(
+            desired(),
+            observed(*BOTH, *pods(4, NEW, staged=[OLD]), memory=UNDER_WAY),
+            ["Normal Promoted: chat-1.1.0 is live on 4/4 pods"],
+            id="it-is-promoted",
+        ),
+        pytest.param(
+            desired(),
+            observed(version(OLD), pod("p00", NEW, staged=[OLD]), *STAGED[1:], memory=UNDER_WAY),
+            ["Normal RollingBack: from chat-1.1.0 to chat-1.0.0"],
+            id="it-is-taken-back",
+        ),
+        pytest.param(
+            desired(),
+            observed(*BOTH, pod("p00", NEW, staged=[OLD]), pod("p01", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW)), memory=UNDER_WAY),
+            ["Warning SwapFailed: pod p01, chat-1.1.0: it did not work", "Normal RollingBack: from chat-1.1.0 to chat-1.0.0"],
+            id="it-failed",
+        ),
+        pytest.param(
+            desired(suspend=True), observed(*BOTH, *STAGED, memory=REST), ["Normal Suspended: spec.suspend is set: nothing is touched"], id="it-is-suspended"
+        ),
+        pytest.param(
+            desired(pin="1.5.0"), observed(*BOTH, *pods(4, OLD), memory=REST),
+            ["Warning PinnedVersionMissing: chat-1.5.0 is pinned and does not exist"], id="the-pin-is-missing",
+        ),
+    ],
+)  # fmt: skip
+def test_a_change_is_told_once(want: Desired, seen: Observed, expected: list[str]) -> None:
+    assert told(want, seen) == expected
+    after = plan(want, seen).status
+    assert of_rollout(after, after) == ()
+
+
+def test_the_end_of_a_return_is_told() -> None:
+    back = at_rest(version(OLD), pod("p00", NEW, staged=[OLD]), *STAGED[1:], memory=UNDER_WAY)
+    assert told(desired(), observed(version(OLD), *pods(4, OLD), memory=back)) == [
+        "Normal RolledBack: 4/4 pods serve chat-1.0.0"
+    ]
+
+
+def test_counting_pods_is_no_event() -> None:
+    seen = observed(
+        *BOTH, *STAGED[:3], pod("p03", OLD, holds=[OLD, NEW]), memory=UNDER_WAY, now=NOW + timedelta(seconds=5)
+    )
+    assert plan(desired(), seen).status != UNDER_WAY
+    assert told(desired(), seen) == []
+
+
+def version_story(*views: object) -> list[str]:
+    lines, old = [], VersionStatus()
+    for view, memory in views:  # type: ignore[misc]
+        new = judge(view, (view,), [RolloutUse(desired(), memory)], old, NOW)
+        lines += [f"{event.type} {event.reason}" for event in of_version(old, new)]
+        old = new
+    return lines
+
+
+def test_a_versions_life_is_told_in_order() -> None:
+    unverified, known = version(NEW, verified=False), version(NEW)
+    story = version_story(
+        (unverified, status(OLD)), (known, status(OLD)), (known, status(OLD, NEW)), (known, status(NEW))
+    )
+    assert story == ["Normal Verified", "Normal RollingOut", "Normal Live"]
+
+
+def test_a_refused_version_is_warned_of_once() -> None:
+    refused = version(NEW, failure=final())
+    assert version_story((refused, status(OLD)), (refused, status(OLD))) == ["Warning BlobDigestMismatch"]

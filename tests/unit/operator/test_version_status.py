@@ -1,0 +1,94 @@
+"""What `kubectl get mpv` says of a version, whatever rollouts use it or not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from builders.rollouts import NOW, desired, failed, final, revision, status, transient, version, withdrawn
+from modelparams.api.conditions import ConditionStatus, ConditionType, find
+from modelparams.api.rollout import RolloutStatus
+from modelparams.api.version import VersionStatus
+from modelparams.reasons import Reason
+from modelparams_operator.core.model import VersionView
+from modelparams_operator.core.version_status import RolloutUse, judge
+
+OLD, NEW = "1.0.0", "1.1.0"
+
+
+def use(memory: RolloutStatus | None = None, **fields: object) -> RolloutUse:
+    return RolloutUse(desired(**fields), memory or RolloutStatus())  # type: ignore[arg-type]
+
+
+def judged(
+    view: VersionView, uses: Sequence[RolloutUse], *others: VersionView, old: VersionStatus | None = None
+) -> VersionStatus:
+    return judge(view, (view, *others), uses, old or VersionStatus(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("view", "uses", "ready", "reason", "beside"),
+    [
+        pytest.param(version(NEW, verified=False), [use()], "Unknown", "Verifying", "Reconciling", id="its-check-runs"),
+        pytest.param(version(NEW, failure=transient()), [use()], "False", "SourceUnavailable", "Reconciling", id="its-store-is-away"),
+        pytest.param(version(NEW, failure=final()), [use()], "False", "BlobDigestMismatch", "Stalled", id="it-was-refused"),
+        pytest.param(version(NEW, verified=False, suspend=True), [use()], "Unknown", "Suspended", None, id="it-is-suspended-and-unchecked"),
+        pytest.param(version(NEW), [], "Unknown", "RollingOut", "Reconciling", id="its-rollout-is-not-made-yet"),
+        pytest.param(version(NEW), [use(status(OLD))], "Unknown", "RollingOut", "Reconciling", id="a-rollout-takes-it-up-next"),
+        pytest.param(version(NEW), [use(status(OLD, NEW))], "Unknown", "RollingOut", "Reconciling", id="it-is-rolled-out"),
+        pytest.param(version(NEW), [use(status(target=NEW))], "Unknown", "RollingOut", "Reconciling", id="it-is-the-first"),
+        pytest.param(version(NEW), [use(status(NEW))], "True", "Live", None, id="it-is-live"),
+        pytest.param(version(OLD), [use(status(NEW, history=(revision(OLD),)))], "True", "Superseded", None, id="it-was-live"),
+        pytest.param(version(OLD), [use(status(NEW))], "True", "Standby", None, id="it-never-was"),
+        pytest.param(version(NEW), [use(status(OLD), pin=OLD)], "True", "Standby", None, id="another-is-pinned"),
+        pytest.param(version("2.0.0"), [use(status(OLD))], "True", "Standby", None, id="it-is-outside-of-the-range"),
+        pytest.param(withdrawn(OLD), [use(status(NEW))], "True", "Withdrawn", None, id="it-is-withdrawn"),
+        pytest.param(version(NEW), [use(status(OLD, failed_versions=(failed(NEW),)))], "False", "SwapFailed", "Stalled", id="it-failed-in-pods"),
+        pytest.param(version(NEW, sequence=90), [use(status(OLD))], "False", "SequenceTooLow", "Stalled", id="its-sequence-is-too-low"),
+        pytest.param(version(OLD), [use(status(NEW, floor=105))], "False", "SequenceTooLow", "Stalled", id="it-is-below-the-floor"),
+        pytest.param(version(NEW), [use(status(NEW)), use(status(OLD, NEW))], "Unknown", "RollingOut", "Reconciling", id="one-of-two-rollouts-is-under-way"),
+    ],
+)  # fmt: skip
+def test_a_version_says_how_it_is(
+    view: VersionView, uses: list[RolloutUse], ready: str, reason: str, beside: str | None
+) -> None:
+    made = judged(view, uses, *([] if view.name == "chat-1.1.0" else [version(NEW)])).conditions
+    found = find(made, ConditionType.READY)
+    assert found is not None
+    assert (found.status, found.reason) == (ready, reason)
+    assert [c.type for c in made if c.type in ("Reconciling", "Stalled")] == ([beside] if beside else [])
+    assert found.message
+
+
+def test_the_check_has_its_own_condition() -> None:
+    found = find(judged(version(NEW), [use(status(NEW))]).conditions, ConditionType.VERIFIED)
+    assert found is not None
+    assert (found.status, found.reason) == (ConditionStatus.TRUE, Reason.VERIFIED)
+    assert found.message == "3 blobs, 1000 bytes, 1 trusted signature, sequence 110"
+
+
+@pytest.mark.parametrize(
+    ("view", "want"),
+    [
+        pytest.param(version(NEW, verified=False), ConditionStatus.UNKNOWN, id="not-ended"),
+        pytest.param(version(NEW, failure=transient()), ConditionStatus.UNKNOWN, id="could-not-tell"),
+        pytest.param(version(NEW, failure=final()), ConditionStatus.FALSE, id="said-no"),
+    ],
+)
+def test_could_not_tell_is_not_no(view: VersionView, want: ConditionStatus) -> None:
+    found = find(judged(view, []).conditions, ConditionType.VERIFIED)
+    assert found is not None
+    assert found.status is want
+
+
+def test_a_version_names_the_rollouts_that_use_it() -> None:
+    one = use(status(NEW))
+    other = RolloutUse(dataclasses.replace(one.desired, name="another"), status(OLD, NEW))
+    assert judged(version(NEW), [one, other]).used_by == ("another", "chat")
+
+
+def test_a_second_look_changes_nothing() -> None:
+    first = judged(version(NEW), [use(status(NEW))])
+    assert judged(version(NEW), [use(status(NEW))], old=first) == first
