@@ -116,7 +116,7 @@ def order(
         term=term,
         attempt=attempt,
         moved_in=moved_in,
-    )  # fmt: skip
+    )
 
 
 def held(number: str) -> HeldRelease:
@@ -177,7 +177,7 @@ def pod(
         staged=tuple(held(number) for number in there),
         progress=progress,
         last_failure=failed,
-    )  # fmt: skip
+    )
     return PodView(
         name=name,
         uid=uid,

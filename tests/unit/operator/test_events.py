@@ -37,7 +37,10 @@ UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
     ("want", "seen", "expected"),
     [
         pytest.param(
-            desired(), observed(*BOTH, *STAGED, memory=REST), ["Normal RollingOut: chat-1.1.0 over chat-1.0.0"], id="a-rollout-begins"
+            desired(),
+            observed(*BOTH, *STAGED, memory=REST),
+            ["Normal RollingOut: chat-1.1.0 over chat-1.0.0"],
+            id="a-rollout-begins",
         ),
         pytest.param(
             desired(steps=(step(1, pause=60),)),
@@ -65,19 +68,32 @@ UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
         ),
         pytest.param(
             desired(),
-            observed(*BOTH, pod("p00", NEW, staged=[OLD]), pod("p01", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW)), memory=UNDER_WAY),
-            ["Warning SwapFailed: pod p01, chat-1.1.0: it did not work", "Normal RollingBack: from chat-1.1.0 to chat-1.0.0"],
+            observed(
+                *BOTH,
+                pod("p00", NEW, staged=[OLD]),
+                pod("p01", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW)),
+                memory=UNDER_WAY,
+            ),
+            [
+                "Warning SwapFailed: pod p01, chat-1.1.0: it did not work",
+                "Normal RollingBack: from chat-1.1.0 to chat-1.0.0",
+            ],
             id="it-failed",
         ),
         pytest.param(
-            desired(suspend=True), observed(*BOTH, *STAGED, memory=REST), ["Normal Suspended: spec.suspend is set: nothing is touched"], id="it-is-suspended"
+            desired(suspend=True),
+            observed(*BOTH, *STAGED, memory=REST),
+            ["Normal Suspended: spec.suspend is set: nothing is touched"],
+            id="it-is-suspended",
         ),
         pytest.param(
-            desired(pin="1.5.0"), observed(*BOTH, *pods(4, OLD), memory=REST),
-            ["Warning PinnedVersionMissing: chat-1.5.0 is pinned and does not exist"], id="the-pin-is-missing",
+            desired(pin="1.5.0"),
+            observed(*BOTH, *pods(4, OLD), memory=REST),
+            ["Warning PinnedVersionMissing: chat-1.5.0 is pinned and does not exist"],
+            id="the-pin-is-missing",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_change_is_told_once(want: Desired, seen: Observed, expected: list[str]) -> None:
     assert told(want, seen) == expected
     after = plan(want, seen).status

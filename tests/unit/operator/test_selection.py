@@ -42,12 +42,20 @@ def chosen(want: Desired, memory: RolloutStatus, *versions: VersionView) -> Choi
         pytest.param([version("1.0.0")], FIRST, "1.0.0", id="the-only-version-is-chosen"),
         pytest.param([version("1.2.0"), version("1.10.0")], FIRST, "1.10.0", id="precedence-is-semver-not-text"),
         pytest.param([version("1.0.0"), version("2.0.0")], FIRST, "1.0.0", id="outside-of-the-range-is-no-candidate"),
-        pytest.param([version("1.0.0"), version("1.1.0-rc.1")], FIRST, "1.0.0", id="a-pre-release-needs-a-range-that-names-one"),
-        pytest.param([version("1.0.0"), withdrawn("1.1.0")], FIRST, "1.0.0", id="withdrawn-is-no-candidate"),
-        pytest.param([version("1.0.0"), version("1.1.0", deleting=True)], FIRST, "1.0.0", id="being-deleted-is-no-candidate"),
-        pytest.param([version("1.0.0"), version("1.1.0", failure=final())], FIRST, "1.0.0", id="refused-bytes-are-no-candidate"),
         pytest.param(
-            [version("1.0.0"), version("1.1.0")], status("1.0.0", failed_versions=(failed("1.1.0"),)), "1.0.0",
+            [version("1.0.0"), version("1.1.0-rc.1")], FIRST, "1.0.0", id="a-pre-release-needs-a-range-that-names-one"
+        ),
+        pytest.param([version("1.0.0"), withdrawn("1.1.0")], FIRST, "1.0.0", id="withdrawn-is-no-candidate"),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", deleting=True)], FIRST, "1.0.0", id="being-deleted-is-no-candidate"
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", failure=final())], FIRST, "1.0.0", id="refused-bytes-are-no-candidate"
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0")],
+            status("1.0.0", failed_versions=(failed("1.1.0"),)),
+            "1.0.0",
             id="failed-in-pods-is-no-candidate",
         ),
         pytest.param(
@@ -56,35 +64,88 @@ def chosen(want: Desired, memory: RolloutStatus, *versions: VersionView) -> Choi
             "1.1.0",
             id="a-failed-version-with-another-digest-is-another-version",
         ),
-        pytest.param([version("1.0.0"), version("1.1.0", suspend=True)], status("1.0.0"), "1.0.0", id="suspended-is-ignored-for-new-choices"),
-        pytest.param([version("1.0.0"), version("1.1.0", suspend=True)], status("1.1.0"), "1.1.0", id="suspended-stays-live-if-it-is"),
-        pytest.param([version("1.0.0"), version("1.1.0", suspend=True)], status("1.0.0", "1.1.0"), "1.1.0", id="suspended-stays-the-target-if-it-is"),
-        pytest.param([version("1.0.0"), version("1.1.0", verified=False)], status("1.0.0"), "1.0.0", id="unverified-is-not-chosen-over-what-is-live"),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", suspend=True)],
+            status("1.0.0"),
+            "1.0.0",
+            id="suspended-is-ignored-for-new-choices",
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", suspend=True)],
+            status("1.1.0"),
+            "1.1.0",
+            id="suspended-stays-live-if-it-is",
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", suspend=True)],
+            status("1.0.0", "1.1.0"),
+            "1.1.0",
+            id="suspended-stays-the-target-if-it-is",
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", verified=False)],
+            status("1.0.0"),
+            "1.0.0",
+            id="unverified-is-not-chosen-over-what-is-live",
+        ),
         pytest.param([], status("1.0.0"), None, id="no-candidate-is-not-an-order"),
         pytest.param([withdrawn("1.0.0")], status("1.0.0"), None, id="all-withdrawn-is-not-an-order"),
-        pytest.param([withdrawn("1.0.0"), withdrawn("1.1.0")], status("1.0.0", "1.1.0"), None, id="all-withdrawn-in-mid-canary-is-not-an-order"),
+        pytest.param(
+            [withdrawn("1.0.0"), withdrawn("1.1.0")],
+            status("1.0.0", "1.1.0"),
+            None,
+            id="all-withdrawn-in-mid-canary-is-not-an-order",
+        ),
         pytest.param([], status("1.0.0", "1.1.0"), None, id="zero-objects-in-mid-canary-is-not-an-order"),
         pytest.param([version("1.0.0")], status("1.1.0"), "1.0.0", id="live-is-deleted-so-the-next-lower-is-chosen"),
-        pytest.param([version("1.0.0"), withdrawn("1.1.0")], status("1.1.0"), "1.0.0", id="live-is-withdrawn-so-the-next-lower-is-chosen"),
         pytest.param(
-            [version("1.0.0"), version("1.1.0")], status("1.1.0", failed_versions=(failed("1.1.0"),)), "1.0.0",
+            [version("1.0.0"), withdrawn("1.1.0")],
+            status("1.1.0"),
+            "1.0.0",
+            id="live-is-withdrawn-so-the-next-lower-is-chosen",
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0")],
+            status("1.1.0", failed_versions=(failed("1.1.0"),)),
+            "1.0.0",
             id="live-has-failed-so-the-next-lower-is-chosen",
         ),
         pytest.param([version("1.0.0")], status("1.0.0", "1.1.0"), "1.0.0", id="a-deleted-canary-is-aborted"),
-        pytest.param([version("1.0.0"), withdrawn("1.1.0")], status("1.0.0", "1.1.0"), "1.0.0", id="a-withdrawn-canary-is-aborted"),
-        pytest.param([withdrawn("1.1.0")], status("1.0.0", "1.1.0"), "1.0.0", id="a-withdrawn-canary-goes-back-to-the-remembered-live"),
         pytest.param(
-            [version("1.1.0")], status("1.0.0", "1.1.0", failed_versions=(failed("1.1.0"),)), "1.0.0",
+            [version("1.0.0"), withdrawn("1.1.0")],
+            status("1.0.0", "1.1.0"),
+            "1.0.0",
+            id="a-withdrawn-canary-is-aborted",
+        ),
+        pytest.param(
+            [withdrawn("1.1.0")],
+            status("1.0.0", "1.1.0"),
+            "1.0.0",
+            id="a-withdrawn-canary-goes-back-to-the-remembered-live",
+        ),
+        pytest.param(
+            [version("1.1.0")],
+            status("1.0.0", "1.1.0", failed_versions=(failed("1.1.0"),)),
+            "1.0.0",
             id="a-failed-canary-goes-back-though-live-was-pruned",
         ),
-        pytest.param([version("1.0.0", verified=False)], status("1.0.0"), "1.0.0", id="live-made-again-needs-no-second-check"),
         pytest.param(
-            [version("1.0.0"), version("1.1.0", sequence=90)], status("1.0.0"), "1.0.0",
+            [version("1.0.0", verified=False)], status("1.0.0"), "1.0.0", id="live-made-again-needs-no-second-check"
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", sequence=90)],
+            status("1.0.0"),
+            "1.0.0",
             id="a-higher-version-with-a-lower-sequence-is-refused",
         ),
-        pytest.param([version("1.0.0"), version("1.1.0", sequence=90)], status("1.0.0", floor=100), "1.0.0", id="below-the-floor-is-refused"),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0", sequence=90)],
+            status("1.0.0", floor=100),
+            "1.0.0",
+            id="below-the-floor-is-refused",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_highest_semver_is_chosen(versions: list[VersionView], memory: RolloutStatus, want: str | None) -> None:
     got = chosen(desired(), memory, *versions).release
     assert (str(got.version) if got is not None else None) == want
@@ -160,11 +221,21 @@ def test_a_range_that_is_none_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("versions", "memory", "want", "reason"),
     [
-        pytest.param([version("1.0.0"), version("1.1.0")], status("1.1.0"), "1.0.0", Reason.PROMOTED, id="a-pin-goes-back"),
-        pytest.param([version("1.1.0")], status("1.1.0"), None, Reason.PINNED_VERSION_MISSING, id="a-missing-pin-is-no-order"),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0")], status("1.1.0"), "1.0.0", Reason.PROMOTED, id="a-pin-goes-back"
+        ),
+        pytest.param(
+            [version("1.1.0")], status("1.1.0"), None, Reason.PINNED_VERSION_MISSING, id="a-missing-pin-is-no-order"
+        ),
         pytest.param([], status("1.0.0"), "1.0.0", Reason.PROMOTED, id="a-pruned-pin-that-is-live-is-remembered"),
         pytest.param([], status("1.1.0", "1.0.0"), "1.0.0", Reason.PROMOTED, id="a-pruned-pin-under-way-is-remembered"),
-        pytest.param([withdrawn("1.0.0")], status("1.1.0"), "1.1.0", Reason.PINNED_VERSION_WITHDRAWN, id="a-withdrawn-pin-leaves-live"),
+        pytest.param(
+            [withdrawn("1.0.0")],
+            status("1.1.0"),
+            "1.1.0",
+            Reason.PINNED_VERSION_WITHDRAWN,
+            id="a-withdrawn-pin-leaves-live",
+        ),
         pytest.param(
             [withdrawn("1.0.0"), version("1.1.0")],
             status("1.0.0", history=(revision("1.0.0"), revision("1.1.0"))),
@@ -172,19 +243,56 @@ def test_a_range_that_is_none_is_an_error() -> None:
             Reason.PINNED_VERSION_WITHDRAWN,
             id="a-withdrawn-pin-that-is-live-goes-back-to-the-last-good",
         ),
-        pytest.param([withdrawn("1.0.0")], status("1.0.0"), None, Reason.PINNED_VERSION_WITHDRAWN, id="a-withdrawn-pin-without-a-last-good-stays"),
-        pytest.param([version("1.0.0", verified=False)], status("1.1.0"), None, Reason.VERIFYING, id="a-pin-waits-for-its-check"),
-        pytest.param([version("1.0.0", failure=final())], status("1.1.0"), None, Reason.BLOB_DIGEST_MISMATCH, id="a-refused-pin-is-no-order"),
-        pytest.param([version("1.0.0", failure=transient())], status("1.1.0"), None, Reason.SOURCE_UNAVAILABLE, id="a-pin-waits-for-its-store"),
-        pytest.param([version("1.0.0", suspend=True)], status("1.1.0"), None, Reason.SUSPENDED, id="a-suspended-pin-is-no-order"),
-        pytest.param([version("1.0.0")], status("1.1.0", floor=105), None, Reason.SEQUENCE_TOO_LOW, id="a-pin-does-not-go-below-the-floor"),
-        pytest.param([version("1.0.0", sequence=90)], status("0.9.0", live_sequence=95), "1.0.0", Reason.PROMOTED, id="a-pin-may-go-to-a-lower-sequence"),
         pytest.param(
-            [version("1.0.0"), version("1.1.0")], status("1.1.0", "1.0.0", failed_versions=(failed("1.0.0"),)), "1.1.0", Reason.SWAP_FAILED,
+            [withdrawn("1.0.0")],
+            status("1.0.0"),
+            None,
+            Reason.PINNED_VERSION_WITHDRAWN,
+            id="a-withdrawn-pin-without-a-last-good-stays",
+        ),
+        pytest.param(
+            [version("1.0.0", verified=False)], status("1.1.0"), None, Reason.VERIFYING, id="a-pin-waits-for-its-check"
+        ),
+        pytest.param(
+            [version("1.0.0", failure=final())],
+            status("1.1.0"),
+            None,
+            Reason.BLOB_DIGEST_MISMATCH,
+            id="a-refused-pin-is-no-order",
+        ),
+        pytest.param(
+            [version("1.0.0", failure=transient())],
+            status("1.1.0"),
+            None,
+            Reason.SOURCE_UNAVAILABLE,
+            id="a-pin-waits-for-its-store",
+        ),
+        pytest.param(
+            [version("1.0.0", suspend=True)], status("1.1.0"), None, Reason.SUSPENDED, id="a-suspended-pin-is-no-order"
+        ),
+        pytest.param(
+            [version("1.0.0")],
+            status("1.1.0", floor=105),
+            None,
+            Reason.SEQUENCE_TOO_LOW,
+            id="a-pin-does-not-go-below-the-floor",
+        ),
+        pytest.param(
+            [version("1.0.0", sequence=90)],
+            status("0.9.0", live_sequence=95),
+            "1.0.0",
+            Reason.PROMOTED,
+            id="a-pin-may-go-to-a-lower-sequence",
+        ),
+        pytest.param(
+            [version("1.0.0"), version("1.1.0")],
+            status("1.1.0", "1.0.0", failed_versions=(failed("1.0.0"),)),
+            "1.1.0",
+            Reason.SWAP_FAILED,
             id="a-failed-pin-goes-back-to-live",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_pin_decides(versions: list[VersionView], memory: RolloutStatus, want: str | None, reason: Reason) -> None:
     choice = chosen(PINNED_1_0, memory, *versions)
     assert (str(choice.release.version) if choice.release is not None else None) == want

@@ -32,25 +32,77 @@ def judged(
     ("view", "uses", "ready", "reason", "beside"),
     [
         pytest.param(version(NEW, verified=False), [use()], "Unknown", "Verifying", "Reconciling", id="its-check-runs"),
-        pytest.param(version(NEW, failure=transient()), [use()], "False", "SourceUnavailable", "Reconciling", id="its-store-is-away"),
-        pytest.param(version(NEW, failure=final()), [use()], "False", "BlobDigestMismatch", "Stalled", id="it-was-refused"),
-        pytest.param(version(NEW, verified=False, suspend=True), [use()], "Unknown", "Suspended", None, id="it-is-suspended-and-unchecked"),
+        pytest.param(
+            version(NEW, failure=transient()),
+            [use()],
+            "False",
+            "SourceUnavailable",
+            "Reconciling",
+            id="its-store-is-away",
+        ),
+        pytest.param(
+            version(NEW, failure=final()), [use()], "False", "BlobDigestMismatch", "Stalled", id="it-was-refused"
+        ),
+        pytest.param(
+            version(NEW, verified=False, suspend=True),
+            [use()],
+            "Unknown",
+            "Suspended",
+            None,
+            id="it-is-suspended-and-unchecked",
+        ),
         pytest.param(version(NEW), [], "Unknown", "RollingOut", "Reconciling", id="its-rollout-is-not-made-yet"),
-        pytest.param(version(NEW), [use(status(OLD))], "Unknown", "RollingOut", "Reconciling", id="a-rollout-takes-it-up-next"),
-        pytest.param(version(NEW), [use(status(OLD, NEW))], "Unknown", "RollingOut", "Reconciling", id="it-is-rolled-out"),
-        pytest.param(version(NEW), [use(status(target=NEW))], "Unknown", "RollingOut", "Reconciling", id="it-is-the-first"),
+        pytest.param(
+            version(NEW), [use(status(OLD))], "Unknown", "RollingOut", "Reconciling", id="a-rollout-takes-it-up-next"
+        ),
+        pytest.param(
+            version(NEW), [use(status(OLD, NEW))], "Unknown", "RollingOut", "Reconciling", id="it-is-rolled-out"
+        ),
+        pytest.param(
+            version(NEW), [use(status(target=NEW))], "Unknown", "RollingOut", "Reconciling", id="it-is-the-first"
+        ),
         pytest.param(version(NEW), [use(status(NEW))], "True", "Live", None, id="it-is-live"),
-        pytest.param(version(OLD), [use(status(NEW, history=(revision(OLD),)))], "True", "Superseded", None, id="it-was-live"),
+        pytest.param(
+            version(OLD), [use(status(NEW, history=(revision(OLD),)))], "True", "Superseded", None, id="it-was-live"
+        ),
         pytest.param(version(OLD), [use(status(NEW))], "True", "Standby", None, id="it-never-was"),
         pytest.param(version(NEW), [use(status(OLD), pin=OLD)], "True", "Standby", None, id="another-is-pinned"),
         pytest.param(version("2.0.0"), [use(status(OLD))], "True", "Standby", None, id="it-is-outside-of-the-range"),
         pytest.param(withdrawn(OLD), [use(status(NEW))], "True", "Withdrawn", None, id="it-is-withdrawn"),
-        pytest.param(version(NEW), [use(status(OLD, failed_versions=(failed(NEW),)))], "False", "SwapFailed", "Stalled", id="it-failed-in-pods"),
-        pytest.param(version(NEW, sequence=90), [use(status(OLD))], "False", "SequenceTooLow", "Stalled", id="its-sequence-is-too-low"),
-        pytest.param(version(OLD), [use(status(NEW, floor=105))], "False", "SequenceTooLow", "Stalled", id="it-is-below-the-floor"),
-        pytest.param(version(NEW), [use(status(NEW)), use(status(OLD, NEW))], "Unknown", "RollingOut", "Reconciling", id="one-of-two-rollouts-is-under-way"),
+        pytest.param(
+            version(NEW),
+            [use(status(OLD, failed_versions=(failed(NEW),)))],
+            "False",
+            "SwapFailed",
+            "Stalled",
+            id="it-failed-in-pods",
+        ),
+        pytest.param(
+            version(NEW, sequence=90),
+            [use(status(OLD))],
+            "False",
+            "SequenceTooLow",
+            "Stalled",
+            id="its-sequence-is-too-low",
+        ),
+        pytest.param(
+            version(OLD),
+            [use(status(NEW, floor=105))],
+            "False",
+            "SequenceTooLow",
+            "Stalled",
+            id="it-is-below-the-floor",
+        ),
+        pytest.param(
+            version(NEW),
+            [use(status(NEW)), use(status(OLD, NEW))],
+            "Unknown",
+            "RollingOut",
+            "Reconciling",
+            id="one-of-two-rollouts-is-under-way",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_version_says_how_it_is(
     view: VersionView, uses: list[RolloutUse], ready: str, reason: str, beside: str | None
 ) -> None:
