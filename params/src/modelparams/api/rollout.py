@@ -39,7 +39,8 @@ def _checked(value: int | str) -> int | str:
     return value
 
 
-PodCount = Annotated[int | str, AfterValidator(_checked), WithJsonSchema({"x-kubernetes-int-or-string": True})]
+_INT_OR_PERCENT = {"x-kubernetes-int-or-string": True, "maxLength": 4}
+PodCount = Annotated[int | str, AfterValidator(_checked), WithJsonSchema(_INT_OR_PERCENT)]
 """A number of pods (3) or a share of them, rounded up ("25%")."""
 
 
