@@ -114,6 +114,12 @@ def test_a_version_says_how_it_is(
     assert found.message
 
 
+def test_a_version_that_may_be_the_first_is_not_ready_while_a_higher_one_is_checked() -> None:
+    ready = find(judged(version(OLD), [use()], version(NEW, verified=False)).conditions, ConditionType.READY)
+    assert ready is not None
+    assert (ready.status, ready.reason) == (ConditionStatus.UNKNOWN, Reason.VERIFYING)
+
+
 def test_the_check_has_its_own_condition() -> None:
     found = find(judged(version(NEW), [use(status(NEW))]).conditions, ConditionType.VERIFIED)
     assert found is not None

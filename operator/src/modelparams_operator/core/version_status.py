@@ -15,7 +15,7 @@ from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.rollout_status import Verdict
-from modelparams_operator.core.selection import choose, is_sequence_too_low
+from modelparams_operator.core.selection import Choice, choose, is_sequence_too_low
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,13 @@ def _wanted(view: VersionView, versions: Sequence[VersionView], rollouts: Sequen
         message = f"waiting for a rollout of {view.spec.model_name}"
         return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
     for use in rollouts:
-        if _would_choose(use, view, versions):
+        choice = _choice(use, versions)
+        if choice.release is not None and choice.release.manifest_digest == view.digest:
             message = f"rollout {use.desired.name} takes it up"
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
+        if choice.reason is Reason.VERIFYING and use.status.target is None:
+            message = f"rollout {use.desired.name}: {choice.message}"
+            return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.VERIFYING, message)
     for use in rollouts:
         is_pinned = use.desired.spec.version_policy.type == "Pinned"
         if view.facts is not None and is_sequence_too_low(view, use.status, is_pinned=is_pinned):
@@ -133,14 +137,14 @@ def _wanted(view: VersionView, versions: Sequence[VersionView], rollouts: Sequen
     return None
 
 
-def _would_choose(use: RolloutUse, view: VersionView, versions: Sequence[VersionView]) -> bool:
+def _choice(use: RolloutUse, versions: Sequence[VersionView]) -> Choice:
+    """Say what the rollout would choose now, if it chose."""
     if use.desired.spec.suspend:
-        return False
+        return Choice(None, reason=Reason.SUSPENDED)
     try:
-        release = choose(use.desired.spec, versions, use.status).release
+        return choose(use.desired.spec, versions, use.status)
     except InvalidVersion:
-        return False
-    return release is not None and release.manifest_digest == view.digest
+        return Choice(None, reason=Reason.INVALID_SPEC)
 
 
 def _idle(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict:
