@@ -35,7 +35,7 @@ ENGINE = (sys.executable, "-m", "modelparams_serving.engine")
 PORT = 8000
 
 _IDENTITY, _ARENAS = "identity", "arenas"
-_SERVICE_ACCOUNT = "modelparams-serving"
+_SERVICE_ACCOUNT = "modelparams-agent"
 _TICK_SECONDS, _LIST_SECONDS = 0.05, 0.1
 _TOKEN_SECONDS = 3 * 3600
 # What only the agent may hold.

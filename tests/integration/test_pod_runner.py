@@ -81,7 +81,7 @@ def _condition(pod: Object, kind: str) -> str:
 def test_the_token_names_its_pod_to_every_policy(kubeconfig: Path, pods: PodRunner, api: Api, namespace: str) -> None:
     _start(pods, "a")
     me = Api(pods.kubeconfig("a")).post(_REVIEWS, _REVIEW)["status"]["userInfo"]
-    assert me["username"] == f"system:serviceaccount:{namespace}:modelparams-serving"
+    assert me["username"] == f"system:serviceaccount:{namespace}:modelparams-agent"
     assert me["extra"]["authentication.kubernetes.io/pod-name"] == ["a"]
     uid = api.get(f"/api/v1/namespaces/{namespace}/pods/a")["metadata"]["uid"]
     assert me["extra"]["authentication.kubernetes.io/pod-uid"] == [uid]
