@@ -1,8 +1,8 @@
 """From sealed blobs in a store to checked tensors in a caller's memory: what a pod does.
 
-Each worker reads a blob in ranges into its one buffer. While a segment is in the processor's cache, it is hashed and
-opened straight into its place: no temporary copy, no file. What the caller gets was signed, hashed, authenticated,
-covers exactly what the index says, and is finite; otherwise nothing of it is left in the memory.
+Each worker reads a blob as one stream, a segment at a time into its one buffer. While the segment is in the cache, it
+is hashed, opened straight into its place, and looked at for NaN: no temporary copy, no file. What the caller gets was
+signed, hashed, authenticated, covers exactly what the index says, and is finite; otherwise nothing of it is left there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from blake3 import blake3
 from modelparams.arena import ArenaLayout
 from modelparams.digest import Digest
 from modelparams.errors import ArenaExhausted, BlobDigestMismatch, NotFinite
-from modelparams.floe import HEADER_SIZE, FloeParams, Opener, Segment, params_of, segments, wipe
+from modelparams.floe import HEADER_SIZE, FloeParams, Opener, params_of, segments, wipe
 from modelparams.index import TensorIndex
 from modelparams.keys import (
     KEY_OBJECT_LIMIT,
@@ -40,7 +40,7 @@ from modelparams.secret import Secret32
 from modelparams.store.contract import ObjectStore
 from modelparams.tensors import is_finite
 from modelparams.trust import TrustPolicy
-from modelparams.verify import READ_SIZE, check_size, fetch_manifest
+from modelparams.verify import check_size, fetch_manifest
 
 _COPY_PIECE = 1 << 20
 
@@ -149,7 +149,7 @@ def pull(
     Args:
         release: what `open_release` gave.
         into: writable, at least `release.layout.total` bytes. Whatever fails, what was written is zeroed again.
-        workers: threads; each has a buffer of 8 MiB.
+        workers: threads; each has a buffer of one segment, 1 MiB.
         reuse: memory to copy unchanged blobs from.
         progress: told of sealed bytes as they are done, under the task "pull".
         cancelled: asked between reads, from every worker.
@@ -178,6 +178,7 @@ class _Pull:
         self._release, self._into, self._progress = release, into, progress
         self._manifest = release.manifest.manifest
         self._reuse = reuse if reuse and reuse.uid == self._manifest.model.uid else None
+        self._segment_size = max(params_of(blob.format).segment_size for blob in self._manifest.blobs)
         self._started: set[int] = set()
         self._lock, self._fetched, self._reused = threading.Lock(), 0, 0
 
@@ -204,26 +205,22 @@ class _Pull:
 
     def _worker(self, spans: Mapping[int, Sequence[_Span]]) -> Callable[[Stopped], Callable[[int], None]]:
         def make(stopped: Stopped) -> Callable[[int], None]:
-            buffer = memoryview(bytearray(HEADER_SIZE + READ_SIZE))
+            buffer = memoryview(bytearray(self._segment_size))
 
-            def fill(position: int) -> None:
-                self._fill(position, buffer, stopped)
-                if not stopped():
-                    _check_finite(self._view(position), spans.get(position, ()))
-
-            return fill
+            return lambda position: self._fill(position, spans.get(position, ()), buffer, stopped)
 
         return make
 
-    def _fill(self, position: int, buffer: memoryview, stopped: Stopped) -> None:
-        blob, target = self._manifest.blobs[position], self._view(position)
+    def _fill(self, position: int, spans: Sequence[_Span], buffer: memoryview, stopped: Stopped) -> None:
+        blob, target, finite = self._manifest.blobs[position], self._view(position), _FiniteCheck(spans)
         self._started.add(position)
         resident = self._reuse.find(blob) if self._reuse else None
         if resident is not None and self._copy(resident, target, blob, self._kind(position)):
+            finite.follow(target, 0)
             self._count(reused=blob.pt_size)
             self._progress.advance("pull", blob.size)
             return
-        self._fetch(blob, target, buffer, stopped)
+        self._fetch(blob, target, finite, buffer, stopped)
         self._count(fetched=blob.size)
 
     def _count(self, *, fetched: int = 0, reused: int = 0) -> None:
@@ -244,24 +241,26 @@ class _Pull:
             hasher.update(target[start:end])
         return hmac.compare_digest(hasher.digest(), bytes.fromhex(blob.content_id))
 
-    def _fetch(self, blob: BlobEntry, target: memoryview, buffer: memoryview, stopped: Stopped) -> None:
-        params, hasher, opener = params_of(blob.format), blake3(), None
-        for batch in _batches(blob.pt_size, params):
-            if stopped():
-                return
-            start = batch[0].sealed_offset if opener else 0
-            sealed = buffer[: batch[-1].sealed_offset + batch[-1].sealed_size - start]
-            check_size(blob, self._release.store.read_into(blob.object_key, start, sealed))
-            if opener is None:
-                hasher.update(sealed[:HEADER_SIZE])
-                opener = self._opener(blob, sealed[:HEADER_SIZE], params)
-            for segment in batch:
-                at = segment.sealed_offset - start
-                piece, place = sealed[at : at + segment.sealed_size], segment.plain_offset
-                hasher.update(piece)
-                part = target[place : place + segment.plain_size]
-                opener.open_segment_into(piece, segment.position, segment.is_final, part)
-            self._progress.advance("pull", len(sealed))
+    def _fetch(
+        self, blob: BlobEntry, target: memoryview, finite: _FiniteCheck, buffer: memoryview, stopped: Stopped
+    ) -> None:
+        params, hasher = params_of(blob.format), blake3()
+        with self._release.store.reader(blob.object_key, 0, blob.size) as reader:
+            header = buffer[:HEADER_SIZE]
+            reader.fill(header)
+            check_size(blob, reader.object_size)
+            hasher.update(header)
+            opener = self._opener(blob, header, params)
+            for segment in segments(blob.pt_size, params):
+                if stopped():
+                    return
+                sealed, start = buffer[: segment.sealed_size], segment.plain_offset
+                reader.fill(sealed)
+                hasher.update(sealed)
+                part = target[start : start + segment.plain_size]
+                opener.open_segment_into(sealed, segment.position, segment.is_final, part)
+                finite.follow(part, start)
+                self._progress.advance("pull", segment.sealed_size)
         if not hmac.compare_digest(hasher.hexdigest(), blob.blake3):
             raise BlobDigestMismatch(f"{blob.object_key} opens but hashes to blake3:{hasher.hexdigest()}")
 
@@ -270,16 +269,6 @@ class _Pull:
         data_key = unwrap_dek(keys.epochs[blob.epoch], bytes.fromhex(blob.wrapped_key))
         context = blob_context(keys.uid, bytes.fromhex(blob.content_id))
         return Opener(data_key, context, header, params, name=blob.object_key)
-
-
-def _batches(plain_size: int, params: FloeParams) -> Iterator[list[Segment]]:
-    """The segments of a blob in groups of one read each, at most READ_SIZE."""
-    batch: list[Segment] = []
-    for segment in segments(plain_size, params):
-        batch.append(segment)
-        if segment.is_final or len(batch) * params.segment_size >= READ_SIZE:
-            yield batch
-            batch = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,8 +297,27 @@ def _spans(index: TensorIndex) -> dict[int, list[_Span]]:
     return spans
 
 
-def _check_finite(view: memoryview, spans: Sequence[_Span]) -> None:
-    for span in spans:
-        if not is_finite(view[span.start : span.end], span.dtype):
-            # Names are confidential and this text is shown to people without keys: a number must do.
-            raise NotFinite(f"tensor {span.tensor} of the index (in name order, from 0) holds NaN or infinite values")
+class _FiniteCheck:
+    """Looks at a blob's plaintext as it comes, in order.
+
+    Pieces may cut a tensor, never an element: segments hold a multiple of 32 bytes, and tensors begin at one of 64.
+    """
+
+    def __init__(self, spans: Sequence[_Span]) -> None:
+        self._spans, self._next = sorted(spans, key=lambda span: span.start), 0
+
+    def follow(self, view: memoryview, start: int) -> None:
+        """Check the bytes from `start` of the blob on.
+
+        Raises:
+            NotFinite: a float in them is none that can be computed with.
+        """
+        end = start + len(view)
+        while self._next < len(self._spans) and (span := self._spans[self._next]).start < end:
+            first, last = max(span.start, start), min(span.end, end)
+            if not is_finite(view[first - start : last - start], span.dtype):
+                # Names are confidential, and people without keys read this text: a number must do.
+                raise NotFinite(f"tensor {span.tensor} of the index (by name, from 0) holds NaN or infinite values")
+            if span.end > end:
+                return
+            self._next += 1

@@ -19,8 +19,8 @@ from modelparams.progress import NoProgress, Progress
 from modelparams.store.contract import ObjectStore
 from modelparams.trust import TrustPolicy
 
-READ_SIZE = 8 << 20
-"""Bytes of one ranged read: large enough for a store's round trip, small enough to have one in each worker."""
+_PIECE = 1 << 20
+"""Bytes that are read and then hashed while they are in the cache; each worker has one such buffer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def verify_release(
 ) -> CheckedRelease:
     """Check the manifest, then the size and SHA-256 of every blob, largest first.
 
-    Memory: `workers` times READ_SIZE, whatever the version's size.
+    Memory: `workers` times 1 MiB, whatever the version's size.
 
     Raises:
         StoreError, IntegrityError: the first that any worker met.
@@ -77,7 +77,7 @@ def verify_release(
     report.start("verify", size)
 
     def make_worker(stopped: Stopped) -> Callable[[BlobEntry], None]:
-        buffer = memoryview(bytearray(min(READ_SIZE, blobs[0].size)))
+        buffer = memoryview(bytearray(min(_PIECE, blobs[0].size)))
         return lambda blob: _check_blob(store, blob, buffer, stopped, report)
 
     for_each(blobs, make_worker, workers=min(workers, len(blobs)), cancelled=cancelled)
@@ -86,13 +86,15 @@ def verify_release(
 
 def _check_blob(store: ObjectStore, blob: BlobEntry, buffer: memoryview, stopped: Stopped, report: Progress) -> None:
     hasher = hashlib.sha256()
-    for start in range(0, blob.size, len(buffer)):
-        if stopped():
-            return
-        piece = buffer[: min(len(buffer), blob.size - start)]
-        check_size(blob, store.read_into(blob.object_key, start, piece))
-        hasher.update(piece)
-        report.advance("verify", len(piece))
+    with store.reader(blob.object_key, 0, blob.size) as reader:
+        for start in range(0, blob.size, len(buffer)):
+            if stopped():
+                return
+            piece = buffer[: min(len(buffer), blob.size - start)]
+            reader.fill(piece)
+            hasher.update(piece)
+            report.advance("verify", len(piece))
+    check_size(blob, reader.object_size)
     if not hmac.compare_digest(hasher.hexdigest(), blob.sha256):
         raise BlobDigestMismatch(f"{blob.object_key} hashes to sha256:{hasher.hexdigest()}")
 

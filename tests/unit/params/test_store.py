@@ -126,7 +126,7 @@ def test_a_missing_object_says_which_and_where(store: ObjectStore) -> None:
 
 def test_an_object_shorter_than_asked_for_is_told_from_a_cut_stream(store: ObjectStore) -> None:
     store.put("k", b"12345")
-    with pytest.raises(BlobSizeMismatch, match="has 5 bytes, 6 were"):
+    with pytest.raises(BlobSizeMismatch, match="has 5 bytes, at least 6 are"):
         store.read_into("k", 0, memoryview(bytearray(6)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -22,6 +23,21 @@ class Credentials:
     session_token: str | None = field(default=None, repr=False)
 
 
+class Reader(Protocol):
+    """A part of one object, read from its start to its end into the caller's memory."""
+
+    @property
+    def object_size(self) -> int:
+        """Bytes of the whole object; known after the first `fill`."""
+
+    def fill(self, into: memoryview) -> None:
+        """Fill `into` exactly with the bytes that follow.
+
+        Raises:
+            BlobSizeMismatch: the object ends before the part does.
+        """
+
+
 class ObjectStore(Protocol):
     """A place of immutable objects. Safe to use from several threads; `str()` of it is for people.
 
@@ -33,6 +49,13 @@ class ObjectStore(Protocol):
 
     def get(self, key: str, *, limit: int) -> bytes:
         """The whole object; BlobSizeMismatch when it holds more than `limit` bytes."""
+
+    def reader(self, key: str, start: int, end: int) -> AbstractContextManager[Reader]:
+        """Read the bytes from `start` up to `end`, of which there must be some.
+
+        One stream that is read in pieces of 1 MiB or less, each used before the next is asked for, costs half of the
+        CPU time that ranges of 8 MiB cost: a piece is still in the cache, and there is one request.
+        """
 
     def read_into(self, key: str, offset: int, into: memoryview) -> int:
         """Fill `into` exactly with the bytes from `offset` on, and return the whole object's size.

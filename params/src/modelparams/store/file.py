@@ -7,12 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO, FileIO
 from pathlib import Path
 from typing import BinaryIO
 
 from modelparams.errors import BlobSizeMismatch, ObjectMissing, StoreDenied, StoreUnavailable
-from modelparams.store.contract import checked_key, parts_of
+from modelparams.store.contract import Reader, checked_key, parts_of
 
 # Unfinished files are kept apart and named as no key may be, so that listing never meets one.
 _UNFINISHED = ".unfinished"
@@ -35,17 +36,21 @@ class FileStore:
             raise BlobSizeMismatch(f"{key} in {self} holds more than {limit} bytes")
         return data
 
-    def read_into(self, key: str, offset: int, into: memoryview) -> int:
+    @contextmanager
+    def reader(self, key: str, start: int, end: int) -> Iterator[Reader]:
         """See `ObjectStore`."""
         with self._opened(key) as file:
-            file.seek(offset)
-            done = 0
-            while done < len(into) and (n := file.readinto(into[done:])):
-                done += n
             size = os.fstat(file.fileno()).st_size
-        if done < len(into):
-            raise BlobSizeMismatch(f"{key} in {self} has {size} bytes, {offset + len(into)} were signed for")
-        return size
+            if size < end:
+                raise BlobSizeMismatch(f"{key} in {self} has {size} bytes, at least {end} are expected")
+            file.seek(start)
+            yield _FileReader(file, size, f"{key} in {self}")
+
+    def read_into(self, key: str, offset: int, into: memoryview) -> int:
+        """See `ObjectStore`."""
+        with self.reader(key, offset, offset + len(into)) as reader:
+            reader.fill(into)
+            return reader.object_size
 
     def size(self, key: str) -> int:
         """See `ObjectStore`."""
@@ -112,3 +117,18 @@ class FileStore:
             raise StoreDenied(f"{key} in {self} may not be opened", hint="check the directory's owner") from error
         except OSError as error:
             raise StoreUnavailable(f"{key} in {self}: {error.strerror or type(error).__name__}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _FileReader:
+    file: FileIO
+    object_size: int
+    name: str
+
+    def fill(self, into: memoryview) -> None:
+        """See `Reader`."""
+        done = 0
+        while done < len(into):
+            if not (n := self.file.readinto(into[done:])):
+                raise BlobSizeMismatch(f"{self.name} was cut while it was read")
+            done += n

@@ -64,7 +64,7 @@ def _answered(code: str, status: int, what: str) -> ModelParamsError:
     if code == "NoSuchBucket":
         return ObjectMissing(f"{what}: there is no such bucket")
     if code == "InvalidRange" or status == 416:
-        return BlobSizeMismatch(f"{what} ends before the bytes that were signed for")
+        return BlobSizeMismatch(f"{what} ends before the bytes that are expected")
     if status == 404:
         return ObjectMissing(f"{what} is not there")
     if status in (301, 307):
