@@ -1,0 +1,460 @@
+"""What a pod does with bad input and bad luck: a real agent with its pod's own token, a real API server and S3 server.
+
+The engine is the fake one, in a process of its own: what matters here is what it is handed, and what it serves on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from builders.fake_engine_process import FAULTS
+from builders.releases import KEY_REF, Releases
+from cluster.api import Api, ApiError
+from cluster.control_plane import Access, ControlPlane
+from cluster.faults import FaultProxy
+from cluster.pods import PodRunner
+from cluster.process import wait_until
+from modelparams.api import API_VERSION, GROUP
+from modelparams.api.version import VersionSpec
+from modelparams.reasons import Reason
+from modelparams.trust import SigningKey, TrustPolicy
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+ENGINE = (sys.executable, str(ROOT / "tests" / "builders" / "fake_engine_process.py"))
+OPERATOR = "system:serviceaccount:modelparams-system:modelparams-operator"
+SAMPLES = {"1.0.0": "v1.0.0", "1.1.0": "v1.1.0", "1.2.0": "v1.0.0"}
+LIMIT = 30
+Object = dict[str, Any]
+
+
+def grant(api: Api, namespace: str) -> str:
+    """Give the agents of a namespace what operator/deploy gives them, and say what their account is called."""
+    account = ""
+    for document in yaml.safe_load_all((ROOT / "operator" / "deploy" / "serving-rbac.yaml").read_text()):
+        kind, name = document["kind"], document["metadata"]["name"]
+        if kind == "ServiceAccount":
+            account, path = name, f"/api/v1/namespaces/{namespace}/serviceaccounts"
+        else:
+            path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/{kind.lower()}s"
+        for subject in document.get("subjects", []):
+            subject.setdefault("namespace", namespace)
+        api.apply(f"{path}/{name}", document)
+    return account
+
+
+@dataclass
+class Scene:
+    """One pod, and a test that plays its operator."""
+
+    api: Api
+    operator: Api
+    namespace: str
+    pods: PodRunner
+    releases: Releases
+    folder: Path
+    endpoint: str | None = None
+    term: int = 1
+    url: str = "http://127.0.0.1:9"
+    _releases: dict[str, Object] = field(default_factory=dict)
+
+    name = "web-0"
+
+    def start(self, **environment: str) -> None:
+        """Create the pod."""
+        given = self.releases.server.environment | {
+            "MODELPARAMS_KEYS": str(self.folder / "keys"),
+            "MODELPARAMS_TRUST": str(self.releases.trust),
+            "MODELPARAMS_STAGING_WORKERS": "2",
+        }
+        self.pods.create(self.name, model=self.releases.model, environment=given | environment)
+
+    def path(self, plural: str = "modelparamassignments", name: str = "web-0") -> str:
+        return f"/apis/{GROUP}/{API_VERSION}/namespaces/{self.namespace}/{plural}/{name}"
+
+    def release(self, version: str) -> Object:
+        """As an order names it."""
+        if version not in self._releases:
+            self.releases.publish(version, sample=SAMPLES[version])
+            source = self.releases.source(endpoint=self.endpoint, secret=None)
+            made = self.releases.version(version, source=source)
+            self._releases[version] = VersionSpec.parse(made["spec"]).release().wire()
+        return self._releases[version]
+
+    def order(self, *versions: str, activate: str | None = None, attempt: str = "", **changes: Any) -> None:
+        """Write the pod's assignment as the operator does."""
+        pod = self.api.get(f"/api/v1/namespaces/{self.namespace}/pods/{self.name}")
+        spec: Object = {
+            "rolloutName": "tiny-llama",
+            "podUID": pod["metadata"]["uid"],
+            "releases": [self.release(version) | changes for version in versions],
+            "term": self.term,
+            "attempt": attempt,
+        }
+        if activate:
+            spec["activate"] = self.release(activate)["manifestDigest"]
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": self.name, "uid": pod["metadata"]["uid"]}
+        body = {
+            "apiVersion": f"{GROUP}/{API_VERSION}",
+            "kind": "ModelParamAssignment",
+            "metadata": {"name": self.name, "namespace": self.namespace, "ownerReferences": [owner]},
+            "spec": spec,
+        }
+        self.operator.apply(self.path(), body, manager="modelparams-operator")
+
+    def status(self) -> Object:
+        """What the pod says."""
+        found = self.api.find(self.path()) or {}
+        return dict(found.get("status", {}))
+
+    def serves(self) -> str | None:
+        """What the engine answers with, computed from the bytes in its arena, also while its agent is down."""
+        self.url = next((url for _, url in self.pods.ready()), self.url)
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/live", timeout=5) as answer:
+            found: str | None = json.loads(answer.read()).get("version")
+            return found
+        return None
+
+    def wait(self, holds: Callable[[], bool], seconds: float = LIMIT) -> None:
+        """Wait until it holds; else tell what the pod said."""
+        try:
+            wait_until(holds, "it", seconds=seconds)
+        except TimeoutError as late:
+            raise AssertionError(f"{late}: {self.told()}") from late
+
+    def wait_live(self, version: str) -> None:
+        def is_live() -> bool:
+            return self.status().get("live", {}).get("version") == version and self.serves() == version
+
+        self.wait(is_live)
+
+    def wait_failure(self, reason: Reason, *, final: bool) -> Object:
+        """Wait until the pod says why."""
+
+        def found() -> bool:
+            failure = self.status().get("lastFailure", {})
+            return (failure.get("reason"), failure.get("final", True)) == (str(reason), final)
+
+        self.wait(found)
+        return dict(self.status()["lastFailure"])
+
+    def told(self) -> str:
+        """For a failed test."""
+        return f"{json.dumps(self.status(), indent=1)}\n{self.pods.logs(self.name, 'agent')[-4000:]}"
+
+    def faults(self, **faults: Any) -> None:
+        """Of the engine."""
+        (self.pods.runtime_dir(self.name) / FAULTS).write_text(json.dumps(faults))
+
+
+@pytest.fixture
+def releases(tmp_path: Path, bucket: Any) -> Releases:
+    return Releases(tmp_path, bucket.server, bucket.name)
+
+
+@pytest.fixture
+def scene(control_plane: Access, api: Api, namespace: str, releases: Releases, tmp_path: Path) -> Iterator[Scene]:
+    with staged(control_plane, api, namespace, releases, tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def staged(plane: Access, api: Api, namespace: str, releases: Releases, folder: Path) -> Iterator[Scene]:
+    operator = Api(plane.kubeconfig_for(OPERATOR, ["system:masters"]))
+    account = grant(api, namespace)
+    with PodRunner(plane, namespace, engine=ENGINE, service_account=account) as pods:
+        yield Scene(api, operator, namespace, pods, releases, folder)
+
+
+@pytest.fixture
+def serving(scene: Scene) -> Scene:
+    """A pod that serves 1.0.0."""
+    scene.start()
+    scene.order("1.0.0", activate="1.0.0")
+    scene.wait_live("1.0.0")
+    return scene
+
+
+def test_an_update_and_the_way_back(serving: Scene) -> None:
+    serving.order("1.1.0", "1.0.0", activate="1.0.0")
+    serving.wait(lambda: len(serving.status().get("staged", [])) == 2)
+    assert serving.serves() == "1.0.0"
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    serving.wait_live("1.1.0")
+    status = serving.status()
+    assert status["state"] == "Live"
+    assert status["pauseMicroseconds"] == 7
+    assert status["live"]["tensorsDigest"]
+    assert "lastFailure" not in status
+    serving.order("1.1.0", "1.0.0", activate="1.0.0")
+    serving.wait_live("1.0.0")
+    assert serving.pods.restarts() == {"web-0/agent": 0, "web-0/engine": 0}
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def blobs(scene: Scene) -> Path:
+    return scene.releases.server.object_path(scene.releases.bucket, "blobs/sha256")
+
+
+def test_a_blob_that_was_flipped_after_the_operators_check_is_refused_and_tried_again_when_asked(
+    serving: Scene, tmp_path: Path
+) -> None:
+    before = {file.name for file in blobs(serving).iterdir()}
+    serving.release("1.1.0")
+    shutil.copytree(blobs(serving), tmp_path / "good")
+    new = [file for file in blobs(serving).iterdir() if file.name not in before]  # others are not fetched again
+    flip(max(new, key=lambda file: file.stat().st_size))
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    failure = serving.wait_failure(Reason.SEAL_BROKEN, final=True)
+    assert failure["versionName"] == "tiny-llama-1.1.0"
+    assert "publish the version again" in failure["message"].lower()
+    assert serving.status()["state"] == "Failed"
+    assert serving.serves() == "1.0.0"
+
+    shutil.copytree(tmp_path / "good", blobs(serving), dirs_exist_ok=True)
+    serving.order("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
+    serving.wait_live("1.1.0")
+    assert "lastFailure" not in serving.status()
+
+
+def test_a_key_that_is_missing_is_waited_for(scene: Scene) -> None:
+    kek = scene.folder / "keys" / KEY_REF
+    scene.release("1.0.0")
+    kek.rename(kek.with_name("elsewhere"))
+    scene.start()
+    scene.order("1.0.0", activate="1.0.0")
+    failure = scene.wait_failure(Reason.KEY_UNAVAILABLE, final=False)
+    assert KEY_REF in failure["message"]
+    assert "mount the key" in failure["message"].lower()
+    assert scene.pods.ready() == []
+    kek.with_name("elsewhere").rename(kek)
+    scene.order("1.0.0", activate="1.0.0", attempt="1")
+    scene.wait_live("1.0.0")
+
+
+def test_another_key_is_told_apart_from_none(serving: Scene) -> None:
+    kek = serving.folder / "keys" / KEY_REF
+    serving.release("1.1.0")
+    right = kek.read_bytes()
+    kek.write_bytes(os.urandom(32))
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    failure = serving.wait_failure(Reason.KEY_UNAVAILABLE, final=False)
+    assert "other keys" in failure["message"]
+    assert serving.serves() == "1.0.0"
+    kek.write_bytes(right)
+    serving.order("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
+    serving.wait_live("1.1.0")
+
+
+def test_a_signer_whom_the_pod_does_not_trust_is_refused_whatever_the_operator_says(serving: Scene) -> None:
+    serving.release("1.1.0")
+    serving.releases.trust.write_bytes(TrustPolicy.of(SigningKey.generate()).to_json())
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    serving.wait_failure(Reason.SIGNER_UNKNOWN, final=True)
+    assert serving.serves() == "1.0.0"
+
+
+def test_an_order_for_a_digest_of_another_model_is_refused(serving: Scene) -> None:
+    serving.order("1.1.0", "1.0.0", activate="1.1.0", modelName="another", versionName="another-1.1.0")
+    serving.wait_failure(Reason.WRONG_MODEL, final=True)
+    assert serving.serves() == "1.0.0"
+
+
+@pytest.mark.parametrize("reason", [Reason.LAYOUT_MISMATCH, Reason.NOT_FINITE])
+def test_what_the_engine_refuses_is_reported_and_the_pod_serves_on(serving: Scene, reason: Reason) -> None:
+    serving.faults(refuse={"prepare": str(reason)})
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    serving.wait_failure(reason, final=True)
+    assert serving.serves() == "1.0.0"
+    serving.faults()
+    serving.order("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
+    serving.wait_live("1.1.0")
+
+
+def test_no_memory_for_an_arena_is_waited_for(serving: Scene) -> None:
+    serving.faults(memory=300_000)
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    failure = serving.wait_failure(Reason.ARENA_EXHAUSTED, final=False)
+    assert "sizeLimit" in failure["message"]
+    assert serving.serves() == "1.0.0"
+    serving.faults()
+    serving.order("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
+    serving.wait_live("1.1.0")
+
+
+def cut(proxy: FaultProxy) -> None:
+    proxy.cut(after=20_000)
+
+
+def refuse(proxy: FaultProxy) -> None:
+    proxy.refuse()
+
+
+def unavailable(proxy: FaultProxy) -> None:
+    proxy.http503(times=1000)
+
+
+@pytest.mark.parametrize("harm", [cut, refuse, unavailable])
+def test_a_store_that_is_away_is_waited_for(
+    serving: Scene, s3_faults: FaultProxy, harm: Callable[[FaultProxy], None]
+) -> None:
+    serving.endpoint = s3_faults.endpoint
+    serving.release("1.1.0")
+    harm(s3_faults)
+    serving.order("1.1.0", activate="1.1.0")
+    serving.wait_failure(Reason.SOURCE_UNAVAILABLE, final=False)
+    assert serving.serves() == "1.0.0"
+    s3_faults.heal()
+    serving.order("1.1.0", activate="1.1.0", attempt="1")
+    serving.wait_live("1.1.0")
+
+
+def test_wrong_credentials_are_told_as_such(scene: Scene) -> None:
+    scene.start(AWS_SECRET_ACCESS_KEY="wrong")
+    scene.order("1.0.0", activate="1.0.0")
+    failure = scene.wait_failure(Reason.SOURCE_DENIED, final=False)
+    assert "wrong" not in failure["message"]
+    assert "check the access key" in failure["message"].lower()
+    assert "AWS_SECRET" not in scene.pods.logs("web-0", "agent")
+
+
+def test_an_agent_that_is_killed_while_staging_goes_on_and_the_pod_serves(
+    serving: Scene, s3_faults: FaultProxy
+) -> None:
+    serving.endpoint = s3_faults.endpoint
+    serving.release("1.1.0")
+    s3_faults.slow(bytes_per_second=50_000)
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    serving.wait(lambda: serving.status().get("state") == "Staging")
+    serving.pods.kill("web-0", "agent", signal.SIGKILL)
+    assert serving.serves() == "1.0.0"
+    s3_faults.heal()
+    serving.wait_live("1.1.0")
+    assert serving.pods.restarts() == {"web-0/agent": 1, "web-0/engine": 0}
+
+
+def test_a_stalled_store_does_not_hold_up_a_rollback(serving: Scene, s3_faults: FaultProxy) -> None:
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    serving.wait_live("1.1.0")
+    serving.endpoint = s3_faults.endpoint
+    serving.release("1.2.0")
+    s3_faults.stall(after=10_000)
+    serving.order("1.2.0", "1.1.0", activate="1.1.0")
+    serving.wait(lambda: serving.status().get("state") == "Staging")
+    serving.order("1.1.0", activate="1.1.0")
+    serving.wait_live("1.1.0")
+    serving.wait(lambda: serving.status().get("state") == "Live")
+    s3_faults.heal()
+
+
+@pytest.mark.parametrize("op", ["prepare", "commit"])
+def test_an_engine_that_is_killed_while_swapping_comes_back_from_the_arena(serving: Scene, op: str) -> None:
+    serving.faults(dies_at={op: 1})
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    serving.wait(lambda: serving.pods.restarts()["web-0/engine"] == 1)
+    serving.wait_live("1.1.0")
+    assert fetches(serving) == 2
+
+
+def fetches(scene: Scene) -> int:
+    return scene.pods.logs("web-0", "agent").count('"Verified and opened"')
+
+
+def test_an_engine_that_is_killed_at_rest_comes_back_from_the_arena_without_a_fetch(serving: Scene) -> None:
+    serving.pods.kill("web-0", "engine", signal.SIGKILL)
+    serving.wait(lambda: serving.pods.restarts()["web-0/engine"] == 1)
+    serving.wait_live("1.0.0")
+    assert fetches(serving) == 1
+
+
+def test_both_killed_fetch_again(serving: Scene) -> None:
+    serving.pods.kill("web-0", "agent", signal.SIGKILL)
+    serving.pods.kill("web-0", "engine", signal.SIGKILL)
+    serving.wait(lambda: serving.pods.restarts()["web-0/engine"] == 1)
+    serving.wait_live("1.0.0")
+
+
+def test_sigterm_ends_the_agent_at_once_and_leaves_the_engine_serving(serving: Scene) -> None:
+    serving.pods.kill("web-0", "agent", signal.SIGTERM)
+    serving.wait(lambda: serving.pods.restarts()["web-0/agent"] == 1, 5)
+    assert serving.serves() == "1.0.0"
+    assert '"Stopped"' in serving.pods.logs("web-0", "agent")
+
+
+def test_an_order_of_a_past_leader_moves_nothing(serving: Scene) -> None:
+    serving.term = 5
+    serving.order("1.0.0", activate="1.0.0")
+    serving.wait(lambda: serving.status().get("term") == 5)
+    # The API server itself refuses a lower term on the object: the agent's memory is for a new object.
+    serving.operator.delete(serving.path())
+    serving.term = 4
+    serving.order("1.1.0", "1.0.0", activate="1.1.0")
+    serving.wait(lambda: "StaleTerm" in serving.pods.logs("web-0", "agent"))
+    assert serving.serves() == "1.0.0"
+
+
+def test_without_an_operator_a_new_pod_serves_what_is_live_in_its_rollout(scene: Scene) -> None:
+    policy = {"type": "HighestSemver", "range": ">=1.0.0 <2.0.0"}
+    rollout = {
+        "apiVersion": f"{GROUP}/{API_VERSION}",
+        "kind": "ModelParamRollout",
+        "metadata": {"name": "tiny-llama", "namespace": scene.namespace},
+        "spec": {"modelName": scene.releases.model, "versionPolicy": policy},
+    }
+    path = scene.path("modelparamrollouts", "tiny-llama")
+    scene.api.apply(path, rollout)
+    scene.operator.apply(f"{path}/status", rollout | {"status": {"live": scene.release("1.0.0")}})
+    scene.start()
+    scene.wait(lambda: scene.serves() == "1.0.0")
+    scene.order("1.0.0", activate="1.0.0")
+    scene.wait_live("1.0.0")
+    assert fetches(scene) == 1
+
+
+def test_an_api_server_that_is_away_for_a_while_changes_nothing_and_is_told_afterwards(
+    own_control_plane: ControlPlane, releases: Releases, tmp_path: Path
+) -> None:
+    api = Api(own_control_plane.kubeconfig)
+    api.post("/api/v1/namespaces", {"metadata": {"name": "serving"}})
+    with staged(own_control_plane.access, api, "serving", releases, tmp_path) as scene:
+        scene.start()
+        scene.order("1.0.0", activate="1.0.0")
+        scene.wait_live("1.0.0")
+        own_control_plane.kill_apiserver()
+        scene.pods.kill("web-0", "engine", signal.SIGKILL)
+        wait_until(lambda: scene.pods.restarts()["web-0/engine"] == 1, "the engine to come back", seconds=LIMIT)
+        wait_until(lambda: scene.serves() == "1.0.0", "1.0.0 without an API server", seconds=LIMIT)
+        own_control_plane.start_apiserver()
+        scene.order("1.1.0", "1.0.0", activate="1.1.0")
+        scene.wait_live("1.1.0")
+        assert fetches(scene) == 2
+
+
+def test_a_pod_can_answer_no_order_but_its_own(serving: Scene) -> None:
+    """What the agent may do is what operator/deploy grants: it reads orders, and writes statuses only."""
+    pod = Api(serving.pods.kubeconfig("web-0"))
+    with pytest.raises(ApiError) as refused:
+        pod.patch(serving.path(), {"spec": {"term": 9}})
+    assert refused.value.code == 403
+    with pytest.raises(ApiError) as refused:
+        pod.get(f"/api/v1/namespaces/{serving.namespace}/secrets")
+    assert refused.value.code == 403
