@@ -24,7 +24,7 @@ SPECS: dict[str, type[Wire]] = {
     "ModelParamRollout": RolloutSpec,
     "ModelParamAssignment": AssignmentSpec,
 }
-POD = pod("web-0", "6f1c")
+POD = pod("web-0", "6f1c")  # never created: what it owns would be collected, so orders that are stored have no owner
 SEMVER = "write MAJOR.MINOR.PATCH[-prerelease] in lower case without build metadata, such as 1.4.2"
 UNION = "type Pinned needs versionName and no range; type HighestSemver needs range and no versionName"
 COUNT = "write a number of pods, at least 1, or a share of them from 1% to 100%"
@@ -35,7 +35,8 @@ SHARES = "each step's share must be no smaller than those of the steps before it
 
 def create(api: Api, namespace: str, subject: Object, *, dry: bool = True) -> Object:
     path = objects.path(PLURALS[subject["kind"]], namespace)
-    return api.post(path + "?dryRun=All" * dry, subject)
+    unowned = subject | {"metadata": {"name": subject["metadata"]["name"]}}
+    return api.post(path + "?dryRun=All" * dry, unowned)
 
 
 def steps(*counts: int | str) -> Object:
