@@ -72,6 +72,8 @@ class SimPod:
     percent: int = 0
     taken_at: datetime | None = None
     """When an order took it from serving; None once it is back."""
+    ghost: AssignmentStatus | None = None
+    """What an earlier pod of the same name said last; it stands until this one speaks."""
     was_late: bool = False
     """It came back from being sick on a version that the others had left."""
 
@@ -92,7 +94,9 @@ class SimPod:
             progress=f"{self.percent}%" if self.percent else "",
             last_failure=self.failure,
         )
-        return PodView(self.name, self.uid, ready=self.ready, order=self.order, answer=answer)
+        is_new = self.order is None or self.order.pod_uid != self.uid
+        said = self.ghost if self.ghost is not None and is_new else answer
+        return PodView(self.name, self.uid, ready=self.ready, order=self.order, answer=said)
 
 
 class World:
@@ -226,11 +230,12 @@ class World:
         if not self.pods:
             return
         name = self.random.choice(sorted(self.pods))
-        order = self.pods[name].order
+        before = self.pods[name].view()
         self.remove_pod(name)
         match self.random.choice(["gone", "namesake", "replaced"]):
-            case "namesake":  # as a StatefulSet does: the old order may still be there
-                self.add_pod(name).order = order
+            case "namesake":  # as a StatefulSet does: the old order and its answer may still be there
+                again = self.add_pod(name)
+                again.order, again.ghost = before.order, before.answer
             case "replaced":
                 self.add_pod()
             case _:

@@ -26,6 +26,7 @@ from builders.rollouts import (
     version,
     withdrawn,
 )
+from modelparams.api.assignment import ReleaseFailure
 from modelparams.api.release import Encryption, S3Source, SecretReference, Source
 from modelparams.api.rollout import RolloutStatus
 from modelparams.reasons import Reason
@@ -174,6 +175,33 @@ def test_no_more_broken_pods_are_tried_at_once_than_the_step_has_pods() -> None:
     assert moved(plan(desired(steps=(step(2),)), seen)) == ["c", "d"]
 
 
+def test_while_one_broken_pod_is_tried_a_healthy_one_takes_the_step() -> None:
+    tried = pod("d", NEW, staged=[OLD], ready=False)
+    seen = observed(*BOTH, *named("a", "b"), *named("c", ready=False), tried, memory=CANARY)
+    assert moved(plan(desired(), seen)) == ["a"]
+
+
+def test_none_joins_while_ready_pods_are_on_a_version_that_was_given_up() -> None:
+    given_up = named("a", "b", serving=NEW, beside=[OLD])
+    seen = observed(version(OLD), version(NEXT), *given_up, *named("c", beside=[NEXT]), memory=status(OLD, NEXT))
+    made = plan(desired(max_unavailable=3), seen)
+    assert moved(made, NEXT) == []
+    assert moved(made, OLD) == ["a", "b"]
+
+
+def test_pods_on_a_version_that_was_given_up_leave_first() -> None:
+    memory = status(NEW, OLD, history=(revision(NEW), revision(OLD)))
+    on_live, on_canary = named("a", "b", serving=NEW, beside=[OLD]), named("z", serving=NEXT, beside=[OLD])
+    seen = observed(version(OLD), withdrawn(NEW), withdrawn(NEXT), *on_live, *on_canary, memory=memory)
+    assert moved(plan(desired(), seen), OLD) == ["z"]
+
+
+def test_a_pod_that_is_away_because_of_us_holds_the_promotion() -> None:
+    away = pod("z", NEW, staged=[OLD], ready=False, moved_in=0)
+    made = plan(desired(), observed(*BOTH, *pods(3, NEW, staged=[OLD]), away, memory=status(OLD, NEW, step_index=2)))
+    assert made.status.live == release(OLD)
+
+
 def test_a_step_is_reached_when_its_pods_are_ready_on_the_target() -> None:
     want = desired(steps=(step(1, pause=60), step(3)))
     made = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c"), memory=CANARY))
@@ -274,6 +302,14 @@ def test_a_pod_that_is_taken_from_serving_is_noted_in_its_order() -> None:
     assert [a.order.moved_in for a in made.actions if isinstance(a, Assign)] == [4]
 
 
+def test_a_pod_that_dies_when_the_fleet_is_at_rest_does_not_spend_the_next_budget() -> None:
+    back = plan(desired(), observed(version(OLD), *pods(3, OLD, moved_in=0), memory=status(OLD))).status
+    assert back.revision == 1
+    dead = pod("a", OLD, ready=False, holds=[OLD, NEW], moved_in=0)
+    memory = back.model_copy(update={"target": release(NEW), "step_index": 0})
+    assert moved(plan(desired(steps=()), observed(*BOTH, dead, *named("b", "c", moved_in=0), memory=memory))) == ["b"]
+
+
 # Orders.
 
 
@@ -315,8 +351,9 @@ def test_a_source_that_moved_is_told_to_pods_that_have_not_fetched() -> None:
     assert made.status.target.source == source
 
 
-def test_an_order_that_a_pod_never_carried_out_does_not_outlive_its_version() -> None:
-    stuck = pod("a", None, staged=[NEXT], ordered=NEXT, failed=failure(NEXT))
+@pytest.mark.parametrize("said", [None, failure(NEXT)])
+def test_an_order_that_a_pod_never_carried_out_does_not_outlive_its_version(said: ReleaseFailure | None) -> None:
+    stuck = pod("a", None, staged=[NEXT], ordered=NEXT, failed=said)
     made = plan(
         desired(),
         observed(version(OLD), version(NEXT, lifecycle="Withdrawn"), *pods(2, OLD), stuck, memory=status(OLD)),
@@ -570,6 +607,17 @@ def test_a_pod_that_comes_closer_starts_the_deadline_again() -> None:
     made = stuck(memory, 700)
     assert made.status.target == release(NEW)
     assert made.status.progressed_at == NOW + timedelta(seconds=700)
+
+
+def test_a_step_that_is_done_starts_the_deadline_again() -> None:
+    parts = (*BOTH, *named("b", "c", "d", "e"))
+    waiting = plan(
+        desired(), observed(*parts, pod("a", NEW, staged=[OLD], ready=False, moved_in=0), memory=CANARY)
+    ).status
+    later = NOW + timedelta(seconds=300)
+    made = plan(desired(), observed(*parts, pod("a", NEW, staged=[OLD], moved_in=0), memory=waiting, now=later))
+    assert (made.status.pods.updated, made.status.step_index) == (waiting.pods.updated, 1)
+    assert (waiting.progressed_at, made.status.progressed_at) == (NOW, later)
 
 
 def test_percents_of_the_slowest_pod_are_progress_and_falling_back_is_not() -> None:
