@@ -1,0 +1,367 @@
+"""Who may write what, with real identities: pods by their own bound tokens, the operator, people, the administrator.
+
+The roles and policies are those of operator/deploy; the policies' bindings are narrowed down to this test's namespace,
+so that other tests on the same cluster may write statuses as administrator.
+"""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from builders import objects
+from builders.objects import OPERATOR, Object, assignment, pod, rollout, version
+from cluster.api import Api, ApiError
+from cluster.pki import kubeconfig
+from cluster.process import wait_until
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("policies")]
+
+DEPLOY = Path(__file__).parents[2] / "operator" / "deploy"
+SYSTEM, AGENT = "modelparams-system", "modelparams-agent"
+VERSIONS, ROLLOUTS, ASSIGNMENTS = "modelparamversions", "modelparamrollouts", "modelparamassignments"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+PATHS = {
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "Role": RBAC + "/namespaces/{namespace}/roles",
+    "RoleBinding": RBAC + "/namespaces/{namespace}/rolebindings",
+    "ClusterRole": RBAC + "/clusterroles",
+    "ClusterRoleBinding": RBAC + "/clusterrolebindings",
+    "ValidatingAdmissionPolicy": ADMISSION + "/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": ADMISSION + "/validatingadmissionpolicybindings",
+}
+
+
+def documents(name: str) -> list[Object]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+def apply(api: Api, subject: Object, namespace: str) -> str:
+    folder = PATHS[subject["kind"]].format(namespace=subject["metadata"].get("namespace", namespace))
+    path = f"{folder}/{subject['metadata']['name']}"
+    api.apply(path, subject)
+    return path
+
+
+def narrowed(subject: Object, namespace: str) -> Object:
+    """The policy or binding under a name of this test's own, for its namespace alone."""
+    mine = copy.deepcopy(subject)
+    mine["metadata"]["name"] += f".{namespace}"
+    if "policyName" in mine["spec"]:
+        mine["spec"]["policyName"] += f".{namespace}"
+        here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+        mine["spec"]["matchResources"] = {"namespaceSelector": here}
+    return mine
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A namespace with agents' roles and the policies in force, and ways to be somebody in it."""
+
+    admin: Api
+    namespace: str
+    folder: Path
+
+    def path(self, plural: str, name: str = "", subresource: str = "") -> str:
+        return objects.path(plural, self.namespace, name, subresource)
+
+    def login(self, account: str, *, namespace: str = "", bound_to: Object | None = None) -> Api:
+        """Whoever holds a token of a service account, bound to a pod or to nothing."""
+        spec: dict[str, Any] = {"expirationSeconds": 3600}
+        if bound_to is not None:
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", **_name_and_uid(bound_to)}
+        path = f"/api/v1/namespaces/{namespace or self.namespace}/serviceaccounts/{account}/token"
+        token = self.admin.post(path, {"spec": spec})["status"]["token"]
+        file = self.folder / f"{uuid.uuid4().hex}.kubeconfig"
+        file.write_bytes(kubeconfig(self.admin.server, self.admin.ca, {"token": token}))
+        return Api(file)
+
+    @property
+    def operator(self) -> Api:
+        return self.login("modelparams-operator", namespace=SYSTEM)
+
+    def pod(self, name: str) -> Object:
+        body = pod(name)
+        body["spec"]["serviceAccountName"] = AGENT
+        return self.admin.post(f"/api/v1/namespaces/{self.namespace}/pods", body)
+
+    def ordered_pod(self, name: str) -> Object:
+        """A pod and the operator's order to it."""
+        web = self.pod(name)
+        self.operator.apply(self.path(ASSIGNMENTS, name), assignment(web), manager="modelparams-operator")
+        return web
+
+
+def _name_and_uid(subject: Object) -> dict[str, str]:
+    return {"name": subject["metadata"]["name"], "uid": subject["metadata"]["uid"]}
+
+
+def code(call: Callable[[], object]) -> tuple[int, str]:
+    try:
+        call()
+    except ApiError as refusal:
+        return refusal.code, refusal.message
+    return 200, ""
+
+
+@pytest.fixture(scope="module")
+def guarded(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    namespace = f"guarded-{uuid.uuid4().hex[:8]}"
+    for name in {namespace} | ({SYSTEM} if api.find(f"/api/v1/namespaces/{SYSTEM}") is None else set()):
+        api.post("/api/v1/namespaces", {"metadata": {"name": name}})
+    for subject in documents("rbac.yaml") + documents("serving-rbac.yaml"):
+        apply(api, subject, namespace)
+    made = [apply(api, narrowed(subject, namespace), namespace) for subject in documents("policies.yaml")]
+    scene = Guarded(api, namespace, tmp_path_factory.mktemp("logins"))
+    _wait_until_in_force(scene)
+    yield scene
+    for path in [*made, f"/api/v1/namespaces/{namespace}"]:
+        api.delete(path)
+
+
+def _wait_until_in_force(scene: Guarded) -> None:
+    for role in ("edit", "admin"):
+        apply_binding(scene, role)
+    probe = scene.path(VERSIONS, "probe-1.0.0", "status")
+    scene.admin.post(scene.path(VERSIONS), version(model="probe"))
+    orders = scene.path(ASSIGNMENTS) + "?dryRun=All"
+    order = assignment({"metadata": {"name": "x", "uid": "x"}})
+
+    def in_force() -> bool:
+        denied = code(lambda: scene.admin.patch(probe, {"status": {"observedGeneration": 1}}))[0]
+        # The editor's rights are aggregated by the controller manager.
+        edits = code(lambda: scene.login("edit").get(scene.path(VERSIONS)))[0]
+        return (denied, edits, code(lambda: scene.admin.post(orders, order))[0]) == (403, 200, 403)
+
+    wait_until(in_force, "the policies", seconds=30)
+
+
+def apply_binding(scene: Guarded, role: str) -> None:
+    """A service account of the built-in role's name that holds it."""
+    head = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": role}}
+    apply(scene.admin, head, scene.namespace)
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": role},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": scene.namespace}],
+    }
+    apply(scene.admin, binding, scene.namespace)
+
+
+def answers(scene: Guarded, who: Api, name: str) -> tuple[int, str]:
+    """Write the status of an order as agents do."""
+    body = {
+        "apiVersion": "modelparams.dev/v1alpha1",
+        "kind": "ModelParamAssignment",
+        "metadata": {"name": name},
+        "status": {"observedGeneration": 1, "state": "Staging"},
+    }
+    path = scene.path(ASSIGNMENTS, name, "status")
+    return code(lambda: who.apply(path, body, manager="modelparams-agent"))
+
+
+# Answers come from pods.
+
+
+def test_a_pod_answers_its_own_order(guarded: Guarded) -> None:
+    web = guarded.ordered_pod("own")
+    assert answers(guarded, guarded.login(AGENT, bound_to=web), "own") == (200, "")
+    assert guarded.admin.get(guarded.path(ASSIGNMENTS, "own"))["status"]["state"] == "Staging"
+
+
+def test_a_pod_does_not_answer_for_another(guarded: Guarded) -> None:
+    mine, _ = guarded.ordered_pod("mine"), guarded.ordered_pod("theirs")
+    refused, words = answers(guarded, guarded.login(AGENT, bound_to=mine), "theirs")
+    assert refused == 403
+    assert "pod mine may not write the status of theirs: each pod answers its own order" in words
+    assert guarded.admin.get(guarded.path(ASSIGNMENTS, "theirs"))["status"] == {"observedGeneration": -1}
+
+
+def test_a_token_that_is_bound_to_no_pod_answers_nothing(guarded: Guarded) -> None:
+    guarded.ordered_pod("unbound")
+    refused, words = answers(guarded, guarded.login(AGENT), "unbound")
+    assert refused == 403
+    assert "only a pod writes the status of its order, with a token that is bound to it" in words
+
+
+def test_a_pod_does_not_answer_the_order_to_a_namesake_of_another_life(guarded: Guarded) -> None:
+    former = guarded.pod("namesake")
+    token = guarded.login(AGENT, bound_to=former)
+    other_life = {"metadata": {"name": "namesake", "uid": str(uuid.uuid4())}}
+    order = assignment(other_life)
+    # Owned by the pod that lives as well, or the garbage collector would be faster than this test.
+    order["metadata"]["ownerReferences"].append(
+        {"apiVersion": "v1", "kind": "Pod", **_name_and_uid(former), "blockOwnerDeletion": False}
+    )
+    guarded.operator.post(guarded.path(ASSIGNMENTS), order)
+    refused, words = answers(guarded, token, "namesake")
+    assert refused == 403
+    assert "the order is for a namesake of this pod, of another life" in words
+
+
+def test_a_pod_that_is_gone_answers_nothing(guarded: Guarded) -> None:
+    web = guarded.ordered_pod("gone")
+    token = guarded.login(AGENT, bound_to=web)
+    guarded.admin.delete(f"/api/v1/namespaces/{guarded.namespace}/pods/gone", grace_seconds=0)
+    assert answers(guarded, token, "gone")[0] == 401
+
+
+def test_a_pod_gives_no_orders_and_changes_none(guarded: Guarded) -> None:
+    web = guarded.ordered_pod("obedient")
+    token = guarded.login(AGENT, bound_to=web)
+    path = guarded.path(ASSIGNMENTS, "obedient")
+    assert code(lambda: token.patch(path, {"spec": {"term": 9}}))[0] == 403
+    assert code(lambda: token.delete(path))[0] == 403
+    told = token.patch(f"{path}/status", {"spec": {"term": 9}, "status": {"term": 1}})
+    assert told["spec"]["term"] == 1
+
+
+def test_a_pod_reads_orders_and_rollouts_and_no_secret(guarded: Guarded) -> None:
+    token = guarded.login(AGENT, bound_to=guarded.ordered_pod("reader"))
+    assert token.get(guarded.path(ASSIGNMENTS), fieldSelector="metadata.name=reader")["items"]
+    assert "items" in token.get(guarded.path(ROLLOUTS))
+    assert code(lambda: token.get(f"/api/v1/namespaces/{guarded.namespace}/secrets"))[0] == 403
+    assert code(lambda: token.get(f"/api/v1/namespaces/{guarded.namespace}/secrets/modelparams-s3"))[0] == 403
+
+
+@pytest.mark.parametrize("who", ["admin of the cluster", "operator", "admin", "edit"])
+def test_nobody_else_answers_for_a_pod(guarded: Guarded, who: str) -> None:
+    name = f"spoken-for-{who.replace(' ', '-')}"
+    guarded.ordered_pod(name)
+    assert answers(guarded, _somebody(guarded, who), name)[0] == 403
+
+
+# Orders come from the operator.
+
+
+@pytest.mark.parametrize("who", ["admin of the cluster", "admin", "edit"])
+def test_only_the_operator_gives_orders(guarded: Guarded, who: str) -> None:
+    name = f"hands-off-{who.replace(' ', '-')}"
+    web = guarded.ordered_pod(name)
+    somebody = _somebody(guarded, who)
+    assert code(lambda: somebody.post(guarded.path(ASSIGNMENTS), assignment(web)))[0] == 403
+    assert code(lambda: somebody.patch(guarded.path(ASSIGNMENTS, name), {"spec": {"attempt": "x"}}))[0] == 403
+
+
+def test_the_administrator_is_told_what_to_change_instead(guarded: Guarded) -> None:
+    guarded.ordered_pod("told")
+    _, words = code(lambda: guarded.admin.patch(guarded.path(ASSIGNMENTS, "told"), {"spec": {"attempt": "x"}}))
+    assert "only the operator gives orders; change the ModelParamRollout instead" in words
+
+
+def test_metadata_of_an_order_stays_open_to_the_garbage_collector_and_to_people(guarded: Guarded) -> None:
+    guarded.ordered_pod("labelled")
+    labelled = {"metadata": {"labels": {"seen": "yes"}}}
+    assert guarded.admin.patch(guarded.path(ASSIGNMENTS, "labelled"), labelled)["metadata"]["labels"]
+
+
+def test_an_order_goes_with_its_pod(guarded: Guarded) -> None:
+    guarded.ordered_pod("short-lived")
+    guarded.admin.delete(f"/api/v1/namespaces/{guarded.namespace}/pods/short-lived", grace_seconds=0)
+    path = guarded.path(ASSIGNMENTS, "short-lived")
+    wait_until(lambda: guarded.admin.find(path) is None, "the garbage collector", seconds=45)
+
+
+@pytest.mark.parametrize("fault", ["no owner", "another owner", "another UID", "another name"])
+def test_the_operator_itself_cannot_order_what_the_pod_does_not_own(guarded: Guarded, fault: str) -> None:
+    name = f"unowned-{fault.replace(' ', '-').lower()}"
+    order = assignment(guarded.pod(name))
+    (owner,) = order["metadata"]["ownerReferences"]
+    match fault:
+        case "no owner":
+            del order["metadata"]["ownerReferences"]
+        case "another owner":
+            owner["kind"], owner["apiVersion"] = "ReplicaSet", "apps/v1"
+        case "another UID":
+            order["spec"]["podUID"] = str(uuid.uuid4())
+        case _:
+            owner["name"] = "somebody-else"
+    refused, words = code(lambda: guarded.operator.post(guarded.path(ASSIGNMENTS), order))
+    assert refused == 422
+    assert "an order is named as its pod, and owned by it with the UID of spec.podUID" in words
+
+
+# Reports come from the operator.
+
+
+@pytest.mark.parametrize(
+    ("plural", "subject"),
+    [(VERSIONS, version(model="reported")), (ROLLOUTS, rollout("reported", model="reported"))],
+    ids=["version", "rollout"],
+)
+def test_only_the_operator_writes_what_is_reported(guarded: Guarded, plural: str, subject: Object) -> None:
+    name = subject["metadata"]["name"]
+    guarded.admin.post(guarded.path(plural), subject)
+    path, report = guarded.path(plural, name, "status"), {"status": {"observedGeneration": 1}}
+    for who in ("admin of the cluster", "admin", "edit"):
+        refused, words = code(lambda who=who: _somebody(guarded, who).patch(path, report))  # type: ignore[misc]  # bound now
+        assert refused == 403, who
+        assert "only the operator writes this status" in words or "cannot patch resource" in words
+    assert code(lambda: guarded.login(AGENT).patch(path, report))[0] == 403
+    assert guarded.operator.patch(path, report)["status"] == {"observedGeneration": 1}
+
+
+def test_an_editor_changes_the_spec_of_what_people_write(guarded: Guarded) -> None:
+    editor = guarded.login("edit")
+    editor.post(guarded.path(VERSIONS), version(model="edited"))
+    editor.post(guarded.path(ROLLOUTS), rollout("edited", model="edited"))
+    withdrawn = editor.patch(guarded.path(VERSIONS, "edited-1.0.0"), {"spec": {"lifecycle": "Withdrawn"}})
+    assert withdrawn["spec"]["lifecycle"] == "Withdrawn"
+    assert editor.patch(guarded.path(ROLLOUTS, "edited"), {"spec": {"paused": True}})["spec"]["paused"]
+
+
+# The operator's rights are the least that works.
+
+MAY = [
+    ("list", "modelparams.dev", VERSIONS, "", ""),
+    ("watch", "modelparams.dev", ROLLOUTS, "", ""),
+    ("create", "modelparams.dev", ROLLOUTS, "", ""),
+    ("patch", "modelparams.dev", ROLLOUTS, "status", ""),
+    ("patch", "modelparams.dev", VERSIONS, "status", ""),
+    ("patch", "modelparams.dev", ASSIGNMENTS, "", ""),
+    ("watch", "", "pods", "", ""),
+    ("create", "events.k8s.io", "events", "", ""),
+    ("get", "", "secrets", "", "modelparams-s3"),
+]
+MAY_NOT = [
+    ("create", "modelparams.dev", VERSIONS, "", ""),
+    ("patch", "modelparams.dev", VERSIONS, "", ""),
+    ("patch", "modelparams.dev", ASSIGNMENTS, "status", ""),
+    ("get", "", "secrets", "", "a-key"),
+    ("list", "", "secrets", "", ""),
+    ("create", "", "pods", "exec", ""),
+    ("patch", "", "pods", "", ""),
+    ("delete", "", "pods", "", ""),
+    ("get", "", "nodes", "", ""),
+    ("get", "", "configmaps", "", ""),
+    ("create", "", "serviceaccounts", "token", ""),
+    ("impersonate", "", "users", "", ""),
+]
+
+
+@pytest.mark.parametrize(("right", "allowed"), [(r, True) for r in MAY] + [(r, False) for r in MAY_NOT])
+def test_the_operator_may_do_this_and_not_that(
+    guarded: Guarded, right: tuple[str, str, str, str, str], allowed: bool
+) -> None:
+    verb, group, resource, subresource, name = right
+    about = {"namespace": guarded.namespace, "verb": verb, "group": group, "resource": resource}
+    spec = {"user": OPERATOR, "resourceAttributes": {**about, "subresource": subresource, "name": name}}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+    answer = guarded.admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    assert answer["status"]["allowed"] is allowed
+
+
+def _somebody(scene: Guarded, who: str) -> Api:
+    if who == "admin of the cluster":
+        return scene.admin
+    return scene.operator if who == "operator" else scene.login(who)
