@@ -100,6 +100,11 @@ def _time(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def first(limit: int) -> BeforeValidator:
+    """Leave out what a list holds above `limit`: a status must never fail for being long."""
+    return BeforeValidator(lambda value: value[:limit] if isinstance(value, list | tuple) else value)
+
+
 def string_schema(pattern: str, length: int) -> WithJsonSchema:
     """The schema of a string that a type of ours checks."""
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "maxLength": length})

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from modelparams.api.base import Count, ObjectName, Wire, WireDigest, WireModelName, WireTime, WireVersion
+from modelparams.api.base import Count, ObjectName, Wire, WireDigest, WireModelName, WireTime, WireVersion, first
 from modelparams.api.conditions import Conditions
 from modelparams.api.release import Encryption, Release, Source
 
-USED_BY_MAX = 64
-"""Rollouts named in a status; more are left out."""
+USED_BY_MAX, SIGNERS_MAX = 64, 16
+"""Names in a status; more are left out."""
 
 KIND, PLURAL, SHORT = "ModelParamVersion", "modelparamversions", "mpv"
 
@@ -54,7 +54,7 @@ class VerifiedFacts(Wire):
     blobs: Count
     size_bytes: Count
     """Sealed bytes of all blobs."""
-    signers: Annotated[tuple[KeyId, ...], Field(max_length=16)] = ()
+    signers: Annotated[tuple[KeyId, ...], Field(max_length=SIGNERS_MAX), first(SIGNERS_MAX)] = ()
     """Key ids of the trusted keys that signed."""
     verified_at: WireTime
 
@@ -64,6 +64,6 @@ class VersionStatus(Wire):
 
     observed_generation: int = Field(default=-1, ge=-1)
     verified: VerifiedFacts | None = None
-    used_by: Annotated[tuple[ObjectName, ...], Field(max_length=USED_BY_MAX)] = ()
+    used_by: Annotated[tuple[ObjectName, ...], Field(max_length=USED_BY_MAX), first(USED_BY_MAX)] = ()
     """Names of rollouts that have it live or as their target."""
     conditions: Conditions = ()
