@@ -1,4 +1,4 @@
-"""`KubernetesAPI` in memory, that can do what no real server does on demand: 410, ERROR events, cut streams, lost news."""
+"""`KubernetesAPI` in memory; does what no real server does on demand: 410, ERROR events, cut streams, lost news."""
 
 from __future__ import annotations
 

@@ -17,12 +17,15 @@ from modelparams_operator.shell.backoff import Endless
 from modelparams_operator.shell.ports import ModelKey
 
 
-def make_registry(wake: Callable[[ModelKey], None], stop: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
+def make_registry(
+    wake: Callable[[ModelKey], None], stop: Callable[[], Awaitable[None]], stopping: asyncio.Event
+) -> kopf.OperatorRegistry:
     """Attach the handlers to a registry of their own; importing this module has no effect.
 
     Args:
         wake: told the model whose version or rollout came, changed or went.
         stop: ends what runs beside kopf; called when all watches have ended.
+        stopping: the flag that `run` is given.
     """
     registry = kopf.OperatorRegistry()
 
@@ -32,6 +35,7 @@ def make_registry(wake: Callable[[ModelKey], None], stop: Callable[[], Awaitable
 
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:
+        stopping.set()  # kopf waits 5 s for its own waiter on this flag otherwise
         await stop()
 
     @kopf.on.event(GROUP, API_VERSION, version.PLURAL, registry=registry)

@@ -18,6 +18,11 @@ class RolloutOrigin:
     """We made it, and nobody has written to its spec since."""
 
 
+def default_name(model: ModelName) -> str:
+    """Not the model's own name, which people give to theirs: their rollout comes beside it, and this one gives way."""
+    return f"{model}-default"
+
+
 def default_spec(model: ModelName, versions: Iterable[Version]) -> RolloutSpec | None:
     """Follow the major of the lowest version there is; None without any.
 

@@ -12,14 +12,13 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from modelparams.verify import CheckedRelease, verify_release
-
 from modelparams import errors
 from modelparams.api.release import S3Source
 from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.manifest import Expectation, VerifiedManifest
 from modelparams.store import Credentials, open_store
 from modelparams.trust import TrustPolicy
+from modelparams.verify import CheckedRelease, verify_release
 from modelparams_operator.settings import Settings
 from modelparams_operator.shell import metrics
 from modelparams_operator.shell.ports import JSON, SECRETS, KubernetesAPI, ObjectKey

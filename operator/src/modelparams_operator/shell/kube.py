@@ -56,7 +56,7 @@ class Kube:
             raise errors.UsageError(
                 f"no way to reach an API server: {error}", hint="run it in a pod, or set KUBECONFIG"
             ) from None
-        settings.retries = 0  # retries are ours: the library's would hide for how long the server is away
+        settings.retries = None  # retries are ours: the library's would hide for how long the server is away
         return cls(client.ApiClient(settings))
 
     async def __aenter__(self) -> Self:

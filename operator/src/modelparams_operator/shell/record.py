@@ -11,6 +11,7 @@ from modelparams.api.base import Wire
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over
 from modelparams.api.rollout import RolloutSpec
 from modelparams.reasons import Reason
+from modelparams_operator.core.default_rollout import default_name
 from modelparams_operator.core.model import Assign
 from modelparams_operator.shell.lease import LeaseLost
 from modelparams_operator.shell.observe import Broken
@@ -68,19 +69,14 @@ class Recorder:
         await self._api.delete(ASSIGNMENTS, ObjectKey(namespace, pod_name), uid=known.uid)
 
     async def make_default(self, model: ModelKey, spec: RolloutSpec) -> bool:
-        """Make the model's default rollout, and give up its fields: who applies one of that name finds no conflict.
-
-        False: there is one of that name, of another model.
-        """
+        """Make the model's default rollout; False: one of that name is there, which names another model."""
         self._require_lease()
-        metadata = {"name": model.model, "namespace": model.namespace, "labels": DEFAULT_LABELS}
+        metadata = {"name": default_name(spec.model_name), "namespace": model.namespace, "labels": DEFAULT_LABELS}
         body = {"apiVersion": ROLLOUTS.api_version, "kind": ROLLOUTS.kind, "metadata": metadata, "spec": spec.wire()}
         try:
             await self._api.create(ROLLOUTS, model.namespace, body)
         except errors.APIConflict:
             return False
-        key = ObjectKey(model.namespace, model.model)
-        await self._api.merge(ROLLOUTS, key, {"metadata": {"managedFields": [{}]}})
         return True
 
     async def delete_default(self, rollout: RolloutObject) -> None:

@@ -80,7 +80,9 @@ async def _lead(
             await _unless(stop, mirror.synced.wait())
         logger.info("Operating", namespaces=settings.watch_namespaces or "all", term=lease.term)
         try:
-            await handlers.run(handlers.make_registry(parts.loops.wake, parts.stop), settings.watch_namespaces, stop)
+            await handlers.run(
+                handlers.make_registry(parts.loops.wake, parts.stop, stop), settings.watch_namespaces, stop
+            )
         except Exception:  # kopf ends for good on some watch errors; the supervisor starts us anew
             logger.exception("Watching ended; exiting to begin anew", reason="APIUnavailable")
             return 1

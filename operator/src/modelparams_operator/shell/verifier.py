@@ -97,12 +97,13 @@ class Verifier:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run(self, subject: Subject, spec: VersionSpec) -> None:
-        backoff: Backoff | None = None
+        before, backoff = None, Backoff(first=0, last=0)
         while True:
             failure = await self._try(subject, spec)
             if failure is None or failure.retry_after is None:
                 return
-            backoff = backoff or Backoff(first=failure.retry_after.total_seconds(), last=_RETRY_LAST)
+            if failure.reason is not before:  # another trouble is a new beginning
+                before, backoff = failure.reason, Backoff(failure.retry_after.total_seconds(), _RETRY_LAST)
             await self.sleep(backoff.next())
 
     async def _try(self, subject: Subject, spec: VersionSpec) -> Failure | None:

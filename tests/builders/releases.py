@@ -1,0 +1,78 @@
+"""Real sealed versions of the tiny sample model in a real S3 bucket, signed by a key that the operator trusts."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+from cluster.s3 import Versitygw
+from modelparams.api.release import S3Source, SecretReference
+from modelparams.keys import LocalKeyProvider
+from modelparams.names import ModelName, Version
+from modelparams.publish import Published, manifest_object, publish
+from modelparams.store import Credentials, open_store
+from modelparams.trust import SigningKey, TrustPolicy
+
+SAMPLES = Path(__file__).parents[2] / "params" / "samples" / "params" / "tiny-llama"
+KEY_REF, SECRET = "tiny-llama-kek", "modelparams-s3"
+
+
+class Releases:
+    """Publishes versions of model `tiny-llama` into a bucket."""
+
+    model = "tiny-llama"
+
+    def __init__(self, folder: Path, server: Versitygw, bucket: str) -> None:
+        self.server, self.bucket = server, bucket
+        self.signer = SigningKey.generate()
+        self.trust = folder / "trust.json"
+        self.trust.write_bytes(TrustPolicy.of(self.signer).to_json())
+        self._keys, self._cache = folder / "keys", folder / "cache"
+        self._keys.mkdir()
+        (self._keys / KEY_REF).write_bytes(os.urandom(32))
+        self.published: dict[str, Published] = {}
+
+    def source(self, *, endpoint: str | None = None, secret: str | None = SECRET) -> S3Source:
+        """Where the versions are."""
+        reference = SecretReference(name=secret) if secret else None
+        return S3Source(endpoint=endpoint or self.server.endpoint, bucket=self.bucket, credentials_secret_ref=reference)
+
+    def publish(self, version: str, *, sample: str = "v1.0.0", signer: SigningKey | None = None) -> Published:
+        """Seal a sample as `version`, once."""
+        if version not in self.published:
+            credentials = Credentials(self.server.access_key, self.server.secret_key)
+            self.published[version] = publish(
+                SAMPLES / sample,
+                open_store(self.source(), credentials),
+                model=ModelName(self.model),
+                version=Version(version),
+                keys=LocalKeyProvider(self._keys),
+                key_ref=KEY_REF,
+                signers=[signer or self.signer],
+                cache=self._cache,
+            )
+        return self.published[version]
+
+    def version(self, version: str, *, source: S3Source | None = None, **spec: Any) -> dict[str, Any]:
+        """The ModelParamVersion to apply."""
+        made: Any = manifest_object(self.publish(version), source or self.source(), KEY_REF)
+        made["spec"].update(spec)
+        return dict(made)
+
+    def secret(self) -> dict[str, Any]:
+        """The Secret that lets the operator read."""
+        data = {"accessKeyID": self.server.access_key, "secretAccessKey": self.server.secret_key}
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "data": encoded}
+
+    def flip(self, version: str) -> None:
+        """Change one byte of the version's largest blob, in the server's own files."""
+        blobs = sorted(self._blob_files(), key=lambda file: file.stat().st_size)
+        content = bytearray(blobs[-1].read_bytes())
+        content[len(content) // 2] ^= 1
+        blobs[-1].write_bytes(content)
+
+    def _blob_files(self) -> list[Path]:
+        return [f for f in self.server.object_path(self.bucket, "blobs/sha256").iterdir() if f.is_file()]
