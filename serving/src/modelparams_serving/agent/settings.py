@@ -32,7 +32,7 @@ class AgentSettings(BaseSettings):
     keys: Path = Path("/etc/modelparams/keys")
     """A directory with a file for each key-encryption key, named as `encryption.keyRef`."""
     staging_workers: int = Field(default=4, ge=1, le=64)
-    """Threads that fetch and open; each holds one buffer of 8 MiB."""
+    """Threads that fetch and open; each holds a buffer of 1 MiB."""
     agent_metrics_port: int = Field(default=0, ge=0, le=65535)
     """Prometheus metrics of the agent; 0: none."""
     log_level: str = "INFO"

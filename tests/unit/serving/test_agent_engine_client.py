@@ -1,0 +1,121 @@
+"""The agent's end of the socket: each thing that can be on the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from builders.agent_pod import digest_of
+from builders.fake_engine import FakeEngine
+from modelparams import errors
+from modelparams.protocol import SOCKET_NAME, Commit, GetState, Reserve
+from modelparams_serving.agent.engine_client import EngineClient
+
+
+def talk(directory: Path, talking: Callable[[EngineClient, FakeEngine], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        engine = FakeEngine(directory)
+        await engine.start()
+        async with EngineClient(directory) as client:
+            await talking(client, engine)
+        engine.kill()
+        await asyncio.sleep(0)
+
+    asyncio.run(whole())
+
+
+def test_a_refusal_is_raised_as_what_it_names(tmp_path: Path) -> None:
+    async def talking(client: EngineClient, engine: FakeEngine) -> None:
+        engine.refusals["reserve"] = [errors.SlotBusy("3 requests run on it")]
+        with pytest.raises(errors.SlotBusy, match="3 requests"):
+            await client.ask(Reserve(manifest_digest=digest_of("1.0.0"), size=10))
+        with pytest.raises(errors.IllegalTransition):
+            await client.ask(Commit(manifest_digest=digest_of("1.0.0")))
+        assert (await client.state()).instance == engine.instance
+
+    talk(tmp_path, talking)
+
+
+def test_a_lost_connection_is_noticed_at_once_and_made_again(tmp_path: Path) -> None:
+    async def talking(client: EngineClient, engine: FakeEngine) -> None:
+        lost = asyncio.Event()
+        client.on_loss = lost.set
+        first = (await client.state()).instance
+        engine.kill()
+        async with asyncio.timeout(2):
+            await lost.wait()
+        with pytest.raises(errors.EngineUnavailable):
+            await client.state()
+        await engine.start()
+        assert (await client.state()).instance != first
+
+    talk(tmp_path, talking)
+
+
+def test_an_engine_that_dies_in_the_midst_gives_no_answer(tmp_path: Path) -> None:
+    async def talking(client: EngineClient, engine: FakeEngine) -> None:
+        engine.dies_at["reserve"] = 1
+        with pytest.raises(errors.EngineUnavailable):
+            await client.ask(Reserve(manifest_digest=digest_of("1.0.0"), size=10))
+
+    talk(tmp_path, talking)
+
+
+def talk_to_stranger(
+    directory: Path, replies: Iterator[tuple[float, bytes]], talking: Callable[[EngineClient], Awaitable[None]]
+) -> None:
+    """Something listens on the socket and answers each line, after so many seconds, with so many bytes."""
+
+    async def whole() -> None:
+        handlers: list[asyncio.Task[None]] = []
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            current = asyncio.current_task()
+            assert current
+            handlers.append(current)
+            while await reader.readline():
+                delay, line = next(replies)
+                await asyncio.sleep(delay)
+                writer.write(line)
+            writer.close()
+
+        server = await asyncio.start_unix_server(answer, directory / SOCKET_NAME)
+        async with server, EngineClient(directory) as client:
+            await talking(client)
+        await asyncio.gather(*handlers)
+
+    asyncio.run(whole())
+
+
+@pytest.mark.parametrize("line", [b"no json\n", b"{}\n", b'{"state": {"protocol": 9, "instance": "x", "slots": {}}}\n'])
+def test_a_stranger_on_the_socket_is_no_engine(tmp_path: Path, line: bytes) -> None:
+    async def talking(client: EngineClient) -> None:
+        with pytest.raises(errors.EngineUnavailable):
+            await client.state()
+
+    talk_to_stranger(tmp_path, itertools.repeat((0.0, line)), talking)
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
+    def state(instance: bytes) -> bytes:
+        return b'{"state": {"instance": "%b", "slots": {}}}\n' % instance
+
+    async def talking(client: EngineClient) -> None:
+        with pytest.raises(errors.EngineUnavailable):
+            await client.ask(GetState(), timeout=0.05)
+        assert (await client.ask(GetState())).instance == "second"
+
+    talk_to_stranger(tmp_path, iter([(0.2, state(b"first")), (0.3, state(b"second"))]), talking)
+
+
+def test_no_socket_is_no_engine(tmp_path: Path) -> None:
+    async def whole() -> None:
+        async with EngineClient(tmp_path) as client:
+            with pytest.raises(errors.EngineUnavailable, match="no answer"):
+                await client.state()
+
+    asyncio.run(whole())

@@ -1,0 +1,225 @@
+"""Staging with real stores, seals and arena files: what is left behind when it ends, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builders.agent_pod import digest_of
+from builders.fake_engine import FakeEngine
+from builders.fake_engine_process import digest_in
+from modelparams import errors
+from modelparams.api.release import Encryption, Release, S3Source, SecretReference, Source
+from modelparams.keys import LocalKeyProvider
+from modelparams.names import ModelName, Version
+from modelparams.protocol import EngineState, Reserve, Slot, SlotState
+from modelparams.publish import publish
+from modelparams.reasons import Reason
+from modelparams.store import FileStore, ObjectStore
+from modelparams.trust import SigningKey, TrustPolicy
+from modelparams_serving.agent.background import NICE, in_background
+from modelparams_serving.agent.staging import Staged, Stager, Ticket
+
+SAMPLES = Path(__file__).parents[3] / "params" / "samples" / "params" / "tiny-llama"
+MODEL = ModelName("tiny-llama")
+
+
+class Shop:
+    """A store in a directory with two versions, and a stager that opens it whatever the source says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.runtime = folder, folder / "run"
+        self.runtime.mkdir()
+        (folder / "keys").mkdir()
+        (folder / "keys" / "kek").write_bytes(os.urandom(32))
+        signer = SigningKey.generate()
+        (folder / "trust.json").write_bytes(TrustPolicy.of(signer).to_json())
+        self.store = FileStore(folder / "store")
+        self.releases = {version: self._publish(version, signer) for version in ("1.0.0", "1.1.0")}
+        self.engine = FakeEngine(self.runtime, look=digest_in)
+        self.engine.slots = {slot: SlotState() for slot in Slot}
+        self.opened: list[S3Source] = []
+
+    def _publish(self, version: str, signer: SigningKey) -> Release:
+        published = publish(
+            SAMPLES / f"v{version}",
+            self.store,
+            model=MODEL,
+            version=Version(version),
+            keys=LocalKeyProvider(self.folder / "keys"),
+            key_ref="kek",
+            signers=[signer],
+            cache=self.folder / "cache",
+        )
+        return Release(
+            version_name=f"tiny-llama-{version}",
+            model_name=MODEL,
+            version=Version(version),
+            manifest_digest=published.manifest_digest,
+            source=Source(s3=S3Source(bucket="params")),
+            encryption=Encryption(key_ref=SecretReference(name="kek")),
+        )
+
+    def stager(self) -> Stager:
+        stager = Stager.of(self.runtime, self.folder / "trust.json", self.folder / "keys", 2)
+        return replace(stager, open_source=self._open)
+
+    def _open(self, source: S3Source) -> ObjectStore:
+        self.opened.append(source)
+        return self.store
+
+    async def reserve(self, request: Reserve) -> EngineState:
+        answer = self.engine.answer(request.model_dump_json(by_alias=True).encode())
+        if answer.refusal:
+            raise errors.by_reason(answer.refusal.reason, answer.refusal.message)
+        assert answer.state
+        return answer.state
+
+    def stage(self, version: str, stager: Stager | None = None, **ticket: object) -> Staged:
+        one = Ticket(self.releases[version], **ticket)  # type: ignore[arg-type]
+        return asyncio.run((stager or self.stager()).stage(one, self.reserve))
+
+    def arena(self, slot: Slot = Slot.A) -> memoryview:
+        return memoryview((self.runtime / slot.file_name).read_bytes())
+
+    def blobs(self) -> list[Path]:
+        return sorted((self.folder / "store" / "blobs" / "sha256").iterdir(), key=lambda file: file.stat().st_size)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def test_what_is_staged_is_what_was_published(shop: Shop) -> None:
+    staged = shop.stage("1.0.0")
+    assert digest_in(shop.arena(), staged.filled.index)
+    assert staged.filled.fetched_bytes > 250_000
+    assert staged.filled.slot is Slot.A
+
+
+def test_progress_goes_up_and_never_says_done_before_it_is(shop: Shop) -> None:
+    ticket = Ticket(shop.releases["1.0.0"])
+    asyncio.run(shop.stager().stage(ticket, shop.reserve))
+    assert ticket.percent == 99
+
+
+def test_equal_blobs_are_copied_from_the_served_version_also_by_an_agent_that_did_not_stage_it(shop: Shop) -> None:
+    first = shop.stage("1.0.0")
+    served = (shop.releases["1.0.0"], first.filled.slot)
+    shop.engine.slots[Slot.A] = shop.engine.slots[Slot.A].model_copy(update={"phase": "Current", "filling": None})
+    second = shop.stage("1.1.0", stager=shop.stager(), resident=served)
+    assert second.filled.slot is Slot.B
+    assert second.filled.fetched_bytes < first.filled.fetched_bytes / 2
+    assert digest_in(shop.arena(Slot.B), second.filled.index)
+
+
+def flip(shop: Shop) -> None:
+    blob = shop.blobs()[-1]
+    data = bytearray(blob.read_bytes())
+    data[-20] ^= 1
+    blob.write_bytes(data)
+
+
+def lose(shop: Shop) -> None:
+    for blob in shop.blobs():
+        blob.unlink()
+
+
+def no_key(shop: Shop) -> None:
+    (shop.folder / "keys" / "kek").unlink()
+
+
+def no_trust(shop: Shop) -> None:
+    (shop.folder / "trust.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (flip, Reason.SEAL_BROKEN),
+        (lose, Reason.OBJECT_MISSING),
+        (no_key, Reason.KEY_UNAVAILABLE),
+        (no_trust, Reason.USAGE),
+    ],
+)
+def test_whatever_fails_leaves_no_plaintext(shop: Shop, harm: Callable[[Shop], None], reason: Reason) -> None:
+    harm(shop)
+    with pytest.raises(errors.ModelParamsError) as raised:
+        shop.stage("1.0.0")
+    assert raised.value.reason is reason
+    path = shop.runtime / Slot.A.file_name
+    assert not path.exists() or not any(shop.arena())
+
+
+def test_a_cancelled_staging_leaves_no_plaintext(shop: Shop) -> None:
+    ticket = Ticket(shop.releases["1.0.0"])
+
+    async def reserve_and_cancel(request: Reserve) -> EngineState:
+        ticket.cancel()
+        return await shop.reserve(request)
+
+    with pytest.raises(CancelledError):
+        asyncio.run(shop.stager().stage(ticket, reserve_and_cancel))
+    assert not any(shop.arena())
+
+
+def test_a_sequence_below_a_floor_that_the_pod_has_seen_is_refused_whoever_orders_it(shop: Shop) -> None:
+    with pytest.raises(errors.SequenceTooLow):
+        shop.stage("1.0.0", floor=2)
+    assert shop.stage("1.1.0", floor=2).filled.digest == shop.releases["1.1.0"].manifest_digest
+
+
+def test_an_order_for_another_version_than_the_manifest_is_refused(shop: Shop) -> None:
+    lie = shop.releases["1.0.0"].model_copy(update={"manifest_digest": shop.releases["1.1.0"].manifest_digest})
+    with pytest.raises(errors.WrongVersion):
+        asyncio.run(shop.stager().stage(Ticket(lie), shop.reserve))
+
+
+def test_a_digest_that_the_store_does_not_have_is_missing(shop: Shop) -> None:
+    lost = shop.releases["1.0.0"].model_copy(update={"manifest_digest": digest_of("lost")})
+    with pytest.raises(errors.ObjectMissing):
+        asyncio.run(shop.stager().stage(Ticket(lost), shop.reserve))
+
+
+def test_an_engine_without_the_arena_that_it_named_is_no_harm(shop: Shop) -> None:
+    async def reserve(request: Reserve) -> EngineState:
+        state = await shop.reserve(request)
+        (shop.runtime / Slot.A.file_name).unlink()
+        return state
+
+    with pytest.raises(errors.EngineUnavailable):
+        asyncio.run(shop.stager().stage(Ticket(shop.releases["1.0.0"]), reserve))
+
+
+def test_background_work_and_its_threads_are_nice_and_the_loop_is_not() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    seen: list[int] = []
+
+    def work() -> None:
+        inner = threading.Thread(target=lambda: seen.append(niceness()))
+        inner.start()
+        inner.join()
+        seen.append(niceness())
+
+    before = niceness()
+    asyncio.run(in_background(work))
+    assert seen == [NICE, NICE]
+    assert niceness() == before
+
+
+def test_background_work_hands_its_failure_on() -> None:
+    def fail() -> None:
+        raise errors.SealBroken("it does")
+
+    with pytest.raises(errors.SealBroken):
+        asyncio.run(in_background(fail))
