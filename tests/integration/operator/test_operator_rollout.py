@@ -27,7 +27,7 @@ def test_one_version_file_alone_is_a_working_deployment(stage: Stage) -> None:
         assert order["metadata"]["ownerReferences"][0]["uid"] == order["spec"]["podUID"]
         assert "finalizers" not in stage.version("1.0.0")["metadata"]
         assert "annotations" not in stage.version("1.0.0")["metadata"]
-        assert ("Normal", Reason.PROMOTED) in stage.events(DEFAULT)
+        stage.wait(lambda: ("Normal", Reason.PROMOTED) in stage.events(DEFAULT), "the event")
         assert operator.stop() == 0
 
 
@@ -84,7 +84,7 @@ def test_a_pod_that_refuses_the_new_version_sends_all_back(stage: Stage) -> None
         stage.apply("1.1.0")
         stage.wait_for_rollout(Stalled=f"True/{Reason.LAYOUT_MISMATCH}")
         assert set(stage.agents.live().values()) == {"1.0.0"}
-        assert ("Warning", Reason.LAYOUT_MISMATCH) in stage.events(DEFAULT)
+        stage.wait(lambda: ("Warning", Reason.LAYOUT_MISMATCH) in stage.events(DEFAULT), "the event")
 
 
 def test_pods_that_come_and_go_get_and_lose_their_orders(stage: Stage) -> None:

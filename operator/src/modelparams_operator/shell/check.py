@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from modelparams import errors
@@ -112,10 +113,21 @@ def _shown(endpoint: str) -> str:
 
 
 def _is_link_local(host: str) -> bool:
+    address = _address(host)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address is not None and (mapped or address).is_link_local
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is written as, 2852039166 and 0xa9fea9fe among the ways; None for a name."""
     try:
-        return ip_address(host).is_link_local
+        return ip_address(host)
     except ValueError:
-        return False
+        pass
+    try:
+        return IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
 
 
 async def credentials(api: KubernetesAPI, namespace: str, source: S3Source) -> Credentials | None:

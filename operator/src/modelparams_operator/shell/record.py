@@ -111,5 +111,5 @@ def refused_status(broken: Broken, now: datetime) -> JSON:
 def _readable(conditions: list[JSON]) -> list[Condition]:
     try:
         return [Condition.parse(condition) for condition in conditions]
-    except ValueError:  # another release's; its times are lost
+    except errors.InvalidSpec:  # another release's; its times are lost
         return []

@@ -1,0 +1,213 @@
+"""The edges of the shell: settings, sources and credentials, events, saved objects, the default rollout."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders.fake_api import FakeAPI, running
+from builders.rollouts import version_spec
+from modelparams import errors
+from modelparams.api.release import S3Source, SecretReference
+from modelparams.names import ModelName, Version
+from modelparams_operator import settings
+from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, superseded_defaults
+from modelparams_operator.core.explain import explain
+from modelparams_operator.shell import views
+from modelparams_operator.shell.check import credentials, require_allowed
+from modelparams_operator.shell.events import EventRecorder, Happened, Regarding
+from modelparams_operator.shell.ports import EVENTS, SECRETS, VERSIONS, ObjectKey
+from modelparams_operator.shell.saved import snapshots
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("MODELPARAMS_TRUST", "/trust.json")
+    return monkeypatch
+
+
+def test_settings_have_safe_defaults(environment: pytest.MonkeyPatch) -> None:
+    found = settings.load()
+    assert (found.trust, found.watch_namespaces, found.lease_duration) == (Path("/trust.json"), (), 15)
+
+
+def test_lists_are_written_with_commas(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("MODELPARAMS_WATCH_NAMESPACES", "a, b,,c")
+    environment.setenv("MODELPARAMS_ALLOWED_ENDPOINTS", "https://s3.example.com,aws")
+    found = settings.load()
+    assert found.watch_namespaces == ("a", "b", "c")
+    assert found.allowed_endpoints == ("https://s3.example.com", "aws")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MODELPARAMS_METRICS_PORT", "70000"),
+        ("MODELPARAMS_VERIFY_WORKERS", "many"),
+        ("MODELPARAMS_ALLOWED_ENDPOINTS", "s3.example.com"),
+        ("MODELPARAMS_LEASE_RENEW_DEADLINE", "60"),
+        ("MODELPARAMS_LOG_LEVEL", "loud"),
+    ],
+)
+def test_a_bad_setting_is_named(environment: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    environment.setenv(variable, value)
+    with pytest.raises(errors.UsageError, match=variable.removeprefix("MODELPARAMS_")):
+        settings.load()
+
+
+def test_a_missing_trust_policy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MODELPARAMS_TRUST", raising=False)
+    with pytest.raises(errors.UsageError, match="MODELPARAMS_TRUST"):
+        settings.load()
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9000", "https://s3.example.com/"])
+def test_without_an_allow_list_any_ordinary_endpoint_will_do(endpoint: str) -> None:
+    require_allowed(S3Source(endpoint=endpoint, bucket="params"), ())
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://169.254.169.254",
+        "http://169.254.170.2:80/",
+        "http://[fe80::1]:80",
+        "http://[::ffff:169.254.169.254]",
+        "http://2852039166",
+        "http://0xa9fea9fe",
+        "http://169.254.43518",
+    ],
+)
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_link_local_endpoints_are_refused_since_clouds_serve_credentials_there(endpoint: str, is_listed: bool) -> None:
+    with pytest.raises(errors.SourceNotAllowed):
+        require_allowed(S3Source(endpoint=endpoint, bucket="params"), (endpoint,) if is_listed else ())
+
+
+@pytest.mark.parametrize("endpoint", ["", "https://s3.example.com.evil.test", "http://s3.example.com"])
+def test_an_allow_list_is_exact(endpoint: str) -> None:
+    with pytest.raises(errors.SourceNotAllowed):
+        require_allowed(S3Source(endpoint=endpoint, bucket="params"), ("https://s3.example.com",))
+
+
+def test_an_endpoint_with_a_password_is_refused_without_showing_it() -> None:
+    spec = version_spec("1.0.0").wire()
+    spec["source"]["s3"]["endpoint"] = "https://user:hunter2@evil.test/?token=abc"
+    metadata = {"name": "chat-1.0.0", "namespace": "ns", "uid": "1", "resourceVersion": "1"}
+    with pytest.raises(errors.InvalidSpec, match=r"source\.s3\.endpoint") as refused:
+        views.version({"metadata": metadata, "spec": spec})
+    assert "hunter2" not in str(refused.value)
+    assert "abc" not in str(refused.value)
+
+
+def _secret(**data: str) -> dict[str, Any]:
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    return {"metadata": {"name": "s3"}, "data": encoded}
+
+
+SOURCE = S3Source(bucket="params", credentials_secret_ref=SecretReference(name="s3"))
+
+
+def test_credentials_come_from_the_named_secret_alone() -> None:
+    api = FakeAPI()
+    api.put(SECRETS, _secret(accessKeyID="id", secretAccessKey="key\n", sessionToken="token"))
+    found = running(lambda: credentials(api, "ns", SOURCE))
+    assert found is not None
+    assert (found.access_key_id, found.secret_access_key, found.session_token) == ("id", "key", "token")
+    assert api.calls == [("get", "Secret", "s3")]
+
+
+def test_without_a_reference_they_are_the_operators_own() -> None:
+    assert running(lambda: credentials(FakeAPI(), "ns", S3Source(bucket="params"))) is None
+
+
+@pytest.mark.parametrize("secret", [None, _secret(accessKeyID="id"), {"metadata": {"name": "s3"}, "data": {"x": "%"}}])
+def test_a_secret_that_is_missing_or_half_is_a_denial_that_is_tried_again(secret: dict[str, Any] | None) -> None:
+    api = FakeAPI()
+    if secret:
+        api.put(SECRETS, secret)
+    with pytest.raises(errors.StoreDenied, match="Secret s3"):
+        running(lambda: credentials(api, "ns", SOURCE))
+
+
+REGARDING = Regarding(VERSIONS, ObjectKey("ns", "chat-1.0.0"), "uid-1")
+VERIFIED = Happened("Normal", "Verified", "all is well")
+
+
+def test_an_event_is_written_once_a_minute_and_then_counted() -> None:
+    async def test() -> None:
+        api, time = FakeAPI(), [1000.0]
+        recorder = EventRecorder(api, "me", clock=lambda: time[0])
+        for _ in range(5):
+            await recorder.record(REGARDING, VERIFIED)
+        time[0] += 61
+        await recorder.record(REGARDING, VERIFIED)
+        (event,) = api.objects[EVENTS.plural].values()
+        assert event["series"]["count"] == 2
+        assert event["regarding"]["uid"] == "uid-1"
+        assert len(api.writes()) == 3
+
+    running(test)
+
+
+def test_an_event_that_cannot_be_written_stops_nothing() -> None:
+    async def test() -> None:
+        api = FakeAPI()
+        api.faults["create"] += [errors.APIDenied("no right on events")]
+        await EventRecorder(api, "me").record(REGARDING, VERIFIED)
+        assert not api.objects[EVENTS.plural]
+
+    running(test)
+
+
+@pytest.mark.parametrize(
+    ("versions", "wanted"),
+    [
+        pytest.param(["1.4.2"], ">=1.0.0 <2.0.0", id="its-major"),
+        pytest.param(["2.0.0", "1.3.0"], ">=1.0.0 <2.0.0", id="the-lowest-of-many"),
+        pytest.param(["1.0.0-rc.1"], ">=1.0.0-rc.1 <2.0.0", id="a-first-pre-release-is-named"),
+        pytest.param(["0.1.0"], ">=0.0.0 <1.0.0", id="before-the-first-major"),
+    ],
+)
+def test_a_default_rollout_follows_the_major_of_the_lowest_version(versions: list[str], wanted: str) -> None:
+    spec = default_spec(ModelName("chat"), map(Version, versions))
+    assert spec is not None
+    assert spec.version_policy.range == wanted
+
+
+def test_without_a_version_there_is_no_default_rollout() -> None:
+    assert default_spec(ModelName("chat"), []) is None
+
+
+@pytest.mark.parametrize(
+    ("rollouts", "gone"),
+    [
+        ([("d", True)], ()),
+        ([("d", True), ("mine", False)], ("d",)),
+        ([("one", False), ("two", False)], ()),
+        ([], ()),
+    ],
+)
+def test_a_default_gives_way_only_to_a_users(rollouts: list[tuple[str, bool]], gone: tuple[str, ...]) -> None:
+    assert superseded_defaults([RolloutOrigin(*rollout) for rollout in rollouts]) == gone
+
+
+def test_saved_objects_are_explained_as_the_operator_would_plan_them() -> None:
+    version = {
+        "apiVersion": "modelparams.dev/v1alpha1",
+        "kind": "ModelParamVersion",
+        "metadata": {"name": "chat-1.0.0", "namespace": "ns", "uid": "1", "resourceVersion": "1"},
+        "spec": version_spec("1.0.0").wire(),
+    }
+    rollout = {
+        "apiVersion": "modelparams.dev/v1alpha1",
+        "kind": "ModelParamRollout",
+        "metadata": {"name": "mine", "namespace": "ns", "uid": "2", "resourceVersion": "2"},
+        "spec": {"modelName": "chat", "versionPolicy": {"type": "HighestSemver", "range": ">=1.0.0"}},
+    }
+    (snapshot,) = snapshots(json.dumps({"kind": "List", "items": [version, rollout]}))
+    assert "verify chat-1.0.0" in explain(snapshot)

@@ -1,0 +1,301 @@
+"""One pass over one model against an API server in memory: what is written, in which order, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from builders.fake_api import FakeAPI, running, until
+from builders.rollouts import facts, version_spec
+from modelparams import errors
+from modelparams.api import MODEL_LABEL
+from modelparams.api.version import VerifiedFacts, VersionSpec
+from modelparams.reasons import Reason
+from modelparams_operator.shell import views
+from modelparams_operator.shell.events import EventRecorder
+from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
+from modelparams_operator.shell.ports import (
+    ASSIGNMENTS,
+    JSON,
+    LEASES,
+    PODS,
+    ROLLOUTS,
+    VERSIONS,
+    ModelKey,
+    ObjectKey,
+)
+from modelparams_operator.shell.reconcile import Reconciler
+from modelparams_operator.shell.record import Recorder
+from modelparams_operator.shell.verifier import Verifier
+from modelparams_operator.shell.watch import Mirror, Mirrors
+
+KEY = ModelKey("ns", "chat")
+DEFAULT = "chat-default"
+
+
+class World:
+    """A reconciler in a world of its own: pods answer nothing, checks answer at once."""
+
+    def __init__(self) -> None:
+        self.api = FakeAPI()
+        self.pods = Mirror(self.api, PODS, None, parse=views.pod, changed=lambda *_: None)
+        self.orders = Mirror(self.api, ASSIGNMENTS, None, parse=views.assignment, changed=lambda *_: None)
+        self.lease = Lease(self.api, ObjectKey("ns", "lease"), "me", timing=Timing(), highest_term=_none)
+        self.verifier = Verifier(self._check, 2, lambda _: None)
+        self.refused: dict[str, Exception] = {}
+        events, record = EventRecorder(self.api, "me"), Recorder(self.api, self.lease.is_held)
+        mirrors = Mirrors({None: self.pods}), Mirrors({None: self.orders})
+        self.reconciler = Reconciler(self.api, *mirrors, self.verifier, record, events, self.lease)
+
+    async def _check(self, _namespace: str, spec: VersionSpec, _stopped: Callable[[], bool]) -> VerifiedFacts:
+        if error := self.refused.get(str(spec.version)):
+            raise error
+        return facts(str(spec.version))
+
+    async def start(self) -> None:
+        await self.lease.acquire()
+        for mirror in (self.pods, self.orders):
+            await mirror._list()
+
+    async def pass_(self, *, is_quiet: bool = False) -> float | None:
+        return await self.reconciler.reconcile(KEY, is_quiet)
+
+    async def settle(self) -> None:
+        """Passes until one writes nothing."""
+        for _ in range(20):
+            before = len(self.api.writes())
+            await self.pass_()
+            await until(lambda: all(w.task.done() for w in self.verifier._work.values()), "the checks")
+            if len(self.api.writes()) == before:
+                return
+        raise AssertionError("it never came to rest")
+
+    def version(self, version: str) -> None:
+        spec = version_spec(version).wire()
+        self.api.put(VERSIONS, {"metadata": {"name": f"chat-{version}", "generation": 1}, "spec": spec})
+
+    def rollout(self, name: str, **metadata: Any) -> None:
+        spec = {"modelName": "chat", "versionPolicy": {"type": "HighestSemver", "range": ">=1.0.0"}}
+        self.api.put(ROLLOUTS, {"metadata": {"name": name, "generation": 1, **metadata}, "spec": spec})
+
+    def pod(self, name: str) -> None:
+        made = self.api.put(PODS, {"metadata": {"name": name, "labels": {MODEL_LABEL: "chat"}}, "status": {}})
+        self.pods.note(made)
+
+    def conditions(self, resource: Any, name: str) -> dict[str, str]:
+        status: JSON = (self.api.at(resource, name) or {}).get("status") or {}
+        return {c["type"]: f"{c['status']}/{c['reason']}" for c in status.get("conditions", [])}
+
+
+async def _none() -> int:
+    return 0
+
+
+def scenario(test: Callable[[World], Awaitable[None]]) -> None:
+    async def run() -> None:
+        world = World()
+        await world.start()
+        await test(world)
+
+    running(run)
+
+
+def test_a_first_version_gets_a_rollout_a_check_and_an_order_and_then_all_is_quiet() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        assert world.conditions(VERSIONS, "chat-1.0.0")["Verified"] == "True/Verified"
+        order = world.api.at(ASSIGNMENTS, "web-0")
+        assert order is not None
+        assert order["spec"]["rolloutName"] == DEFAULT
+        assert order["spec"]["term"] == world.lease.term == 1
+        assert order["metadata"]["labels"] == {MODEL_LABEL: "chat"}
+
+    scenario(test)
+
+
+def test_a_decision_is_on_record_before_any_pod_hears_of_it() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        writes = [
+            name for verb, kind, name in world.api.writes() if kind in ("ModelParamRollout", "ModelParamAssignment")
+        ]
+        assert writes.index("web-0") > writes.index(DEFAULT)
+        rollout = world.api.at(ROLLOUTS, DEFAULT)
+        assert rollout is not None
+        assert rollout["status"]["target"]["versionName"] == "chat-1.0.0"
+
+    scenario(test)
+
+
+def test_when_the_rollout_has_changed_meanwhile_nothing_is_ordered() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.rollout("mine")
+        await world.settle()
+        world.pod("web-0")
+        world.api.faults["apply"] += [errors.APIConflict("the object has changed")]
+        with pytest.raises(errors.APIConflict):
+            await world.pass_()
+        assert world.api.at(ASSIGNMENTS, "web-0") is None
+
+    scenario(test)
+
+
+def test_one_order_that_cannot_be_written_stops_no_other() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        for name in ("web-0", "web-1", "web-2"):
+            world.pod(name)
+        await world.pass_()  # the status; its orders follow below
+        for name in ("web-0", "web-1", "web-2"):
+            if world.api.at(ASSIGNMENTS, name):
+                world.api.drop(ASSIGNMENTS, ObjectKey("ns", name))
+        await world.orders._list()
+        world.api.faults["apply"] += [errors.APIInvalid("this one")]
+        with pytest.raises(errors.APIInvalid):
+            await world.pass_()
+        assert sum(world.api.at(ASSIGNMENTS, f"web-{n}") is not None for n in range(3)) == 2
+
+    scenario(test)
+
+
+def test_without_the_lease_nothing_is_written() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.lease.release()
+        before = world.api.writes()
+        with pytest.raises(LeaseLost):
+            await world.pass_()
+        assert world.api.writes() == before
+
+    scenario(test)
+
+
+def test_a_model_that_is_gone_ends_its_loop_and_leaves_its_pods_alone() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.api.drop(VERSIONS, ObjectKey("ns", "chat-1.0.0"))
+        world.api.drop(ROLLOUTS, ObjectKey("ns", DEFAULT))
+        assert await world.pass_(is_quiet=True) is None
+        assert world.api.at(ASSIGNMENTS, "web-0") is not None
+
+    scenario(test)
+
+
+def test_no_version_is_no_reason_to_make_a_rollout() -> None:
+    async def test(world: World) -> None:
+        assert await world.pass_() is None
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+
+    scenario(test)
+
+
+def test_the_default_gives_way_to_a_users_rollout_and_one_that_was_edited_does_not() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        world.rollout("mine")
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+        edited = [{"manager": "kubectl-edit", "operation": "Update"}]
+        world.rollout(DEFAULT, labels=views.DEFAULT_LABELS, managedFields=edited)
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is not None
+
+    scenario(test)
+
+
+def test_a_spec_that_cannot_be_used_is_told_so_and_stops_nothing_else() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        broken = {**version_spec("1.1.0").wire(), "manifestDigest": "sha256:short"}
+        world.api.put(VERSIONS, {"metadata": {"name": "chat-1.1.0", "generation": 3}, "spec": broken})
+        world.pod("web-0")
+        await world.settle()
+        assert world.conditions(VERSIONS, "chat-1.1.0") == {
+            "Ready": f"False/{Reason.INVALID_SPEC}",
+            "Stalled": f"True/{Reason.INVALID_SPEC}",
+        }
+        assert world.api.at(ASSIGNMENTS, "web-0") is not None
+
+    scenario(test)
+
+
+def test_a_namesake_of_another_life_gets_a_new_order_not_the_old_ones_answer() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        first = world.api.at(ASSIGNMENTS, "web-0")
+        world.api.drop(PODS, ObjectKey("ns", "web-0"))
+        world.pod("web-0")
+        await world.settle()
+        second = world.api.at(ASSIGNMENTS, "web-0")
+        assert first is not None
+        assert second is not None
+        assert second["metadata"]["uid"] != first["metadata"]["uid"]
+        assert second["spec"]["podUID"] != first["spec"]["podUID"]
+
+    scenario(test)
+
+
+def test_orders_of_pods_that_are_gone_go_when_there_is_time() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.api.drop(PODS, ObjectKey("ns", "web-0"))
+        await world.pods._list()
+        await world.pass_()
+        assert world.api.at(ASSIGNMENTS, "web-0") is not None
+        await world.pass_(is_quiet=True)
+        assert world.api.at(ASSIGNMENTS, "web-0") is None
+
+    scenario(test)
+
+
+def test_bytes_that_were_refused_reach_no_pod_and_the_reason_is_in_condition_and_event() -> None:
+    async def test(world: World) -> None:
+        world.refused["1.0.0"] = errors.BlobDigestMismatch("blob 3")
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        assert world.conditions(VERSIONS, "chat-1.0.0")["Stalled"] == f"True/{Reason.BLOB_DIGEST_MISMATCH}"
+        assert world.api.at(ASSIGNMENTS, "web-0") is None
+        events = [e for e in world.api.objects["events"].values() if e["regarding"]["name"] == "chat-1.0.0"]
+        assert [(e["type"], e["reason"]) for e in events] == [("Warning", Reason.BLOB_DIGEST_MISMATCH)]
+
+    scenario(test)
+
+
+def test_what_a_status_remembers_is_not_checked_again_by_the_next_operator() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        world.verifier.keep_only(KEY, set())  # as after a restart
+        world.refused["1.0.0"] = errors.BlobDigestMismatch("would be found now")
+        await world.settle()
+        assert world.conditions(VERSIONS, "chat-1.0.0")["Verified"] == "True/Verified"
+
+    scenario(test)
+
+
+def test_a_pass_leaves_the_lease_alone() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        assert [call for call in world.api.writes() if call[1] == LEASES.kind] == [("create", "Lease", "lease")]
+        await asyncio.sleep(0)
+
+    scenario(test)
