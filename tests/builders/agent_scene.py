@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,8 +155,15 @@ class Scene:
 
 
 @contextlib.contextmanager
-def staged(plane: Access, api: Api, namespace: str, releases: Releases, folder: Path) -> Iterator[Scene]:
+def staged(
+    plane: Access,
+    api: Api,
+    namespace: str,
+    releases: Releases,
+    folder: Path,
+    engine: Sequence[str] = ENGINE,
+) -> Iterator[Scene]:
     operator = Api(plane.kubeconfig_for(OPERATOR, ["system:masters"]))
     account = grant(api, namespace)
-    with PodRunner(plane, namespace, engine=ENGINE, service_account=account) as pods:
+    with PodRunner(plane, namespace, engine=engine, service_account=account) as pods:
         yield Scene(api, operator, namespace, pods, releases, folder)

@@ -34,7 +34,7 @@ MODEL = ModelName("tiny-llama")
 class Shop:
     """A store in a directory with two versions, and a stager that opens it whatever the source says."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, floor: int | None = None) -> None:
         self.folder, self.runtime = folder, folder / "run"
         self.runtime.mkdir()
         (folder / "keys").mkdir()
@@ -42,12 +42,15 @@ class Shop:
         signer = SigningKey.generate()
         (folder / "trust.json").write_bytes(TrustPolicy.of(signer).to_json())
         self.store = FileStore(folder / "store")
-        self.releases = {version: self._publish(version, signer) for version in ("1.0.0", "1.1.0")}
+        self.releases = {
+            "1.0.0": self._publish("1.0.0", signer),
+            "1.1.0": self._publish("1.1.0", signer, floor=floor),
+        }
         self.engine = FakeEngine(self.runtime, look=digest_in)
         self.engine.slots = {slot: SlotState() for slot in Slot}
         self.opened: list[S3Source] = []
 
-    def _publish(self, version: str, signer: SigningKey) -> Release:
+    def _publish(self, version: str, signer: SigningKey, floor: int | None = None) -> Release:
         published = publish(
             SAMPLES / f"v{version}",
             self.store,
@@ -56,6 +59,7 @@ class Shop:
             keys=LocalKeyProvider(self.folder / "keys"),
             key_ref="kek",
             signers=[signer],
+            floor=floor,
             cache=self.folder / "cache",
         )
         return Release(
@@ -175,6 +179,12 @@ def test_a_sequence_below_a_floor_that_the_pod_has_seen_is_refused_whoever_order
     with pytest.raises(errors.SequenceTooLow):
         shop.stage("1.0.0", floor=2)
     assert shop.stage("1.1.0", floor=2).filled.digest == shop.releases["1.1.0"].manifest_digest
+
+
+def test_nor_one_below_the_floor_of_what_is_served_though_this_agent_never_staged_it(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, floor=2)
+    with pytest.raises(errors.SequenceTooLow):
+        shop.stage("1.0.0", resident=(shop.releases["1.1.0"], Slot.B))
 
 
 def test_an_order_for_another_version_than_the_manifest_is_refused(shop: Shop) -> None:

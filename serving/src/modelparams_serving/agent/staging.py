@@ -105,7 +105,7 @@ class Stager:
     async def stage(self, ticket: Ticket, reserve: ReserveSlot) -> Staged:
         """See `Stages`."""
         with metrics.STAGING.time():
-            sealed = await in_background(lambda: self._open(ticket.release, ticket.floor))
+            sealed = await in_background(lambda: self._open(ticket.release, self._floor(ticket)))
             size, digest = sealed.layout.total, ticket.release.manifest_digest
             state = await reserve(Reserve(manifest_digest=digest, size=size))
             if state.slot is None:
@@ -130,6 +130,18 @@ class Stager:
             self._manifests.popitem(last=False)
         return sealed
 
+    def _floor(self, ticket: Ticket) -> int:
+        """What the ticket says, or what is served says, which an agent that started anew has not seen before."""
+        served = self._manifest_of(ticket.resident[0]) if ticket.resident else None
+        return max(ticket.floor, served.floor if served else 0)
+
+    def _manifest_of(self, release: Release) -> Manifest | None:
+        """Of a release that was verified before; None when it cannot be had: it is worth no failure."""
+        if release.manifest_digest not in self._manifests:
+            with contextlib.suppress(errors.ModelParamsError):
+                self._open(release, 0)
+        return self._manifests.get(release.manifest_digest)
+
     def _fill(self, sealed: SealedRelease, slot: Slot, ticket: Ticket) -> Filled:
         path = self.runtime_dir / slot.file_name
         inode = inode_of(path)  # before: if the file is made anew from here on, the two will differ
@@ -148,12 +160,13 @@ class Stager:
         if ticket.resident is None or ticket.resident[1] is slot:
             return None
         release, other = ticket.resident
-        try:
-            manifest = self._manifests.get(release.manifest_digest) or self._open(release, 0).manifest.manifest
-            buffer = maps.enter_context(mapped(self.runtime_dir / other.file_name, writable=False))
-        except (errors.ModelParamsError, OSError):
+        manifest = self._manifest_of(release)
+        if manifest is None:
             return None
-        return ReusableArena(manifest, buffer)
+        with contextlib.suppress(errors.EngineUnavailable):
+            buffer = maps.enter_context(mapped(self.runtime_dir / other.file_name, writable=False))
+            return ReusableArena(manifest, buffer)
+        return None
 
 
 def inode_of(path: Path) -> int:
