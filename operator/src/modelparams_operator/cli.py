@@ -1,0 +1,76 @@
+"""The command that the operator adds to `modelparams`: `status`."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from modelparams_operator.status.overview import Overview
+    from modelparams_operator.status.reading import Place
+    from modelparams_operator.status.screens import Screen
+
+
+class Output(StrEnum):
+    """How to print."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def status(
+    model: Annotated[str, typer.Argument(help="Only this model's rollouts, versions and pods.")] = "",
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Default: the context's.")] = None,
+    everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Look into all namespaces.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it is ready or has failed.")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds after which --watch gives up; 0: never.")] = 0,
+    pods: Annotated[int, typer.Option(min=0, help="Show so many pods at most, failed ones first.")] = 20,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="json with --watch: a line a change.")
+    ] = Output.TABLE,
+    context: Annotated[str | None, typer.Option(help="Another context of the kubeconfig.")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, else ~/.kube/config.")] = None,
+) -> None:
+    """Show how rollouts, versions and pods stand.
+
+    Exits with 0 when all is ready, 3 while something moves, 4 when something has failed and waits for a person, so
+    that a pipeline can wait for a release:
+
+        kubectl apply -f paramversion.yaml && modelparams status smollm2 --watch --timeout 600
+    """
+    # Here, so that `modelparams --help` does not wait for the Kubernetes client.
+    from modelparams_operator.status.follow import follow
+    from modelparams_operator.status.reading import Place, namespace_of
+
+    place = Place(kubeconfig, context, None if everywhere else namespace or namespace_of(kubeconfig, context))
+    screen = _screen(output, watch=watch, pods=pods, namespaces=everywhere)
+    found = asyncio.run(follow(partial(_read, place, model), screen, watch=watch, timeout=timeout))
+    raise typer.Exit(found.outcome)
+
+
+def _screen(output: Output, *, watch: bool, pods: int, namespaces: bool) -> Screen:
+    from rich.console import Console
+
+    from modelparams_operator.status import screens
+
+    if output is Output.JSON:
+        return screens.JsonLines(None if watch else 2)
+    kind = screens.LiveTables if watch and Console().is_terminal else screens.Tables
+    return kind(pods=pods, namespaces=namespaces)
+
+
+async def _read(place: Place, model: str) -> Overview:
+    from modelparams.errors import UsageError
+    from modelparams_operator.status.reading import read
+
+    found = await read(place, model)
+    if model and found.is_empty:
+        where = f"namespace {place.namespace}" if place.namespace else "any namespace"
+        hint = "check the name, or look everywhere with --all-namespaces"
+        raise UsageError(f"there is no rollout and no version of {model} in {where}", hint=hint)
+    return found

@@ -1,0 +1,82 @@
+"""Read an overview from the API server, as the person who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubernetes.aio import client, config
+
+from modelparams.errors import UsageError
+from modelparams_operator.shell.kube import Kube
+from modelparams_operator.shell.ports import ASSIGNMENTS, JSON, ROLLOUTS, VERSIONS, Resource
+from modelparams_operator.status.overview import Overview, overview
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to look. No namespace: all of them."""
+
+    kubeconfig: Path | None
+    context: str | None
+    namespace: str | None
+
+
+def namespace_of(kubeconfig: Path | None, context: str | None) -> str:
+    """The namespace that a kubeconfig's context names; `default` when it names none.
+
+    Raises:
+        UsageError: there is no such file or context.
+    """
+    try:
+        contexts, current = config.list_kube_config_contexts(_file(kubeconfig))  # type: ignore[no-untyped-call]  # theirs has none
+    except (config.ConfigException, OSError) as error:
+        raise _unusable(error) from None
+    chosen = next((c for c in contexts if c["name"] == context), None) if context else current
+    if chosen is None:
+        raise UsageError(f"the kubeconfig has no context {context!r}", hint="see: kubectl config get-contexts")
+    return str(chosen["context"].get("namespace") or "default")
+
+
+async def read(place: Place, model: str = "") -> Overview:
+    """Read once.
+
+    Raises:
+        UsageError: there is no way to the API server.
+        APIError: it did not answer as hoped.
+    """
+    settings = client.Configuration()
+    try:
+        await config.load_kube_config(  # type: ignore[no-untyped-call]  # theirs has none
+            _file(place.kubeconfig), place.context, settings, persist_config=False
+        )
+    except (config.ConfigException, OSError) as error:
+        raise _unusable(error) from None
+    settings.retries = None  # one clear answer at once
+    async with Kube(client.ApiClient(settings)) as api:
+        fields = f"spec.modelName={model}" if model else ""
+        return overview(
+            await _all(api, ROLLOUTS, place.namespace, fields),
+            await _all(api, VERSIONS, place.namespace, fields),
+            await _all(api, ASSIGNMENTS, place.namespace, ""),
+            model,
+        )
+
+
+async def _all(api: Kube, resource: Resource, namespace: str | None, fields: str) -> list[JSON]:
+    found, token = list[dict[str, Any]](), None
+    while True:
+        page = await api.list_page(resource, namespace, fields=fields, token=token)
+        found += page.items
+        token = page.token
+        if not token:
+            return found
+
+
+def _file(kubeconfig: Path | None) -> str | None:
+    return str(kubeconfig) if kubeconfig else None
+
+
+def _unusable(error: Exception) -> UsageError:
+    return UsageError(f"no way to an API server: {error}", hint="name one with --kubeconfig, or set KUBECONFIG")
