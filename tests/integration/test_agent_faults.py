@@ -212,18 +212,21 @@ def test_an_agent_that_is_killed_while_staging_goes_on_and_the_pod_serves(
     assert serving.pods.restarts() == {"web-0/agent": 1, "web-0/engine": 0}
 
 
-def test_a_stalled_store_does_not_hold_up_a_rollback(serving: Scene, s3_faults: FaultProxy) -> None:
+def test_a_store_that_stalls_holds_up_no_other_order(serving: Scene, s3_faults: FaultProxy) -> None:
+    """Its staging is given up at once; only its arena is free again when the hanging read has ended."""
     serving.order("1.1.0", "1.0.0", activate="1.1.0")
     serving.wait_live("1.1.0")
     serving.endpoint = s3_faults.endpoint
     serving.release("1.2.0")
     s3_faults.stall(after=10_000)
     serving.order("1.2.0", "1.1.0", activate="1.1.0")
-    serving.wait(lambda: serving.status().get("state") == "Staging")
+    serving.wait(lambda: s3_faults.done["stall"] > 0)
     serving.order("1.1.0", activate="1.1.0")
-    serving.wait_live("1.1.0")
-    serving.wait(lambda: serving.status().get("state") == "Live")
+    serving.wait(lambda: serving.status().get("state") == "Live", 5)
+    assert serving.serves() == "1.1.0"
     s3_faults.heal()
+    serving.order("1.1.0", "1.0.0", activate="1.0.0")
+    serving.wait_live("1.0.0")
 
 
 @pytest.mark.parametrize("op", ["prepare", "commit"])
