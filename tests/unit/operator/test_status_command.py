@@ -120,11 +120,11 @@ def test_an_answer_of_a_namesake_of_the_pod_is_none() -> None:
 
 def scene() -> Overview:
     held = {"versionName": "smollm2-1.1.0", "version": "1.1.0", "manifestDigest": digest("smollm2-1.1.0")}
-    failure = {"lastFailure": {**held, "reason": "SealBroken", "message": "[red]blob 3[/red] is bad", "time": NOW}}
+    failure = {**held, "reason": "SealBroken", "message": "[red]blob 3[/red] is bad", "time": NOW}
     answers = [
         pod("web-0", "Live", live=held, pauseMicroseconds=41),
         pod("web-1", "Staging", progress="61%"),
-        pod("web-2", "Failed", **failure),
+        pod("web-2", "Failed", lastFailure=failure),
     ]
     return overview([rollout(*SWAPPING, target="1.1.0")], [version("1.1.0", *SWAPPING)], answers)
 

@@ -24,6 +24,9 @@ async def follow(
     An API server that goes away meanwhile is waited for; one that is away at first is an error.
 
     Args:
+        read: reads one overview.
+        screen: shows them.
+        watch: go on, rather than look once.
         timeout: seconds after which it gives up; 0: never.
         every: seconds between two readings.
 
