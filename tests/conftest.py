@@ -1,10 +1,17 @@
-"""For every test: nothing of a run is left behind."""
+"""For every test: nothing of a run is left behind, and properties are tried on the same examples each time."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no deadline, which only measures what else the machine is doing.
+settings.register_profile("steady", deadline=None, derandomize=True)
+# To look for new ones: HYPOTHESIS_PROFILE=explore make test
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
