@@ -70,6 +70,7 @@ def publish(
     progress: Progress | None = None,
     cache: Path | None = None,
     check_finite: bool = True,
+    now: datetime | None = None,
 ) -> Published:
     """Publish `directory` as `version` of `model`. Publishing the same again is a success that writes nothing.
 
@@ -88,6 +89,7 @@ def publish(
         progress: told of plain bytes under "read", and of sealed bytes under "send".
         cache: where the journal is kept; by default the user's cache directory.
         check_finite: False lets NaN and infinity through, which pods then refuse.
+        now: what the manifest says of when it was made; by default the clock's time.
 
     Raises:
         ParamsHashMismatch, UsageError, NotFinite: the directory is not fit to be published.
@@ -108,7 +110,9 @@ def publish(
         known = {blob.content_id: blob for blob in last.manifest.blobs} if last else {}
         sending = Sending(store, model_keys, journal, known, report)
         blobs = sending.run(version_named.blobs, workers=workers)
-    manifest = _manifest(model, version, model_keys, version_named, blobs, last, floor, not_after)
+    manifest = _manifest(
+        model, version, model_keys, version_named, blobs, last, floor, now or datetime.now(UTC), not_after
+    )
     digest = _commit(store, manifest, signers, trust)
     journal.forget()
     return Published(
@@ -168,6 +172,7 @@ def _manifest(
     blobs: tuple[BlobEntry, ...],
     last: VerifiedManifest | None,
     floor: int | None,
+    now: datetime,
     not_after: datetime | None,
 ) -> Manifest:
     before = last.manifest if last else None
@@ -181,7 +186,7 @@ def _manifest(
         sequence=before.sequence + 1 if before else 1,
         previous=last.digest if last else None,
         floor=least if floor is None else floor,
-        created_at=datetime.now(UTC).replace(microsecond=0),
+        created_at=now.replace(microsecond=0),
         not_after=not_after,
         schema_digest=plain.schema_digest,
         epochs=tuple(known[epoch] for epoch in sorted({blob.epoch for blob in blobs})),

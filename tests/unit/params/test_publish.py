@@ -1,0 +1,363 @@
+"""Publishing: what it sends, what it reuses, what it never overwrites, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from builders.publishing import INF, KEY_REF, MODEL, NAN, Publisher, layered, safetensors
+from builders.sealed import bf16
+from modelparams.arena import ReadableArena
+from modelparams.errors import (
+    Expired,
+    KeyUnavailable,
+    NotFinite,
+    ParamsHashMismatch,
+    SignerUnknown,
+    StoreUnavailable,
+    TooFewSignatures,
+    UsageError,
+    VersionExists,
+)
+from modelparams.hashes import write_hashes
+from modelparams.manifest import Manifest
+from modelparams.names import ModelName, Version
+from modelparams.pointers import list_pointers, read_pointer, resolve
+from modelparams.publish import manifest_object, manifest_yaml
+from modelparams.store import FileStore, source_of
+from modelparams.trust import SigningKey, TrustPolicy
+from modelparams.verify import fetch_manifest, verify_release
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    return Publisher(tmp_path)
+
+
+def manifest_of(publisher: Publisher, version: str) -> Manifest:
+    digest = read_pointer(publisher.store, Version(version)).digest
+    return fetch_manifest(publisher.store, digest, trust=publisher.trust, expect=publisher.expect(version)).manifest
+
+
+def test_the_first_publish_sends_a_blob_for_each_layer_and_can_be_pulled_back_bit_for_bit(publisher: Publisher) -> None:
+    tensors = layered()
+    published = publisher.publish("1.0.0", tensors)
+    pulled, arena = publisher.pull(published)
+    readable = ReadableArena(arena, pulled.layout.index)
+    assert {name: bytes(readable.tensor(name)) for name in readable.specs} == {n: d for n, (_, d) in tensors.items()}
+    assert readable.assets().keys() == {"config.json", "tokenizer.json"}
+    assert (published.sequence, published.blobs_new, published.blobs_reused) == (1, 3 + 1 + 2, 0)
+    assert published.bytes_sent == published.bytes_total == pulled.fetched_bytes
+
+
+def test_an_unchanged_layer_keeps_its_blob_and_only_the_changed_one_is_sent(publisher: Publisher) -> None:
+    publisher.publish("1.0.0", layered())
+    published = publisher.publish("1.1.0", layered(layer1=0x3E80))
+    before, after = manifest_of(publisher, "1.0.0"), manifest_of(publisher, "1.1.0")
+    changed = [
+        position for position, pair in enumerate(zip(before.blobs, after.blobs, strict=True)) if len(set(pair)) > 1
+    ]
+    assert len([position for position in changed if position < after.index]) == 1
+    assert (published.blobs_new, published.blobs_reused) == (3, 3)  # the layer, the index, config.json with its hash
+    assert published.bytes_sent == sum(after.blobs[position].size for position in changed)
+
+
+def test_sequence_rises_and_each_manifest_names_the_one_before(publisher: Publisher) -> None:
+    first = publisher.publish("2.0.0")
+    publisher.publish("1.9.0", layered(layer0=0x3E80))
+    manifest = manifest_of(publisher, "1.9.0")
+    assert (manifest.sequence, manifest.previous) == (2, first.manifest_digest)
+    assert [str(pointer.version) for pointer in list_pointers(publisher.store)] == ["2.0.0", "1.9.0"]
+
+
+def test_the_same_again_is_a_success_that_writes_nothing(publisher: Publisher) -> None:
+    first = publisher.publish("1.0.0")
+    before = set(publisher.store.list(""))
+    again = publisher.publish("1.0.0")
+    assert (again.manifest_digest, again.was_there, again.bytes_sent) == (first.manifest_digest, True, 0)
+    assert set(publisher.store.list("")) == before
+
+
+@pytest.mark.parametrize("change", [{"tensors": layered(layer0=0x3E80)}, {"directory": "assets"}])
+def test_another_content_never_takes_the_place_of_a_version(publisher: Publisher, change: dict[str, object]) -> None:
+    first = publisher.publish("1.0.0")
+    if change == {"directory": "assets"}:
+        change = {"directory": publisher.directory("1.0.0", tokenizer='{"other": 1}')}
+    with pytest.raises(VersionExists, match=r"other parameters as tiny 1\.0\.0"):
+        publisher.publish("1.0.0", **change)  # type: ignore[arg-type]
+    assert resolve(publisher.store, "v1.0.0") == first.manifest_digest
+
+
+def test_of_two_publishers_of_one_version_at_once_the_second_is_told(publisher: Publisher, tmp_path: Path) -> None:
+    class Late(FileStore):
+        """Somebody else commits just before we do."""
+
+        def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
+            if key.startswith("versions/"):
+                super().put_new(key, b"sha256:" + b"0" * 64 + b" 1\n")
+            return super().put_new(key, data)
+
+    with pytest.raises(VersionExists, match="somebody else"):
+        publisher.publish("1.0.0", store=Late(tmp_path / "store"))
+
+
+def test_a_commit_whose_answer_was_lost_is_recognized_as_ours(publisher: Publisher, tmp_path: Path) -> None:
+    class Deaf(FileStore):
+        """Each commit is done, but the first answer is lost and the retry finds it done."""
+
+        def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
+            done = super().put_new(key, data)
+            return False if key.startswith("versions/") else done
+
+    published = publisher.publish("1.0.0", store=Deaf(tmp_path / "store"))
+    assert resolve(publisher.store, "1.0.0") == published.manifest_digest
+
+
+class Dying(FileStore):
+    """A store whose connection dies after some blobs."""
+
+    def __init__(self, directory: Path, blobs: int) -> None:
+        super().__init__(directory)
+        self.left = blobs
+
+    def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
+        if key.startswith("blobs/"):
+            if self.left == 0:
+                raise StoreUnavailable("the store is away")
+            self.left -= 1
+        return super().put_new(key, data)
+
+
+def test_a_publish_that_was_cut_off_sends_only_what_is_missing(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
+    assert list_pointers(publisher.store) == []
+    resumed = publisher.publish("1.0.0")
+    assert (resumed.blobs_resumed, resumed.blobs_new) == (4, 2)
+    assert resumed.bytes_sent < resumed.bytes_total
+    verify_release(publisher.store, resumed.manifest_digest, trust=publisher.trust, expect=publisher.expect())
+    publisher.pull(resumed)
+    assert list(publisher.journal.iterdir()) == []
+
+
+def test_a_journal_is_believed_only_as_far_as_the_store_confirms_it(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
+    lost, cut, *_ = sorted((tmp_path / "store" / "blobs" / "sha256").iterdir())
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    (journal,) = publisher.journal.iterdir()
+    with journal.open("ab") as file:
+        file.write(b'{"sha256": "torn by a ki')
+    resumed = publisher.publish("1.0.0")
+    assert (resumed.blobs_resumed, resumed.blobs_new) == (2, 4)
+    publisher.pull(resumed)
+
+
+def test_a_journal_of_lost_keys_is_not_believed(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
+    for key in (tmp_path / "store" / "keys").iterdir():
+        key.unlink()
+    resumed = publisher.publish("1.0.0")
+    assert resumed.blobs_resumed == 0
+    publisher.pull(resumed)
+
+
+def test_changed_bytes_are_refused_before_anything_is_written(publisher: Publisher) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / "model.safetensors").write_bytes(safetensors(layered(layer0=0x3E80)))
+    with pytest.raises(ParamsHashMismatch):
+        publisher.publish("1.0.0", directory=directory)
+    assert list(publisher.store.list("")) == []
+
+
+@pytest.mark.parametrize("pattern", [NAN, INF])
+def test_nan_and_infinity_are_refused_by_the_tensor_s_name(publisher: Publisher, pattern: int) -> None:
+    with pytest.raises(NotFinite, match=r"model\.layers\.1\.mlp\.weight holds NaN"):
+        publisher.publish("1.0.0", layered(layer1=pattern))
+    assert list_pointers(publisher.store) == []
+
+
+def test_tied_matrices_are_sealed_once_and_found_under_both_names(publisher: Publisher) -> None:
+    tensors = layered()
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", tensors))
+    readable = ReadableArena(arena, pulled.layout.index)
+    assert readable.offset("lm_head.weight") == readable.offset("model.embed_tokens.weight")
+    assert bytes(readable.tensor("lm_head.weight")) == tensors["lm_head.weight"][1]
+
+
+def test_equal_vectors_of_two_layers_stay_apart_so_that_one_may_change_alone(publisher: Publisher) -> None:
+    tensors = layered()
+    publisher.publish("1.0.0", tensors)
+    tensors["model.layers.0.norm.weight"] = bf16(64, fill=0x3E80)
+    published = publisher.publish("1.1.0", tensors)
+    assert published.blobs_new == 3
+
+
+def test_shards_are_read_as_one_model(publisher: Publisher) -> None:
+    directory, tensors = publisher.directory("1.0.0"), layered()
+    (directory / "model.safetensors").unlink()
+    names = list(tensors)
+    shards = {"model-00001-of-00002.safetensors": names[:3], "model-00002-of-00002.safetensors": names[3:]}
+    for file, inside in shards.items():
+        (directory / file).write_bytes(safetensors({name: tensors[name] for name in inside}))
+    weight_map = {name: file for file, inside in shards.items() for name in inside}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    write_hashes(directory)
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", directory=directory))
+    readable = ReadableArena(arena, pulled.layout.index)
+    assert {name: bytes(readable.tensor(name)) for name in readable.specs} == {n: d for n, (_, d) in tensors.items()}
+    assert "model.safetensors.index.json" not in readable.assets()
+
+
+def test_sharding_otherwise_changes_no_blob_of_tensors(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    directory = publisher.directory("1.1.0")
+    (directory / "model.safetensors").rename(directory / "model-00001-of-00001.safetensors")
+    weight_map = dict.fromkeys(layered(), "model-00001-of-00001.safetensors")
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    write_hashes(directory)
+    assert publisher.publish("1.1.0", directory=directory).blobs_new == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "modeling_tiny.py", "sub/optimizer.pt", "2_Dense/model.safetensors"]
+)
+def test_pickles_programs_and_hidden_away_parameters_do_not_travel(publisher: Publisher, name: str) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match=name.rpartition("/")[2]):
+        publisher.publish("1.0.0", directory=directory)
+
+
+def test_a_link_is_not_followed_out_of_the_directory(publisher: Publisher) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / "vocab.txt").symlink_to("/etc/hostname")
+    with pytest.raises(UsageError, match="is a link"):
+        publisher.publish("1.0.0", directory=directory)
+
+
+def test_files_below_travel_by_their_path_and_hidden_ones_stay(publisher: Publisher) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling" / "config.json").write_text("{}")
+    (directory / ".gitattributes").write_text("x")
+    (directory / ".cache").mkdir()
+    (directory / ".cache" / "y").write_text("x")
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", directory=directory))
+    assets = ReadableArena(arena, pulled.layout.index).assets()
+    assert assets.keys() == {"1_Pooling/config.json", "config.json", "tokenizer.json"}
+
+
+def test_no_name_and_no_plaintext_is_in_the_store(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish("1.0.0")
+    for path in (tmp_path / "store").rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"embed_tokens" not in data
+            assert b"model_type" not in data
+            assert b"\x00\x3f\x00\x3f\x00\x3f\x00\x3f" not in data
+
+
+def test_two_models_share_no_content_id(tmp_path: Path) -> None:
+    first, second = Publisher(tmp_path / "a"), Publisher(tmp_path / "b")
+    first.publish("1.0.0")
+    second.publish("1.0.0")
+    ids = [{blob.content_id for blob in manifest_of(one, "1.0.0").blobs} for one in (first, second)]
+    assert not ids[0] & ids[1]
+
+
+def test_a_store_belongs_to_one_model(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    with pytest.raises(UsageError, match="another model than other"):
+        publisher.publish("1.1.0", model=ModelName("other"))
+
+
+def test_a_last_publish_by_a_stranger_is_not_built_upon(publisher: Publisher) -> None:
+    publisher.publish("1.0.0", signers=[SigningKey.generate()])
+    with pytest.raises(SignerUnknown):
+        publisher.publish("1.1.0", layered(layer0=0x3E80))
+
+
+def test_a_manifest_that_no_cluster_would_accept_is_not_written(publisher: Publisher) -> None:
+    other = SigningKey.generate()
+    with pytest.raises(TooFewSignatures):
+        publisher.publish("1.0.0", trust=TrustPolicy.of(publisher.signer, other, threshold=2))
+    assert list_pointers(publisher.store) == []
+    publisher.publish(
+        "1.0.0", signers=[publisher.signer, other], trust=TrustPolicy.of(publisher.signer, other, threshold=2)
+    )
+
+
+def test_without_the_key_encryption_key_nothing_is_published(publisher: Publisher) -> None:
+    with pytest.raises(KeyUnavailable):
+        publisher.publish("1.0.0", key_ref="absent")
+    publisher.publish("1.0.0")
+    (publisher.keys_directory / KEY_REF).write_bytes(os.urandom(32))
+    with pytest.raises(KeyUnavailable):
+        publisher.publish("1.1.0", layered(layer0=0x3E80))
+
+
+def test_the_floor_is_kept_can_rise_and_never_falls(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    publisher.publish("1.1.0", layered(layer0=0x3E80), floor=2)
+    publisher.publish("1.2.0", layered(layer0=0x3E81))
+    assert manifest_of(publisher, "1.2.0").floor == 2
+    with pytest.raises(UsageError, match="floor is 2"):
+        publisher.publish("1.3.0", layered(layer0=0x3E82), floor=1)
+
+
+def test_an_expired_version_can_still_be_followed_by_another(publisher: Publisher) -> None:
+    publisher.publish("1.0.0", now=datetime(2020, 1, 1, tzinfo=UTC), not_after=datetime(2020, 1, 2, tzinfo=UTC))
+    assert publisher.publish("1.1.0", layered(layer0=0x3E80)).sequence == 2
+
+
+def test_a_version_that_has_expired_already_is_not_published(publisher: Publisher) -> None:
+    with pytest.raises(Expired):
+        publisher.publish("1.0.0", not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    assert list_pointers(publisher.store) == []
+
+
+def test_a_model_without_layers_or_with_empty_tensors_is_published_too(publisher: Publisher) -> None:
+    tensors = {"weight": bf16(4, 4), "nothing": bf16(0), "scalar": bf16()}
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", tensors))
+    assert bytes(ReadableArena(arena, pulled.layout.index).tensor("scalar")) == tensors["scalar"][1]
+
+
+def test_the_object_to_apply_names_digest_source_and_key(publisher: Publisher) -> None:
+    published = publisher.publish("1.0.0-rc.1")
+    source = source_of("s3://models/tiny?endpoint=https://s3.example.com")
+    found = manifest_object(published, source, KEY_REF, namespace="serving")
+    assert found == {
+        "apiVersion": "modelparams.dev/v1alpha1",
+        "kind": "ModelParamVersion",
+        "metadata": {"name": "tiny-1.0.0-rc.1", "namespace": "serving"},
+        "spec": {
+            "modelName": str(MODEL),
+            "version": "1.0.0-rc.1",
+            "source": {
+                "s3": {
+                    "endpoint": "https://s3.example.com",
+                    "region": "us-east-1",
+                    "bucket": "models",
+                    "prefix": "tiny",
+                }
+            },
+            "manifestDigest": str(published.manifest_digest),
+            "encryption": {"keyRef": {"name": KEY_REF}},
+        },
+    }
+
+
+def test_the_yaml_says_the_same(publisher: Publisher) -> None:
+    yaml = pytest.importorskip("yaml")
+    published, source = publisher.publish("1.0.0"), source_of("s3://models/1.10")
+    assert yaml.safe_load(manifest_yaml(published, source, "1e3")) == manifest_object(published, source, "1e3")

@@ -1,0 +1,223 @@
+"""Pulling: what arrives is what was published, whatever fails leaves nothing, unchanged blobs are not fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+
+from builders.publishing import INF, KEY_REF, NAN, Publisher, layered, safetensors
+from builders.sealed import bf16
+from modelparams.arena import ReadableArena
+from modelparams.errors import (
+    ArenaExhausted,
+    BlobDigestMismatch,
+    BlobSizeMismatch,
+    KeyMismatch,
+    KeyUnavailable,
+    ModelParamsError,
+    NotFinite,
+    ObjectMissing,
+    SealBroken,
+    WrongVersion,
+)
+from modelparams.manifest import BlobEntry
+from modelparams.publish import Published
+from modelparams.pull import PulledParams, ReusableArena, pull
+from modelparams.tensors import TensorSpec
+
+BIG = {"model.layers.0.weight": (TensorSpec("U8", (3 << 20,)), os.urandom(3 << 20))}
+"""One blob of four segments."""
+
+
+class Case:
+    def __init__(self, home: Path) -> None:
+        self.publisher = Publisher(home)
+        self.objects = home / "store"
+
+    def blobs(self, published: Published) -> tuple[BlobEntry, ...]:
+        return self.publisher.open(published).manifest.manifest.blobs
+
+    def path(self, blob: BlobEntry) -> Path:
+        return self.objects / blob.object_key
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def tensors_of(pulled: PulledParams, arena: memoryview) -> dict[str, bytes]:
+    readable = ReadableArena(arena, pulled.layout.index)
+    return {name: bytes(readable.tensor(name)) for name in readable.specs}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_what_arrives_is_what_was_published(case: Case, workers: int) -> None:
+    tensors = {**layered(5), **BIG}
+    published = case.publisher.publish("1.0.0", tensors)
+    pulled, arena = case.publisher.pull(published, workers=workers)
+    assert tensors_of(pulled, arena) == {name: data for name, (_, data) in tensors.items()}
+    assert (pulled.fetched_bytes, pulled.reused_bytes) == (published.bytes_total, 0)
+
+
+def test_nothing_is_written_beyond_the_layout(case: Case) -> None:
+    pulled, arena = case.publisher.pull(case.publisher.publish("1.0.0"))
+    assert bytes(arena[pulled.layout.total :]) == b"\xaa" * 100
+
+
+def test_an_arena_that_is_too_small_is_refused_before_anything_is_written(case: Case) -> None:
+    release = case.publisher.open(case.publisher.publish("1.0.0"))
+    arena = bytearray(b"\xaa" * (release.layout.total - 1))
+    with pytest.raises(ArenaExhausted, match=f"takes {release.layout.total} bytes"):
+        pull(release, memoryview(arena))
+    assert set(arena) == {0xAA}
+
+
+def test_only_the_changed_layer_is_fetched_when_the_other_arena_has_the_rest(case: Case) -> None:
+    first = case.publisher.publish("1.0.0", layered(30))
+    second = case.publisher.publish("1.1.0", layered(30, layer7=0x3E80))
+    before, arena = case.publisher.pull(first)
+    pulled, other = case.publisher.pull(second, reuse=ReusableArena(before.manifest.manifest, arena))
+    assert pulled.fetched_bytes == second.bytes_sent
+    assert pulled.reused_bytes > 0.9 * sum(len(data) for _, data in layered(30).values())
+    assert tensors_of(pulled, other) == {name: data for name, (_, data) in layered(30, layer7=0x3E80).items()}
+
+
+def test_resident_bytes_are_taken_only_if_they_have_the_signed_content_id(case: Case) -> None:
+    published = case.publisher.publish("1.0.0")
+    before, arena = case.publisher.pull(published)
+    arena[before.layout.blob_offset(1) + 5] ^= 1
+    pulled, other = case.publisher.pull(published, reuse=ReusableArena(before.manifest.manifest, arena))
+    assert tensors_of(pulled, other) == {name: data for name, (_, data) in layered().items()}
+    assert pulled.fetched_bytes == before.manifest.manifest.blobs[1].size
+
+
+def test_an_arena_that_was_cut_or_is_of_another_model_gives_nothing(case: Case, tmp_path: Path) -> None:
+    published = case.publisher.publish("1.0.0")
+    before, arena = case.publisher.pull(published)
+    pulled, _ = case.publisher.pull(published, reuse=ReusableArena(before.manifest.manifest, arena[:10]))
+    assert pulled.reused_bytes == 0
+    other = Publisher(tmp_path / "other")
+    pulled, _ = other.pull(other.publish("1.0.0"), reuse=ReusableArena(before.manifest.manifest, arena))
+    assert pulled.reused_bytes == 0
+
+
+def _flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _exchange_segments(path: Path) -> None:
+    data, start, size = path.read_bytes(), 74, 1 << 20
+    first, second = data[start : start + size], data[start + size : start + 2 * size]
+    path.write_bytes(data[:start] + second + first + data[start + 2 * size :])
+
+
+Tamper = Callable[[Path, Path], object]
+TAMPERING: dict[str, tuple[Tamper, type[ModelParamsError]]] = {
+    "missing": (lambda path, other: path.unlink(), ObjectMissing),
+    "cut": (lambda path, other: path.write_bytes(path.read_bytes()[:-1]), BlobSizeMismatch),
+    "longer": (lambda path, other: path.write_bytes(path.read_bytes() + b"x"), BlobSizeMismatch),
+    "flipped in its header": (lambda path, other: _flip(path, 20), SealBroken),
+    "flipped in its first segment": (lambda path, other: _flip(path, 90), SealBroken),
+    "flipped in its last byte": (lambda path, other: _flip(path, -1), SealBroken),
+    "swapped with another": (lambda path, other: path.write_bytes(other.read_bytes()), SealBroken),
+    "two segments exchanged": (lambda path, other: _exchange_segments(path), SealBroken),
+    "plain safetensors in its place": (lambda path, other: path.write_bytes(safetensors(BIG)), BlobSizeMismatch),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_a_blob_that_is_not_as_signed_is_refused_and_the_arena_is_wiped(case: Case, how: str) -> None:
+    tamper, kind = TAMPERING[how]
+    tensors = {**BIG, "model.layers.1.weight": (TensorSpec("U8", (3 << 20,)), bytes(3 << 20)), **layered(0)}
+    published = case.publisher.publish("1.0.0", tensors)
+    one, other, *_ = (blob for blob in case.blobs(published) if blob.pt_size == 3 << 20)
+    tamper(case.path(one), case.path(other))
+    release = case.publisher.open(published)
+    arena = bytearray(b"\xaa" * release.layout.total)
+    with pytest.raises(kind, match=one.sha256):
+        pull(release, memoryview(arena), workers=2)
+    assert set(arena) <= {0, 0xAA}
+
+
+def test_a_forgery_by_a_holder_of_the_keys_opens_and_is_refused_by_its_hash(case: Case, tmp_path: Path) -> None:
+    published = case.publisher.publish("1.0.0")
+    release = case.publisher.open(published)
+    blob = release.manifest.manifest.blobs[1]
+    from builders.sealed import sealed_blob
+    from modelparams.floe import Sealer
+    from modelparams.keys import blob_context, unwrap_dek
+
+    key = unwrap_dek(release.keys.epochs[blob.epoch], bytes.fromhex(blob.wrapped_key))
+    context = blob_context(release.keys.uid, bytes.fromhex(blob.content_id))
+    case.path(blob).write_bytes(sealed_blob(bytes(blob.pt_size), Sealer(key, context)))
+    arena = bytearray(b"\xaa" * release.layout.total)
+    with pytest.raises(BlobDigestMismatch, match="opens but hashes"):
+        pull(release, memoryview(arena))
+    assert set(arena) <= {0, 0xAA}
+
+
+@pytest.mark.parametrize("pattern", [NAN, INF])
+def test_a_signed_version_with_nan_or_infinity_is_refused_without_naming_the_tensor(case: Case, pattern: int) -> None:
+    published = case.publisher.publish("1.0.0", layered(layer1=pattern), check_finite=False)
+    with pytest.raises(NotFinite) as caught:
+        case.publisher.pull(published)
+    assert "layers" not in str(caught.value)
+    assert sorted(layered())[int(str(caught.value).split()[1])] == "model.layers.1.mlp.weight"
+
+
+def test_a_single_nan_beyond_the_first_segment_is_found(case: Case) -> None:
+    spec, data = bf16(1 << 20)
+    data = data[:-2] + NAN.to_bytes(2, "little")
+    with pytest.raises(NotFinite):
+        case.publisher.pull(case.publisher.publish("1.0.0", {"weight": (spec, data)}, check_finite=False))
+
+
+def test_a_resident_version_with_nan_is_not_let_in_by_reuse(case: Case) -> None:
+    good = case.publisher.publish("1.0.0")
+    bad = case.publisher.publish("1.1.0", layered(layer1=NAN), check_finite=False)
+    before, arena = case.publisher.pull(good)
+    with pytest.raises(NotFinite):
+        case.publisher.pull(bad, reuse=ReusableArena(before.manifest.manifest, arena))
+
+
+def test_cancelling_wipes_and_ends(case: Case) -> None:
+    release = case.publisher.open(case.publisher.publish("1.0.0", BIG))
+    arena, calls = bytearray(b"\xaa" * release.layout.total), iter(range(100))
+    with pytest.raises(CancelledError):
+        pull(release, memoryview(arena), cancelled=lambda: next(calls) > 6)
+    assert set(arena) <= {0, 0xAA}
+
+
+def test_the_wrong_version_is_refused_before_a_key_is_opened(case: Case) -> None:
+    published = case.publisher.publish("1.0.0")
+    with pytest.raises(WrongVersion):
+        case.publisher.open(published, expect=case.publisher.expect("1.0.1"), key_ref="absent")
+
+
+def test_without_the_key_a_pod_is_told_which_one_is_missing(case: Case) -> None:
+    published = case.publisher.publish("1.0.0")
+    with pytest.raises(KeyUnavailable, match="absent"):
+        case.publisher.open(published, key_ref="absent")
+
+
+def test_a_model_key_that_was_replaced_in_the_store_is_refused(case: Case, tmp_path: Path) -> None:
+    published = case.publisher.publish("1.0.0")
+    other = Publisher(tmp_path / "other")
+    (other.keys_directory / KEY_REF).write_bytes((case.publisher.keys_directory / KEY_REF).read_bytes())
+    other.publish("1.0.0")
+    (case.objects / "keys" / "e1.json").write_bytes((tmp_path / "other" / "store" / "keys" / "e1.json").read_bytes())
+    with pytest.raises(KeyMismatch):
+        case.publisher.open(published)
+
+
+def test_only_pull_makes_pulled_parameters(case: Case) -> None:
+    pulled, _ = case.publisher.pull(case.publisher.publish("1.0.0"))
+    with pytest.raises(TypeError, match="only pull"):
+        PulledParams(pulled.manifest, pulled.layout, pulled.index, 0, 0)
