@@ -22,6 +22,7 @@ from cluster.s3 import Versitygw
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE, OPERATOR_NAMESPACE, MODEL, BUCKET = "demo", "modelparams-system", "smollm2", "weights"
+ROLLOUT = f"{MODEL}-default"  # the operator makes it when a first version has none
 _OPERATOR = f"system:serviceaccount:{OPERATOR_NAMESPACE}:modelparams-operator"
 _ENGINE_READY_SECONDS = 120.0
 
@@ -47,7 +48,7 @@ class Scene:
 
     def modelparams(self, *arguments: str) -> str:
         """Run the command line as a user would and give its standard output; its progress goes to the terminal."""
-        command = [Path(sys.executable).with_name("modelparams"), *arguments]
+        command = [os.environ.get("SHIM") or Path(sys.executable).with_name("modelparams"), *arguments]
         environment = dict(os.environ) | self.s3.environment
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=self.work, check=False)
         if done.returncode:
@@ -83,7 +84,7 @@ def scene(work: Path, pods: int, say: Callable[[str], None]) -> Iterator[Scene]:
         s3 = stack.enter_context(Versitygw())
         s3.bucket(BUCKET)
         kubectl = Kubectl(control_plane.kubeconfig, NAMESPACE)
-        _install(kubectl)
+        _install(Kubectl(control_plane.kubeconfig))
         runner = PodRunner(control_plane.access, NAMESPACE)
         play = Scene(work, control_plane, s3, kubectl, runner)
         _make_keys(play)
@@ -121,8 +122,10 @@ def _install(kubectl: Kubectl) -> None:
     """Apply what the chart will hold: namespaces, roles, policies."""
     for name in (NAMESPACE, OPERATOR_NAMESPACE):
         kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    for file in sorted((ROOT / "operator" / "deploy").glob("*.yaml")):
-        kubectl.apply(file.read_text())
+    deploy = ROOT / "operator" / "deploy"
+    for file in ("rbac.yaml", "policies.yaml"):
+        kubectl("apply", "-f", str(deploy / file))
+    kubectl("apply", "-f", str(deploy / "serving-rbac.yaml"), "--namespace", NAMESPACE)
 
 
 def _make_keys(play: Scene) -> None:

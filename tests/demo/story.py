@@ -13,7 +13,7 @@ import httpx
 from rich.console import Console
 
 from demo.report import Report
-from demo.scene import BUCKET, MODEL, NotReached, Scene, eventually
+from demo.scene import BUCKET, MODEL, ROLLOUT, NotReached, Scene, eventually
 from models import smollm2
 from traffic.latency import percentile
 from traffic.openloop import Answer, OpenLoop, ask
@@ -89,7 +89,7 @@ class Story:
         self._chapter("1.1.0, a fine-tune of the last two layers, rolls out pod by pod under the load")
         self._publish("1.1.0")
         patch = f'{{"spec":{{"strategy":{{"steps":{_json(_STEPS)}}}}}}}'
-        self.scene.kubectl("patch", "mpr", MODEL, "--type=merge", "-p", patch)
+        self.scene.kubectl("patch", "mpr", ROLLOUT, "--type=merge", "-p", patch)
         start = time.monotonic()
         self._apply("1.1.0")
         end = time.monotonic()
@@ -172,7 +172,7 @@ class Story:
         eventually(f"{version} live on all pods", all_live, seconds=_LIVE_SECONDS, every=0.2)
 
     def _rollout_rests(self) -> bool:
-        status = self.scene.kubectl.json("get", "mpr", MODEL).get("status", {})
+        status = self.scene.kubectl.json("get", "mpr", ROLLOUT).get("status", {})
         return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
 
     def _progress(self) -> str:
