@@ -6,12 +6,15 @@ The library gives what is hard about a connection (kubeconfig, token refresh, TL
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio import client, config
+from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from modelparams import errors
 from modelparams_operator.shell import metrics
@@ -51,7 +54,7 @@ class Kube:
         """
         settings = client.Configuration()
         try:
-            await config.load_config(client_configuration=settings)  # type: ignore[no-untyped-call]  # theirs has none
+            await _log_in(settings)
         except (config.ConfigException, OSError) as error:
             raise errors.UsageError(
                 f"no way to reach an API server: {error}", hint="run it in a pod, or set KUBECONFIG"
@@ -163,6 +166,15 @@ class Kube:
         answer = await send(method, url, headers=headers, body=body, _request_timeout=timeout)  # type: ignore[no-untyped-call]
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+async def _log_in(settings: client.Configuration) -> None:
+    """By the same rule as kopf, which has a session of its own: a pod's account first."""
+    if Path(SERVICE_TOKEN_FILENAME).exists():  # noqa: ASYNC240 - once, at the start
+        config.load_incluster_config(settings)  # type: ignore[no-untyped-call]  # theirs have no annotations
+    else:
+        file = os.environ.get("KUBECONFIG") or None  # the library read it when it was imported
+        await config.load_kube_config(file, client_configuration=settings)  # type: ignore[no-untyped-call]
 
 
 def _event(line: bytes, path: str) -> tuple[str, JSON]:
