@@ -45,7 +45,7 @@ def figures(folder: Path) -> Iterator[Figure]:
             if number:  # the first round warms the page cache
                 ratios.append(ours["bytes"] / ours["seconds"] / obvious)
                 peaks.append(ours["peak_rss"])
-    how = f"{size / 1e9:.1f} GB from the S3 server on the same {cores} cores, against sha256sum of the file × {cores}, median of {_ROUNDS}"
+    how = f"{size / 1e9:.1f} GB from S3 on the same {cores} cores; sha256sum of the file × {cores}; median of {_ROUNDS}"
     yield Figure("operator's check of a 2 GB version", statistics.median(ratios), "× sha256sum × cores", ">= 0.9", how)
     yield Figure(
         "operator's peak RSS during that check",

@@ -1,4 +1,4 @@
-"""A process with the whole operator imported that checks one version as the operator does, and tells its peak memory."""
+"""A process with the whole operator imported that checks one version as it does, and tells its peak memory."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Scene:
         return done.stdout
 
     def lay_out(self, version: str, source: Path) -> Path:
-        """Make `params/<model>/v<version>/` of what `save_pretrained` wrote; the cached weights are linked, not copied."""
+        """Make `params/<model>/v<version>/` of what `save_pretrained` wrote; the weights are linked."""
         target = self.work / "params" / MODEL / f"v{version}"
         shutil.copytree(source, target, copy_function=_link_weights)
         return target.relative_to(self.work)
