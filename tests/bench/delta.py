@@ -26,7 +26,7 @@ def figures(folder: Path) -> Iterator[Figure]:
         new.fetched_bytes / sum(changed),
         "× the changed blobs",
         "<= 1.1",
-        f"{new.fetched_bytes / 1e6:.1f} MB of {new.manifest.manifest.size_bytes / 1e6:.0f} MB; the rest is copied in memory",
+        f"{new.fetched_bytes / 1e6:.1f} MB of {new.manifest.manifest.size_bytes / 1e6:.0f} MB; the rest is copied",
     )
 
 
