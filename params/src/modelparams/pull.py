@@ -14,48 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from blake3 import blake3
 
 from modelparams.arena import ArenaLayout
-from modelparams.digest import Digest
-from modelparams.errors import ArenaExhausted, BlobDigestMismatch, NotFinite
-from modelparams.floe import HEADER_SIZE, FloeParams, Opener, params_of, segments, wipe
+from modelparams.errors import ArenaExhausted, NotFinite
+from modelparams.floe import wipe
 from modelparams.index import TensorIndex
-from modelparams.keys import (
-    KEY_OBJECT_LIMIT,
-    ContentKind,
-    KeyContext,
-    KeyProvider,
-    ModelKeys,
-    blob_context,
-    check_commitment,
-    content_hasher,
-    open_key_object,
-    unwrap_dek,
-)
-from modelparams.manifest import BlobEntry, Expectation, Manifest, VerifiedManifest
+from modelparams.keys import ContentKind, content_hasher
+from modelparams.manifest import BlobEntry, Manifest, VerifiedManifest
 from modelparams.parallel import Stopped, for_each, never
 from modelparams.progress import NoProgress, Progress
-from modelparams.secret import Secret32
-from modelparams.store.contract import ObjectStore
+from modelparams.sealed import SealedRelease, checked_index, open_blob, open_release, segment_buffer
 from modelparams.tensors import is_finite
-from modelparams.trust import TrustPolicy
-from modelparams.verify import check_size, fetch_manifest
+
+__all__ = ["PulledParams", "ReusableArena", "SealedRelease", "open_release", "pull"]
 
 _COPY_PIECE = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class SealedRelease:
-    """A version whose manifest is verified and whose model keys are open: ready to be pulled.
-
-    `layout.total` is the memory that it takes.
-    """
-
-    store: ObjectStore
-    manifest: VerifiedManifest
-    keys: ModelKeys
-    layout: ArenaLayout
 
 
 class ReusableArena:
@@ -104,37 +77,6 @@ class PulledParams:
             raise TypeError("only pull makes PulledParams")
 
 
-def open_release(
-    store: ObjectStore,
-    digest: Digest,
-    *,
-    trust: TrustPolicy,
-    expect: Expectation,
-    keys: KeyProvider,
-    key_ref: str,
-) -> SealedRelease:
-    """Verify the manifest that `digest` pins and unwrap the model's keys; reads a few small objects.
-
-    Raises:
-        StoreError: one cannot be read.
-        IntegrityError: as `verify_manifest`, or KeyMismatch when a key is not the one that was signed for.
-        KeyUnavailable: `keys` does not hold `key_ref`.
-    """
-    manifest = fetch_manifest(store, digest, trust=trust, expect=expect)
-    uid = manifest.manifest.model.uid
-
-    def unwrapped(context: KeyContext) -> Secret32:
-        data = store.get(context.object_key, limit=KEY_OBJECT_LIMIT)
-        return open_key_object(data, context, keys, key_ref)
-
-    epochs: dict[str, Secret32] = {}
-    for epoch in manifest.manifest.epochs:
-        epochs[epoch.id] = unwrapped(KeyContext.of_model_key(uid, epoch.id))
-        check_commitment(epochs[epoch.id], uid, epoch.id, bytes.fromhex(epoch.commit))
-    opened = ModelKeys(uid, unwrapped(KeyContext.of_content_id_key(uid)), epochs)
-    return SealedRelease(store, manifest, opened, ArenaLayout.of(manifest.manifest))
-
-
 def pull(
     release: SealedRelease,
     into: memoryview,
@@ -178,7 +120,6 @@ class _Pull:
         self._release, self._into, self._progress = release, into, progress
         self._manifest = release.manifest.manifest
         self._reuse = reuse if reuse and reuse.uid == self._manifest.model.uid else None
-        self._segment_size = max(params_of(blob.format).segment_size for blob in self._manifest.blobs)
         self._started: set[int] = set()
         self._lock, self._fetched, self._reused = threading.Lock(), 0, 0
 
@@ -187,8 +128,7 @@ class _Pull:
         manifest, layout = self._manifest, self._release.layout
         self._progress.start("pull", manifest.size_bytes)
         for_each([manifest.index], self._worker({}), workers=1, cancelled=cancelled)
-        index = TensorIndex.parse(self._view(manifest.index))
-        layout.check_index(index)
+        index = checked_index(self._release, self._view(manifest.index))
         others = [n for n in range(len(manifest.blobs)) if n != manifest.index]
         others.sort(key=lambda n: manifest.blobs[n].size, reverse=True)
         for_each(others, self._worker(_spans(index)), workers=min(workers, len(others)), cancelled=cancelled)
@@ -205,8 +145,7 @@ class _Pull:
 
     def _worker(self, spans: Mapping[int, Sequence[_Span]]) -> Callable[[Stopped], Callable[[int], None]]:
         def make(stopped: Stopped) -> Callable[[int], None]:
-            buffer = memoryview(bytearray(self._segment_size))
-
+            buffer = segment_buffer(self._manifest)
             return lambda position: self._fill(position, spans.get(position, ()), buffer, stopped)
 
         return make
@@ -220,7 +159,12 @@ class _Pull:
             self._count(reused=blob.pt_size)
             self._progress.advance("pull", blob.size)
             return
-        self._fetch(blob, target, finite, buffer, stopped)
+
+        def follow(part: memoryview, start: int, sealed_size: int) -> None:
+            finite.follow(part, start)
+            self._progress.advance("pull", sealed_size)
+
+        open_blob(self._release, position, target, buffer=buffer, follow=follow, stopped=stopped)
         self._count(fetched=blob.size)
 
     def _count(self, *, fetched: int = 0, reused: int = 0) -> None:
@@ -240,35 +184,6 @@ class _Pull:
             np.copyto(copy[start:end], source[start:end])  # releases the GIL, as slices of memoryview do not
             hasher.update(target[start:end])
         return hmac.compare_digest(hasher.digest(), bytes.fromhex(blob.content_id))
-
-    def _fetch(
-        self, blob: BlobEntry, target: memoryview, finite: _FiniteCheck, buffer: memoryview, stopped: Stopped
-    ) -> None:
-        params, hasher = params_of(blob.format), blake3()
-        with self._release.store.reader(blob.object_key, 0, blob.size) as reader:
-            header = buffer[:HEADER_SIZE]
-            reader.fill(header)
-            check_size(blob, reader.object_size)
-            hasher.update(header)
-            opener = self._opener(blob, header, params)
-            for segment in segments(blob.pt_size, params):
-                if stopped():
-                    return
-                sealed, start = buffer[: segment.sealed_size], segment.plain_offset
-                reader.fill(sealed)
-                hasher.update(sealed)
-                part = target[start : start + segment.plain_size]
-                opener.open_segment_into(sealed, segment.position, segment.is_final, part)
-                finite.follow(part, start)
-                self._progress.advance("pull", segment.sealed_size)
-        if not hmac.compare_digest(hasher.hexdigest(), blob.blake3):
-            raise BlobDigestMismatch(f"{blob.object_key} opens but hashes to blake3:{hasher.hexdigest()}")
-
-    def _opener(self, blob: BlobEntry, header: memoryview, params: FloeParams) -> Opener:
-        keys = self._release.keys
-        data_key = unwrap_dek(keys.epochs[blob.epoch], bytes.fromhex(blob.wrapped_key))
-        context = blob_context(keys.uid, bytes.fromhex(blob.content_id))
-        return Opener(data_key, context, header, params, name=blob.object_key)
 
 
 @dataclass(frozen=True, slots=True)

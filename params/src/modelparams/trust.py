@@ -92,7 +92,7 @@ class SigningKey(CryptoSigner):
         return f"<signing key {self.key_id[:12]}>"
 
 
-_MAKE_KEY = "make one with 'modelparams keys signing FILE'"
+_MAKE_KEY = "make one with 'modelparams keys signer FILE'"
 
 
 class _TrustFile(Record):

@@ -1,0 +1,48 @@
+"""Exit codes: what a script can tell apart without reading a message."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from modelparams.errors import IntegrityError, KeyUnavailable, ModelParamsError, StoreError, SwapError, UsageError
+
+
+class Exit(IntEnum):
+    """0 and 2 are as in every program; 130 is Ctrl-C."""
+
+    OK = 0
+    BUG = 1
+    """Something unforeseen: please report it."""
+    USAGE = 2
+    """The command, a name or a directory cannot be used as given. Another try is the same."""
+    INTEGRITY = 3
+    """Bytes are not what was signed or promised. Nothing was applied. Look before you try again."""
+    STORE = 4
+    """The store could not be reached or refused us. Another try may help."""
+    KEY = 5
+    """A key-encryption key is missing."""
+    ENGINE = 6
+    """An engine could not take a version."""
+
+
+# The first match counts; NotFinite at publish is an IntegrityError like any other.
+_CODES: tuple[tuple[type[ModelParamsError], Exit], ...] = (
+    (UsageError, Exit.USAGE),
+    (IntegrityError, Exit.INTEGRITY),
+    (StoreError, Exit.STORE),
+    (KeyUnavailable, Exit.KEY),
+    (SwapError, Exit.ENGINE),
+)
+
+
+def exit_code(error: ModelParamsError) -> Exit:
+    """The code for an error; of a kind that only another root knows, it is BUG."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.BUG)
+
+
+TABLE = "\n".join(
+    (
+        "Exit codes: 0 done; 2 the command or its input cannot be used; 3 bytes are not what was signed;",
+        "4 the store failed or refused; 5 a key is missing; 6 an engine could not take a version; 1 a bug.",
+    )
+)

@@ -1,0 +1,153 @@
+"""`modelparams keys`: make the keys that a release needs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from modelparams.cli.options import As
+from modelparams.cli.output import Output, facts, note, result
+from modelparams.errors import UsageError
+from modelparams.keys import parse_kek
+from modelparams.secret import Secret32
+from modelparams.trust import SigningKey, TrustPolicy, key_id
+
+_SECRET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # as `keys.LocalKeyProvider` takes them
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make the keys of a release: one that encrypts, some that sign, and the policy that says whose word counts.",
+)
+
+
+@app.command()
+def kek(
+    name: Annotated[str, typer.Argument(help="What --key-ref and encryption.keyRef call it; a Secret's name.")],
+    keys: Annotated[
+        Path, typer.Option("--keys", envvar="MODELPARAMS_KEYS", metavar="DIR", help="Where to keep it.")
+    ] = Path("keys"),
+    secret: Annotated[bool, typer.Option("--secret", help="Print it as a Kubernetes Secret to apply.")] = False,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Of that Secret: where the pods are.")] = "",
+) -> None:
+    """Make a key-encryption key: who has it can open every version of its models.
+
+    It is kept as a file, and given to serving pods as a Secret of the same name. Neither the store nor the
+    operator ever has it. Lose it, and sealed versions cannot be opened any more.
+
+        modelparams keys kek smollm2 --keys ~/keys --secret -n serving | kubectl apply -f -
+
+    An existing key is never replaced; with --secret it is printed again.
+    """
+    if not _SECRET_NAME.fullmatch(name):
+        raise UsageError(
+            f"{name[:80]!r} is no name of a Secret", hint="use lower-case letters, digits, dashes and dots"
+        )
+    path = keys / name
+    made = _write_new(path, base64.b64encode(Secret32.random().expose()) + b"\n")
+    note(f"{'made' if made else 'found'} {path}: keep it safe, keep a copy")
+    key_data = base64.b64encode(_read_kek(path)).decode()
+    if secret:
+        metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+        described = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"key": key_data}}
+        typer.echo(json.dumps(described, indent=2))
+    elif not made:
+        raise UsageError(f"{path} exists", hint="use it, or choose another name")
+
+
+def _read_kek(path: Path) -> bytes:
+    try:
+        return parse_kek(path.read_bytes()).expose()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})", hint="choose another --keys") from None
+    except ValueError as error:
+        raise UsageError(f"{path} is no key: {error}", hint="choose another name") from None
+
+
+def _write_new(path: Path, data: bytes) -> bool:
+    """False if it exists; an existing key is never overwritten."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror})", hint="choose another --keys") from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return True
+
+
+@app.command()
+def signer(
+    file: Annotated[Path, typer.Argument(help="A new PEM file for the private key.")],
+    output: As = Output.TABLE,
+) -> None:
+    """Make an Ed25519 key that signs releases, and print its public half.
+
+    The private half is for whoever publishes: a person, or the pipeline. Clusters get the public one by
+    'modelparams keys trust'.
+    """
+    key = SigningKey.generate()
+    key.save(file)
+    note(f"made {file}: whoever has it can sign releases")
+    data = {"keyId": key.key_id, "public": key.public.hex(), "file": str(file)}
+    result(data, facts("signing key", {"key id": key.key_id, "public": key.public.hex()}), output)
+
+
+@app.command()
+def trust(
+    keys: Annotated[
+        list[str], typer.Argument(metavar="KEY...", help="PEM files, private or public, or public keys in hex.")
+    ],
+    threshold: Annotated[int, typer.Option(min=1, help="How many of them must sign a release.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here, not to stdout.")] = None,
+) -> None:
+    """Write the trust policy: which keys may sign releases, and how many must.
+
+    It is configuration of the cluster, for the operator and for each serving pod, never taken from the store:
+
+        modelparams keys trust alice.pem bob.pem --threshold 2 --out trust.json
+        kubectl create configmap modelparams-trust --from-file trust.json
+    """
+    found = [_public_key(key) for key in keys]
+    policy = TrustPolicy(threshold, {key_id(public): public for public in found})
+    text = json.dumps(json.loads(policy.to_json()), indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    out.write_text(text)
+    note(f"wrote {out}: {threshold} of {len(policy.keys)} keys must sign")
+
+
+def _public_key(text: str) -> bytes:
+    """32 raw bytes."""
+    if not Path(text).exists():
+        try:
+            public = bytes.fromhex(text)
+        except ValueError:
+            raise UsageError(f"{text[:80]!r} is neither a file nor a public key in hex", hint=_GIVE) from None
+        if len(public) != 32:
+            raise UsageError(f"{text[:80]!r} is no Ed25519 public key", hint=_GIVE)
+        return public
+    data = Path(text).read_bytes()
+    if b"PRIVATE" in data:
+        return SigningKey.load(Path(text)).public
+    try:
+        key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise UsageError(f"{text} holds no Ed25519 key in PEM", hint=_GIVE)
+    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+_GIVE = "give what 'modelparams keys signer' wrote or printed"

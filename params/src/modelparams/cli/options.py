@@ -1,0 +1,115 @@
+"""Options that several commands share, and what they are read into."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelparams.cli.output import Output
+from modelparams.digest import Digest
+from modelparams.errors import InvalidVersion, ManifestInvalid, UsageError
+from modelparams.keys import LocalKeyProvider
+from modelparams.manifest import MANIFEST_LIMIT, Expectation, VerifiedManifest
+from modelparams.names import ModelName, Version
+from modelparams.pointers import resolve
+from modelparams.sealed import SealedRelease, open_release
+from modelparams.store import ObjectStore, open_store
+from modelparams.strictjson import loads
+from modelparams.trust import TrustPolicy
+from modelparams.verify import fetch_manifest, manifest_key
+
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store",
+        "-s",
+        envvar="MODELPARAMS_STORE",
+        metavar="URL",
+        help="s3://BUCKET/PREFIX?endpoint=URL&region=REGION, or a directory. S3 credentials as for the AWS CLI.",
+    ),
+]
+TrustFile = Annotated[
+    Path,
+    typer.Option("--trust", envvar="MODELPARAMS_TRUST", metavar="FILE", help="Whose signatures count: keys trust."),
+]
+KeysDirectory = Annotated[
+    Path | None,
+    typer.Option("--keys", envvar="MODELPARAMS_KEYS", metavar="DIR", help="Where key-encryption keys are: keys kek."),
+]
+KeyRef = Annotated[
+    str, typer.Option("--key-ref", envvar="MODELPARAMS_KEY_REF", metavar="NAME", help="The key-encryption key's name.")
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", envvar="MODELPARAMS_MODEL", help="Refuse every model but this one.")
+]
+ReleaseName = Annotated[
+    str, typer.Argument(metavar="RELEASE", help="A version of the store, 1.2.0, or a manifest digest, sha256:…")
+]
+As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One release of a store, as it was asked for."""
+
+    store: ObjectStore
+    digest: Digest
+    trust: TrustPolicy
+    expect: Expectation
+
+    @classmethod
+    def of(cls, store_url: str, release: str, trust: Path, model: str) -> Asked:
+        """Read the options.
+
+        Raises:
+            UsageError, StoreError.
+        """
+        store, policy = open_store(store_url), TrustPolicy.load(trust)
+        digest = resolve(store, release)
+        name = ModelName(model) if model else _claimed_model(store, digest)
+        version = None if release.startswith("sha256:") else Version.from_directory(release)
+        return cls(store, digest, policy, Expectation(name, version=version, now=datetime.now(UTC)))
+
+    def manifest(self) -> VerifiedManifest:
+        """Fetch and verify its manifest."""
+        return fetch_manifest(self.store, self.digest, trust=self.trust, expect=self.expect)
+
+    def opened(self, keys: Path | None, key_ref: str) -> SealedRelease:
+        """Verify its manifest and open its keys."""
+        if keys is None or not key_ref:
+            raise UsageError("opening it takes a key", hint="give --keys DIR and --key-ref NAME")
+        provider = LocalKeyProvider(keys)
+        return open_release(
+            self.store, self.digest, trust=self.trust, expect=self.expect, keys=provider, key_ref=key_ref
+        )
+
+
+def _claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
+    """Which model a manifest says that it is for. What is done with the answer is verify it: it opens no door."""
+    try:
+        envelope = loads(store.get(manifest_key(digest), limit=MANIFEST_LIMIT), limit=MANIFEST_LIMIT)
+        return ModelName(json.loads(base64.b64decode(envelope["payload"]))["predicate"]["model"]["name"])
+    except (ValueError, KeyError, TypeError):
+        raise ManifestInvalid(f"{manifest_key(digest)} is no manifest") from None
+
+
+def model_and_version(directory: Path, model: str, version: str) -> tuple[ModelName, Version]:
+    """From the options, else from the path `<model>/v<semver>`.
+
+    Raises:
+        UsageError: neither says it.
+    """
+    path = directory.resolve()
+    try:
+        return ModelName(model or path.parent.name), Version.from_directory(version or path.name)
+    except (InvalidVersion, UsageError) as error:
+        raise UsageError(
+            f"{directory} does not say which version it is: {error.message}",
+            hint="name it …/<model>/v<semver>, or give --model and --version",
+        ) from None

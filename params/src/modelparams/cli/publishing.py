@@ -1,0 +1,153 @@
+"""`modelparams hash` and `modelparams publish`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelparams.api.release import S3Source, SecretReference
+from modelparams.cli.options import As, StoreUrl, model_and_version
+from modelparams.cli.output import Output, console, facts, note, result, size, table
+from modelparams.cli.reporting import reporting
+from modelparams.errors import UsageError
+from modelparams.hashes import check_hashes, write_hashes
+from modelparams.keys import LocalKeyProvider
+from modelparams.publish import Published, manifest_object, manifest_yaml, publish
+from modelparams.store import open_store, source_of
+from modelparams.trust import SigningKey, TrustPolicy
+
+Directory = Annotated[
+    Path, typer.Argument(exists=True, file_okay=False, help="As save_pretrained wrote it: …/<model>/v<semver>.")
+]
+
+
+def hash_command(
+    directory: Directory,
+    check: Annotated[bool, typer.Option("--check", help="Compare instead of writing.")] = False,
+    output: As = Output.TABLE,
+) -> None:
+    """Write the SHA-256 of every *.safetensors file into the directory's config.json.
+
+    'publish' refuses a directory whose bytes differ from these hashes, so what was reviewed in Git is what is
+    sealed. Run it after save_pretrained, and commit the change.
+    """
+    hashes = check_hashes(directory) if check else write_hashes(directory)
+    shown = table(f"{directory} {'matches' if check else 'now holds'}", "file", "sha256")
+    for name, value in hashes.items():
+        shown.add_row(name, value)
+    result({"directory": str(directory), "sha256": hashes}, shown, output)
+
+
+def publish_command(
+    directory: Directory,
+    store: StoreUrl,
+    sign: Annotated[
+        list[Path], typer.Option("--sign", metavar="FILE", help="A signing key, keys signer; once for each that signs.")
+    ],
+    keys: Annotated[
+        Path,
+        typer.Option(
+            "--keys", envvar="MODELPARAMS_KEYS", metavar="DIR", help="Where key-encryption keys are: keys kek."
+        ),
+    ] = Path("keys"),
+    key_ref: Annotated[
+        str,
+        typer.Option(envvar="MODELPARAMS_KEY_REF", metavar="NAME", help="Which of them; default: the model's name."),
+    ] = "",
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust", envvar="MODELPARAMS_TRUST", metavar="FILE", help="The clusters' policy; default: --sign."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Default: the directory above.")] = "",
+    version: Annotated[str, typer.Option("--version", help="Default: the directory's name, v1.2.0.")] = "",
+    floor: Annotated[
+        int | None, typer.Option(min=0, help="Pods may serve no sequence below this any more. It can only rise.")
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Of the object that is printed.")] = "",
+    cluster_endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="The S3 endpoint as pods see it, if it is another.")
+    ] = "",
+    credentials_secret: Annotated[
+        str, typer.Option(metavar="NAME", help="The Secret by which the operator reads the store.")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Threads that seal and send.")] = 4,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what was done here, as JSON.")] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="yaml|json", help="Of the object that is printed.")
+    ] = "yaml",
+) -> None:
+    r"""Seal a directory, sign it, put it into the store, and print the ModelParamVersion to apply.
+
+    Layers that did not change since the last publish are not sent again. A publish that was killed goes on where
+    it ended when it is run again. A version is never overwritten; publishing the same again is a success.
+
+        modelparams publish params/smollm2/v1.1.0 --store 's3://models/smollm2?endpoint=https://s3.example.com' \
+            --keys ~/keys --key-ref smollm2 --sign release.pem | kubectl apply -f -
+
+    Only the object goes to stdout.
+    """
+    if output not in ("yaml", "json"):
+        raise UsageError(f"--output {output} is neither yaml nor json")
+    name, number = model_and_version(directory, model, version)
+    ref = key_ref or str(name)
+    source = _source(store, cluster_endpoint, credentials_secret)
+    signers = [SigningKey.load(path) for path in sign]
+    with reporting() as progress:
+        published = publish(
+            directory,
+            open_store(store),
+            model=name,
+            version=number,
+            keys=LocalKeyProvider(keys),
+            key_ref=ref,
+            signers=signers,
+            trust=TrustPolicy.load(trust) if trust else None,
+            floor=floor,
+            workers=workers,
+            progress=progress,
+        )
+    _tell(published)
+    if report:
+        report.write_text(json.dumps(_as_json(published), indent=2) + "\n")
+    if source is None:
+        note("a directory is no source for pods, so there is no object to apply; this is the manifest digest:")
+        typer.echo(str(published.manifest_digest))
+    elif output == "json":
+        typer.echo(json.dumps(manifest_object(published, source, ref, namespace=namespace or None), indent=2))
+    else:
+        typer.echo(manifest_yaml(published, source, ref, namespace=namespace or None), nl=False)
+
+
+def _source(store: str, endpoint: str, credentials: str) -> S3Source | None:
+    """What pods read from; None for a directory."""
+    if not store.startswith("s3://"):
+        return None
+    changes = {"endpoint": endpoint} if endpoint else {}
+    reference = {"credentialsSecretRef": SecretReference.parse({"name": credentials}).wire()} if credentials else {}
+    return S3Source.parse(source_of(store).wire() | changes | reference)
+
+
+def _tell(published: Published) -> None:
+    title = f"{published.model} {published.version} {'was there already' if published.was_there else 'is published'}"
+    rows: dict[str, object] = {
+        "manifest digest": published.manifest_digest,
+        "sequence": published.sequence,
+        "sealed": size(published.bytes_total),
+        "sent": f"{size(published.bytes_sent)} in {published.blobs_new} blobs",
+        "reused": f"{published.blobs_reused} blobs of the last publish",
+    }
+    if published.blobs_resumed:
+        rows["resumed"] = f"{published.blobs_resumed} blobs of a run that was cut off"
+    console(stderr=True).print(facts(title, rows))
+
+
+def _as_json(published: Published) -> dict[str, object]:
+    plain = dataclasses.asdict(published)
+    named = {"model": str(published.model), "version": str(published.version)}
+    return plain | named | {"manifest_digest": str(published.manifest_digest)}

@@ -1,0 +1,246 @@
+"""`modelparams verify`, `inspect` and `diff`: what is in a store, and is it sound."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from modelparams.cli.exits import Exit
+from modelparams.cli.options import As, Asked, KeyRef, KeysDirectory, Model, ReleaseName, StoreUrl, TrustFile
+from modelparams.cli.output import Output, facts, note, result, size, table
+from modelparams.cli.reporting import reporting
+from modelparams.difference import Difference, Directory, Sealed, Side, differences
+from modelparams.errors import UsageError
+from modelparams.manifest import VerifiedManifest
+from modelparams.plaintext import opened
+from modelparams.pointers import list_pointers
+from modelparams.pull import pull
+from modelparams.sealed import read_index
+from modelparams.store import open_store
+from modelparams.tensors import TensorSpec
+from modelparams.verify import verify_release
+
+
+def verify_command(
+    release: ReleaseName,
+    store: StoreUrl,
+    trust: TrustFile,
+    model: Model = "",
+    keys: KeysDirectory = None,
+    key_ref: KeyRef = "",
+    workers: Annotated[int, typer.Option(min=1, help="Threads that read and hash.")] = 4,
+    output: As = Output.TABLE,
+) -> None:
+    """Check a whole version: manifest, signatures, and the size and SHA-256 of every blob.
+
+    This needs no key and is what the operator does. With --keys and --key-ref it is also opened in memory, as a
+    pod does it: every segment authenticated, every tensor where the index says, no NaN, no infinity.
+    """
+    asked = Asked.of(store, release, trust, model)
+    opening = keys is not None and bool(key_ref)
+    with reporting() as progress:
+        checked = verify_release(
+            asked.store, asked.digest, trust=asked.trust, expect=asked.expect, workers=workers, progress=progress
+        )
+        if opening:
+            sealed = asked.opened(keys, key_ref)
+            with mmap.mmap(-1, sealed.layout.total) as arena, memoryview(arena) as view:
+                pull(sealed, view, workers=workers, progress=progress)
+    found = _described(checked.manifest)
+    told = {**found, "verified": True, "opened": opening, "readBytes": checked.size_bytes}
+    title = f"{found['model']} {found['version']} is as signed" + (", and opens" if opening else "")
+    result(told, facts(title, _rows(found)), output)
+
+
+def inspect_command(
+    store: StoreUrl,
+    release: Annotated[str, typer.Argument(metavar="[RELEASE]", help="A version or a digest; none: list them.")] = "",
+    trust: Annotated[
+        Path | None, typer.Option("--trust", envvar="MODELPARAMS_TRUST", metavar="FILE", help="Needed with RELEASE.")
+    ] = None,
+    model: Model = "",
+    keys: KeysDirectory = None,
+    key_ref: KeyRef = "",
+    output: As = Output.TABLE,
+) -> None:
+    """List the versions of a store, or show one: its facts and blobs, and with --keys and --key-ref its tensors.
+
+    Names and shapes of tensors are confidential and sealed, so showing them takes the key.
+    """
+    if not release:
+        _list(store, output)
+        return
+    if trust is None:
+        raise UsageError("showing a release takes the trust policy", hint="give --trust FILE")
+    asked = Asked.of(store, release, trust, model)
+    if keys is not None and key_ref:
+        _show_tensors(asked, keys, key_ref, output)
+    else:
+        _show_blobs(asked.manifest(), output)
+
+
+def _list(store: str, output: Output) -> None:
+    pointers = list_pointers(open_store(store))
+    shown = table(f"{len(pointers)} versions in {store.partition('?')[0]}", "version", "sequence>", "manifest digest")
+    for pointer in pointers:
+        shown.add_row(str(pointer.version), str(pointer.sequence), str(pointer.digest))
+    data = [
+        {"version": str(pointer.version), "sequence": pointer.sequence, "manifestDigest": str(pointer.digest)}
+        for pointer in pointers
+    ]
+    result({"versions": data}, shown, output)
+
+
+def _described(verified: VerifiedManifest) -> dict[str, Any]:
+    manifest = verified.manifest
+    return {
+        "model": str(manifest.model.name),
+        "version": str(manifest.version),
+        "manifestDigest": str(verified.digest),
+        "sequence": manifest.sequence,
+        "floor": manifest.floor,
+        "createdAt": manifest.created_at.isoformat(),
+        "notAfter": manifest.not_after.isoformat() if manifest.not_after else None,
+        "previous": str(manifest.previous) if manifest.previous else None,
+        "schemaDigest": str(manifest.schema_digest),
+        "signers": list(verified.signers),
+        "blobs": len(manifest.blobs),
+        "sizeBytes": manifest.size_bytes,
+    }
+
+
+def _rows(found: dict[str, Any]) -> dict[str, object]:
+    rows = {
+        "manifest digest": found["manifestDigest"],
+        "sequence": found["sequence"],
+        "floor": found["floor"],
+        "created": found["createdAt"],
+        "not after": found["notAfter"],
+        "previous": found["previous"],
+        "signed by": ", ".join(found["signers"]),
+        "sealed": f"{size(found['sizeBytes'])} in {found['blobs']} blobs",
+    }
+    return {name: value for name, value in rows.items() if value is not None}
+
+
+def _show_blobs(verified: VerifiedManifest, output: Output) -> None:
+    found, manifest = _described(verified), verified.manifest
+    blobs = [blob.model_dump(mode="json", by_alias=True, exclude={"wrapped_key"}) for blob in manifest.blobs]
+    note("tensor names are sealed; --keys and --key-ref show them")
+    special = {manifest.index: "index", manifest.assets: "assets"}
+    shown = table("", "blob>", "holds", "size>", "sha256", "epoch")
+    for position, blob in enumerate(manifest.blobs):
+        shown.add_row(str(position), special.get(position, "tensors"), size(blob.size), blob.sha256, blob.epoch)
+    if output is Output.TABLE:
+        result(None, facts(f"{found['model']} {found['version']}", _rows(found)), output)
+    result({**found, "blobs": blobs}, shown, output)
+
+
+def _show_tensors(asked: Asked, keys: Path, key_ref: str, output: Output) -> None:
+    sealed = asked.opened(keys, key_ref)
+    index, found = read_index(sealed), _described(sealed.manifest)
+    shown = table(f"{found['model']} {found['version']}", "tensor", "dtype", "shape", "blob>", "offset>")
+    for number, tensor in enumerate(index.tensors):
+        shown.add_row(
+            f"{number} {tensor.name}", tensor.dtype, _shape(tensor.spec), str(tensor.blob), str(tensor.offset)
+        )
+    for asset in index.assets:
+        shown.add_row(asset.name, "file", size(asset.size), "", "")
+    plain = index.model_dump(mode="json", by_alias=True, exclude={"salt"})
+    result({**found, "index": plain}, shown, output)
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "x".join(map(str, spec.shape)) or "scalar"
+
+
+def diff_command(
+    before: Annotated[str, typer.Argument(help="A directory, or a version or digest of the store.")],
+    after: Annotated[str, typer.Argument(help="The same.")],
+    store: Annotated[
+        str, typer.Option("--store", "-s", envvar="MODELPARAMS_STORE", metavar="URL", help="Of sealed versions.")
+    ] = "",
+    trust: Annotated[
+        Path | None, typer.Option("--trust", envvar="MODELPARAMS_TRUST", metavar="FILE", help="For sealed versions.")
+    ] = None,
+    model: Model = "",
+    keys: KeysDirectory = None,
+    key_ref: KeyRef = "",
+    limit: Annotated[int, typer.Option(min=0, help="Show so many tensors, the most changed first; 0: all.")] = 40,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ, as git diff.")] = False,
+    output: As = Output.TABLE,
+) -> None:
+    """Show which tensors differ between two versions, and by how much.
+
+    Each side is a directory, or a sealed version, of which only the blobs that differ are fetched and opened, in
+    memory. 'max abs' is the largest change of an element; 'relative' is the Euclidean norm of the change over that
+    of the tensor before.
+
+        modelparams diff params/smollm2/v1.0.0 params/smollm2/v1.1.0
+        modelparams diff 1.0.0 1.1.0 --store s3://models/smollm2 --trust trust.json --keys ~/keys --key-ref smollm2
+    """
+
+    def side(text: str) -> Any:
+        if Path(text).is_dir():
+            return _directory(Path(text))
+        return _sealed(text, store, trust, model, keys, key_ref)
+
+    with side(before) as old, side(after) as new:
+        found = list(differences(old, new))
+        total = len(old.specs)
+    changed = sorted(found, key=lambda one: (one.relative_l2 is not None, -(one.relative_l2 or 0.0)))
+    _show_differences(changed, total, limit, output)
+    if exit_code and found:
+        raise typer.Exit(Exit.BUG)
+
+
+@contextmanager
+def _directory(path: Path) -> Iterator[Side]:
+    with opened(path) as plain:
+        yield Directory(plain)
+
+
+@contextmanager
+def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | None, key_ref: str) -> Iterator[Side]:
+    if not store or trust is None:
+        raise UsageError(
+            f"{text!r} is no directory, and as a sealed version it takes its store and the trust policy",
+            hint="give a directory, or --store URL and --trust FILE",
+        )
+    yield Sealed(Asked.of(store, text, trust, model).opened(keys, key_ref))
+
+
+def _show_differences(found: list[Difference], total: int, limit: int, output: Output) -> None:
+    title = f"{len(found)} tensors differ, of {total}" if found else f"no tensor differs, of {total}"
+    shown = table(title, "tensor", "", "dtype", "shape", "elements>", "max abs>", "relative>")
+    for one in found[: limit or None]:
+        spec = one.after or one.before
+        assert spec is not None
+        numbers = (str(one.elements or ""), _number(one.max_abs), _number(one.relative_l2))
+        shown.add_row(one.name, one.what, spec.dtype, _shape(spec), *numbers)
+    if limit and len(found) > limit:
+        note(f"{len(found) - limit} more; --limit 0 shows all")
+    result({"tensors": total, "different": [_difference(one) for one in found]}, shown, output)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    finite = {
+        name: value if value is None or math.isfinite(value) else None
+        for name, value in (("maxAbs", one.max_abs), ("relativeL2", one.relative_l2))
+    }
+    specs = {
+        name: dataclasses.asdict(spec) if spec else None
+        for name, spec in (("before", one.before), ("after", one.after))
+    }
+    return {"name": one.name, "what": one.what, **specs, "elements": one.elements, **finite}

@@ -1,0 +1,312 @@
+"""The command line: results on stdout, everything else on stderr, exit codes that scripts can use."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import typer
+
+import modelparams.cli as cli
+from builders.publishing import NAN, layered, write_directory
+from modelparams.cli import plugins
+from modelparams.cli.exits import Exit, exit_code
+from modelparams.cli.output import size
+from modelparams.errors import SwapError, every_kind
+from modelparams.keys import parse_kek
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, object]:
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run `modelparams` in an empty directory, as a shell would."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("STORE", "KEYS", "KEY_REF", "TRUST", "MODEL"):
+        monkeypatch.delenv(f"MODELPARAMS_{name}", raising=False)
+
+    def go(*arguments: object, program: str = "modelparams") -> Ran:
+        monkeypatch.setattr(sys, "argv", [program, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), out, err)
+
+    return go
+
+
+@pytest.fixture
+def ready(run: Run) -> Run:
+    """With keys, and 1.0.0 and 1.1.0 published into `store`; one layer of three differs."""
+    assert run("keys", "kek", "tiny").code == 0
+    assert run("keys", "signer", "release.pem").code == 0
+    assert run("keys", "trust", "release.pem", "--out", "trust.json").code == 0
+    write_directory(Path("params/tiny/v1.0.0"), layered())
+    write_directory(Path("params/tiny/v1.1.0"), layered(layer1=0x3E80))
+    for version in ("1.0.0", "1.1.0"):
+        assert run("publish", f"params/tiny/v{version}", "-s", "store", "--sign", "release.pem").code == 0
+    return run
+
+
+SEALED = ("-s", "store", "--trust", "trust.json", "--keys", "keys", "--key-ref", "tiny")
+
+
+def test_publish_prints_nothing_but_the_result_on_stdout(ready: Run) -> None:
+    ran = ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem", "--report", "report.json")
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}\n", ran.out)
+    assert "was there already" in ran.err
+    assert json.loads(Path("report.json").read_text())["manifest_digest"] == ran.out.strip()
+
+
+def test_model_and_version_come_from_the_path_or_from_options(ready: Run) -> None:
+    write_directory(Path("elsewhere"), layered(layer1=0x3E80))
+    ran = ready("publish", "elsewhere", "-s", "store", "--sign", "release.pem")
+    assert (ran.code, "--model and --version" in ran.err) == (Exit.USAGE, True)
+    ran = ready("publish", "elsewhere", "-s", "store", "--sign", "release.pem", "-m", "tiny", "--version", "1.2.0")
+    assert ran.code == 0
+
+
+def test_a_directory_that_differs_from_its_hashes_says_what_to_run(ready: Run) -> None:
+    write_directory(Path("params/tiny/v1.2.0"), layered())
+    with Path("params/tiny/v1.2.0/model.safetensors").open("ab") as file:
+        file.write(b"x")
+    ran = ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem")
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert "modelparams hash" in ran.err
+    assert ready("hash", "params/tiny/v1.2.0", "--check").code == Exit.USAGE
+
+
+def test_nan_is_an_integrity_error(ready: Run) -> None:
+    write_directory(Path("params/tiny/v1.2.0"), layered(layer0=NAN))
+    ran = ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem")
+    assert (ran.code, "NotFinite" in ran.err) == (Exit.INTEGRITY, True)
+
+
+def test_hash_writes_and_then_agrees(run: Run) -> None:
+    write_directory(Path("v1.0.0"))
+    ran = run("hash", "v1.0.0", "--output", "json")
+    assert list(ran.json["sha256"]) == ["model.safetensors"]  # type: ignore[call-overload]
+    assert run("hash", "v1.0.0", "--check").code == 0
+
+
+def test_verify_by_version_and_by_digest(ready: Run) -> None:
+    ran = ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "-o", "json")
+    assert (ran.code, ran.json["version"], ran.json["opened"]) == (0, "1.1.0", False)
+    again = ready("verify", ran.json["manifestDigest"], *SEALED, "-o", "json")
+    assert (again.code, again.json["version"], again.json["opened"]) == (0, "1.1.0", True)
+
+
+def test_verify_tells_a_changed_blob_by_code_and_reason(ready: Run) -> None:
+    for blob in Path("store/blobs/sha256").iterdir():
+        blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    ran = ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "--output=json")
+    assert (ran.code, ran.out) == (Exit.INTEGRITY, "")
+    error = json.loads(ran.err.splitlines()[-1])["error"]
+    assert (error["reason"], error["exitCode"]) == ("BlobDigestMismatch", Exit.INTEGRITY)
+
+
+def test_verify_refuses_another_model_and_an_unknown_signer(ready: Run) -> None:
+    assert "WrongModel" in ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "-m", "other").err
+    ready("keys", "signer", "other.pem")
+    ready("keys", "trust", "other.pem", "--out", "other.json")
+    ran = ready("verify", "1.1.0", "-s", "store", "--trust", "other.json")
+    assert (ran.code, "SignerUnknown" in ran.err) == (Exit.INTEGRITY, True)
+
+
+def test_a_version_that_is_not_there_and_a_key_that_is_not_there_have_their_codes(ready: Run) -> None:
+    assert ready("verify", "9.9.9", "-s", "store", "--trust", "trust.json").code == Exit.STORE
+    ran = ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "--keys", "keys", "--key-ref", "absent")
+    assert ran.code == Exit.KEY
+    assert ready("verify", "1.x", "-s", "store", "--trust", "trust.json").code == Exit.USAGE
+
+
+def test_inspect_lists_versions_and_shows_blobs_without_a_key(ready: Run) -> None:
+    found = ready("inspect", "-s", "store", "-o", "json").json["versions"]
+    assert [(one["version"], one["sequence"]) for one in found] == [("1.0.0", 1), ("1.1.0", 2)]  # type: ignore[attr-defined]
+    ran = ready("inspect", "1.1.0", "-s", "store", "--trust", "trust.json", "-o", "json")
+    assert len(ran.json["blobs"]) == 6  # type: ignore[arg-type]
+    assert "model.layers" not in ran.out
+    assert "wrappedKey" not in ran.out
+
+
+def test_inspect_shows_tensors_to_who_has_the_key(ready: Run) -> None:
+    ran = ready("inspect", "1.1.0", *SEALED)
+    assert re.search(r"model\.layers\.1\.mlp\.weight +BF16 +64x64", ran.out)
+    index = ready("inspect", "1.1.0", *SEALED, "-o", "json").json["index"]
+    assert "salt" not in index  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [("1.0.0", "1.1.0"), ("params/tiny/v1.0.0", "params/tiny/v1.1.0"), ("params/tiny/v1.0.0", "1.1.0")],
+    ids=["sealed", "directories", "one of each"],
+)
+def test_diff_names_the_changed_tensor_and_by_how_much(ready: Run, sides: tuple[str, str]) -> None:
+    ran = ready("diff", *sides, *SEALED, "-o", "json")
+    (found,) = ran.json["different"]  # type: ignore[misc]
+    before, after = 0x3F01, 0x3E80  # bf16 bit patterns: 0.50390625 and 0.25
+    assert (before, after) == (0x3F01, 0x3E80)
+    assert (found["name"], found["what"], found["elements"]) == ("model.layers.1.mlp.weight", "changed", 64 * 64)
+    assert found["maxAbs"] == 0.50390625 - 0.25
+    assert found["relativeL2"] == pytest.approx((0.50390625 - 0.25) / 0.50390625)
+
+
+def test_diff_can_end_as_git_diff_does(ready: Run) -> None:
+    assert ready("diff", "1.0.0", "1.1.0", *SEALED, "--exit-code").code == 1
+    assert ready("diff", "1.0.0", "1.0.0", *SEALED, "--exit-code").code == 0
+
+
+def test_diff_of_what_is_neither_directory_nor_version_says_what_it_takes(run: Run) -> None:
+    ran = run("diff", "here", "there")
+    assert (ran.code, "--store URL and --trust FILE" in ran.err) == (Exit.USAGE, True)
+
+
+def test_a_kek_is_private_usable_and_never_replaced(run: Run) -> None:
+    assert run("keys", "kek", "tiny").code == 0
+    path = Path("keys/tiny")
+    first = path.read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+    parse_kek(first)
+    assert run("keys", "kek", "tiny").code == Exit.USAGE
+    assert path.read_bytes() == first
+
+
+def test_a_kek_is_printed_as_a_secret_that_pods_can_mount(run: Run) -> None:
+    import base64
+
+    secret = run("keys", "kek", "tiny", "--secret", "-n", "serving").json
+    assert secret["metadata"] == {"name": "tiny", "namespace": "serving"}
+    mounted = base64.b64decode(secret["data"]["key"])  # type: ignore[index]
+    assert parse_kek(mounted) == parse_kek(Path("keys/tiny").read_bytes())
+
+
+@pytest.mark.parametrize("name", ["../outside", "Upper", "a/b", ""])
+def test_a_kek_s_name_is_a_secret_s_name(run: Run, name: str) -> None:
+    assert run("keys", "kek", name).code == Exit.USAGE
+    assert list(Path().iterdir()) == []
+
+
+def test_trust_takes_private_and_public_files_and_hex_and_a_threshold(run: Run) -> None:
+    hexadecimal = run("keys", "signer", "a.pem", "-o", "json").json["public"]
+    run("keys", "signer", "b.pem")
+    trust = run("keys", "trust", hexadecimal, "b.pem", "--threshold", 2).json
+    assert (trust["threshold"], len(trust["keys"])) == (2, 2)  # type: ignore[arg-type]
+    assert run("keys", "trust", "a.pem").json["keys"] == run("keys", "trust", hexadecimal).json["keys"]
+    assert run("keys", "trust", "a.pem", "--threshold", 2).code == Exit.USAGE
+    assert run("keys", "trust", "nonsense").code == Exit.USAGE
+
+
+def test_an_existing_signing_key_is_not_overwritten(run: Run) -> None:
+    run("keys", "signer", "a.pem")
+    assert run("keys", "signer", "a.pem").code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["", "keys", "keys kek", "keys signer", "keys trust", "hash", "publish", "verify", "inspect", "diff"],
+)
+def test_every_command_explains_itself(run: Run, arguments: str) -> None:
+    ran = run(*arguments.split(), "--help")
+    assert ran.code == 0
+    assert len(ran.out.split()) > 20
+    assert "Usage: modelparams" in ran.out
+
+
+def test_as_a_plugin_of_kubectl_it_calls_itself_so(run: Run) -> None:
+    assert "Usage: kubectl modelparams" in run("--help", program="/usr/bin/kubectl-modelparams").out
+
+
+def test_completion_is_offered_for_the_shell(run: Run) -> None:
+    assert "--install-completion" in run("--help").out
+
+
+def test_a_wrong_command_suggests_the_right_one(run: Run) -> None:
+    ran = run("vrify")
+    assert (ran.code, "verify" in ran.err) == (Exit.USAGE, True)
+
+
+class Point:
+    """An installed entry point whose module needs a library that is not there."""
+
+    name = "serve"
+
+    @staticmethod
+    def load() -> Callable[..., None]:
+        def serve(model: str) -> None:
+            """Serve."""
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+        return serve
+
+
+class Absent(Point):
+    @staticmethod
+    def load() -> Callable[..., None]:
+        raise ModuleNotFoundError("No module named 'modelparams_serving'", name="modelparams_serving")
+
+
+@pytest.mark.parametrize("points", [[], [Absent()], [Point()]], ids=["none", "module absent", "library absent"])
+def test_a_command_of_an_extra_that_is_missing_teaches_which_to_install(
+    run: Run, monkeypatch: pytest.MonkeyPatch, points: list[EntryPoint]
+) -> None:
+    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    ran = run("serve", "smollm2")
+    assert (ran.code, "pip install 'modelparams[serving]'" in ran.err) == (Exit.USAGE, True)
+    assert "modelparams[serving]" in run("--help").out or points
+
+
+def test_an_installed_command_runs_with_its_own_options(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greet(name: str, loud: bool = False) -> None:
+        """Greet."""
+        typer.echo(name.upper() if loud else name)
+
+    def whole() -> typer.Typer:
+        app = typer.Typer()
+        app.command("one")(greet)
+        app.command("two")(greet)
+        return app
+
+    class Found:
+        def __init__(self, name: str, made: object) -> None:
+            self.name, self.load = name, lambda: made
+
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [Found("greet", greet), Found("many", whole())])
+    assert run("greet", "you", "--loud").out == "YOU\n"
+    assert run("many", "two", "you").out == "you\n"
+
+
+@pytest.mark.parametrize("kind", every_kind())
+def test_every_error_has_an_exit_code(kind: type) -> None:
+    known = exit_code(kind("x"))
+    assert known is not Exit.OK
+    assert known is not Exit.BUG or not issubclass(kind, SwapError)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (272_599_776, "272.6 MB"), (10**13, "10.0 TB")]
+)
+def test_sizes_are_decimal(number: int, text: str) -> None:
+    assert size(number) == text
