@@ -147,7 +147,8 @@ class Stage:
 
     def wait_until_all_live(self, version: str) -> None:
         """Wait until each pod serves it."""
-        self.wait(lambda: set(self.agents.live().values()) == {version}, f"{version} on all pods")
+        names = [pod.name for pod in self.agents.all()]
+        self.wait(lambda: self.agents.live() == dict.fromkeys(names, version), f"{version} on all of {names}")
 
     def wait_for_version(self, version: str, **wanted: str) -> None:
         """Wait for conditions, such as Ready="True/Live"."""

@@ -202,3 +202,25 @@ def test_it_comes_to_rest(stage: Stage) -> None:
         started, before = passes(), written()
         wait_until(lambda: passes() >= started + 6, "six more passes", seconds=20)
         assert written() == before
+
+
+def test_one_that_waits_for_an_api_server_stops_in_a_moment(stage: Stage, tmp_path: Path) -> None:
+    nobody = tmp_path / "nobody.kubeconfig"
+    nobody.write_text(stage.kubeconfig.read_text().replace(stage.api.server, "https://127.0.0.1:9"))
+    stage.kubeconfig = nobody
+    with stage.operator() as operator:
+        operator.wait_until_said("Waiting for the API server")
+        assert operator.http("/healthz")[0] == 200
+        started = time.monotonic()
+        assert operator.stop() == 0
+        assert time.monotonic() - started < 3
+
+
+def test_one_that_checks_a_store_that_hangs_stops_in_a_moment(stage: Stage) -> None:
+    with stage.releases.server.proxy() as proxy, stage.operator() as operator:
+        proxy.stall(0)
+        stage.apply("1.0.0", source=stage.releases.source(endpoint=proxy.endpoint))
+        operator.wait_until_said("Verifying")
+        started = time.monotonic()
+        assert operator.stop() == 0
+        assert time.monotonic() - started < 3
