@@ -178,9 +178,10 @@ def compare(name: str, spec: TensorSpec, before: memoryview, after: memoryview) 
         bits = np.frombuffer(old, f"V{width}") != np.frombuffer(new, f"V{width}")
         changed += int(bits.sum())
         if (a := _numbers(old, spec.dtype)) is not None and (b := _numbers(new, spec.dtype)) is not None:
-            delta = b - a
-            largest = max(largest, float(np.abs(delta).max()))
-            squares, norm = squares + float(delta @ delta), norm + float(a @ a)
+            with np.errstate(over="ignore", invalid="ignore"):  # a change may be infinite, or not a number
+                delta = b - a
+                largest = max(largest, float(np.abs(delta).max()))
+                squares, norm = squares + float(delta @ delta), norm + float(a @ a)
     if _numbers(memoryview(b""), spec.dtype) is None:
         return Difference(name, spec, spec, changed)
     relative = math.sqrt(squares / norm) if norm else (math.inf if squares else 0.0)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from modelparams.errors import IntegrityError, KeyUnavailable, ModelParamsError, StoreError, SwapError, UsageError
+from modelparams.errors import (
+    APIError,
+    IntegrityError,
+    KeyUnavailable,
+    ModelParamsError,
+    StoreError,
+    SwapError,
+    UsageError,
+)
 
 
 class Exit(IntEnum):
@@ -23,6 +31,8 @@ class Exit(IntEnum):
     """A key-encryption key is missing."""
     ENGINE = 6
     """An engine could not take a version."""
+    API = 7
+    """The Kubernetes API server could not be reached or refused us."""
 
 
 # The first match counts; NotFinite at publish is an IntegrityError like any other.
@@ -32,6 +42,7 @@ _CODES: tuple[tuple[type[ModelParamsError], Exit], ...] = (
     (StoreError, Exit.STORE),
     (KeyUnavailable, Exit.KEY),
     (SwapError, Exit.ENGINE),
+    (APIError, Exit.API),
 )
 
 
@@ -43,6 +54,7 @@ def exit_code(error: ModelParamsError) -> Exit:
 TABLE = "\n".join(
     (
         "Exit codes: 0 done; 2 the command or its input cannot be used; 3 bytes are not what was signed;",
-        "4 the store failed or refused; 5 a key is missing; 6 an engine could not take a version; 1 a bug.",
+        "4 the store failed or refused; 5 a key is missing; 6 an engine could not take a version;",
+        "7 the Kubernetes API failed or refused; 1 a bug.",
     )
 )
