@@ -132,9 +132,13 @@ class FaultProxy:
         listening.set()
         await self._stop.wait()
         server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A connection accepted this very moment begins in the loop's next turns; ended before that, it would leak.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -164,10 +168,10 @@ class FaultProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            up_writer.transport.abort()  # before any await: the proxy's end may cancel this very clean-up
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            up_writer.transport.abort()
             await _close(up_writer)
 
     async def _damage(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

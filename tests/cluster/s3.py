@@ -192,6 +192,8 @@ class SeaweedFS(S3Server):
             "-s3",
             f"-s3.port={self.port}",
             f"-s3.config={folder / 'identities.json'}",
+            "-s3.port.iceberg=0",  # both have fixed ports by default, which two servers side by side would fight over
+            "-s3.port.lance=0",
             *ports,
             *grpc,
         ], {"TMPDIR": str(folder)}

@@ -48,7 +48,7 @@ class Scene:
 
     def modelparams(self, *arguments: str) -> str:
         """Run the command line as a user would and give its standard output; its progress goes to the terminal."""
-        command = [os.environ.get("SHIM") or Path(sys.executable).with_name("modelparams"), *arguments]
+        command = [Path(sys.executable).with_name("modelparams"), *arguments]
         environment = dict(os.environ) | self.s3.environment
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=self.work, check=False)
         if done.returncode:
