@@ -20,7 +20,7 @@ _WEIGHTS = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(frozen=True)
-class Version_:
+class Laid:
     """A version's plaintext, ready to be written into an arena."""
 
     resident: Resident
@@ -66,7 +66,7 @@ def version(
     *,
     model: str = "tiny-llama",
     spoil_digest: bool = False,
-) -> Version_:
+) -> Laid:
     """Lay a version out. Its manifest's digest is made up from its content."""
     made = plaintexts(tensors, assets)
     parts = tuple(plain for _, plain in made.parts)
@@ -74,7 +74,7 @@ def version(
         index = made.index.model_copy(update={"tensors_digest": "00" * 32}).to_json()
         parts = (*parts[:-2], index, parts[-1])
     digest = Digest.from_hex(hashlib.sha256(number.encode() + b"".join(parts)).hexdigest())
-    return Version_(
+    return Laid(
         Resident(
             version_name=f"{model}-{number}",
             model_name=ModelName(model),
@@ -104,7 +104,7 @@ def of_directory(
     change: Callable[[dict[str, tuple[object, bytes]]], None] = lambda _: None,
     assets: Mapping[str, bytes | None] = {},
     spoil_digest: bool = False,
-) -> Version_:
+) -> Laid:
     """A version of what `save_pretrained` wrote; `change` its tensors, replace (or by None leave out) `assets`."""
     tensors, files = _files(directory)
     tensors = dict(tensors)
@@ -113,7 +113,7 @@ def of_directory(
     return version(number, tensors, kept, model=model, spoil_digest=spoil_digest)  # type: ignore[arg-type]
 
 
-def tiny(number: str = "1.0.0", **changes: object) -> Version_:
+def tiny(number: str = "1.0.0", **changes: object) -> Laid:
     """The sample model, ``1.0.0`` or ``1.1.0``, or any other number with the bytes of 1.0.0."""
     directory = SAMPLES / f"v{number}"
     return of_directory(directory if directory.exists() else SAMPLES / "v1.0.0", number, **changes)  # type: ignore[arg-type]

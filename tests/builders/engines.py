@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import torch
-from builders.arenas import Version_
 
+from builders.arenas import Laid
+from cluster.process import free_port
 from modelparams.protocol import SOCKET_NAME, Answer, EngineState
 from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.metrics import Metrics
@@ -37,7 +37,7 @@ async def swapper(runtime_dir: Path, **changes: Any) -> AsyncIterator[Swapper]:
         await made.close()
 
 
-async def stage(swapper: Swapper, version: Version_) -> EngineState:
+async def stage(swapper: Swapper, version: Laid) -> EngineState:
     """Reserve, fill and prepare."""
     reserved = await swapper.reserve(version.reserve())
     assert reserved.slot is not None
@@ -45,7 +45,7 @@ async def stage(swapper: Swapper, version: Version_) -> EngineState:
     return await swapper.prepare(version.prepare(reserved.slot))
 
 
-async def put_live(swapper: Swapper, version: Version_) -> EngineState:
+async def put_live(swapper: Swapper, version: Laid) -> EngineState:
     """Stage and commit."""
     await stage(swapper, version)
     return swapper.commit(version.commit())
@@ -54,9 +54,7 @@ async def put_live(swapper: Swapper, version: Version_) -> EngineState:
 @contextlib.asynccontextmanager
 async def engine(runtime_dir: Path, **changes: Any) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
     """A whole engine that listens, and a client of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     made, listening = Engine(settings(runtime_dir, **{"port": port, **changes})), asyncio.Event()
     serving = asyncio.create_task(made.serve(on_listening=listening))
     await asyncio.wait({asyncio.create_task(listening.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,3 +76,10 @@ async def order(runtime_dir: Path, *lines: bytes) -> list[Answer]:
     writer.close()
     await writer.wait_closed()
     return answers
+
+
+async def until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Poll a condition that nothing announces."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)

@@ -16,6 +16,7 @@ from modelparams_serving.engine.settings import EngineSettings
 
 _CPU_PAGE, _CUDA_PAGE = 64, 256
 _STOP_SECONDS = 30.0
+_LOOK_EVERY = 1.0  # seconds
 
 
 class GenerationFailed(Exception):
@@ -89,7 +90,7 @@ class TextGenerator:
         try:
             self._submit(name, prompt, every=every)
             while not finished:
-                output = await outputs.get()
+                output = await self._next(outputs)
                 while not outputs.empty():  # each holds all tokens so far: when they come fast, take the newest
                     output = outputs.get_nowait()
                 if output.error is not None:
@@ -101,6 +102,15 @@ class TextGenerator:
         finally:
             if not finished:
                 self._cancel(name)
+
+    async def _next(self, outputs: asyncio.Queue[Any]) -> Any:
+        """Wait for an output, but not for a thread that died without telling of every request it had."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    return await outputs.get()
+            if not self.alive and outputs.empty():
+                raise GenerationFailed("the generation thread has ended")
 
     def _submit(self, name: str, prompt: Prompt, *, every: bool) -> None:
         accepted = self._manager.add_request(

@@ -29,9 +29,16 @@ class Blueprint:
     config: Any
 
     def build(self) -> Any:
-        """Make the modules on the meta device: no memory, a few milliseconds, no global state of torch touched."""
-        with torch.device("meta"):
-            return self.model_class(self.config).eval()
+        """Make the modules on the meta device: no memory, a few milliseconds, no global state of torch touched.
+
+        Raises:
+            LayoutMismatch: the configuration contradicts itself.
+        """
+        try:
+            with torch.device("meta"):
+                return self.model_class(self.config).eval()
+        except Exception as error:  # whatever the model's code raises on values that do not fit together
+            raise _no_model(self.architecture, error) from error
 
 
 def blueprint(config: Mapping[str, Any]) -> Blueprint:
@@ -56,8 +63,12 @@ def blueprint(config: Mapping[str, Any]) -> Blueprint:
     try:
         parsed: Any = CONFIG_MAPPING[model_type].from_dict(data)
         return Blueprint(architecture, task, getattr(transformers, architecture), parsed)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise LayoutMismatch(f"config.json describes no {architecture}: {type(error).__name__}") from error
+    except Exception as error:  # the library validates with exceptions of several kinds
+        raise _no_model(architecture, error) from error
+
+
+def _no_model(architecture: str, error: Exception) -> LayoutMismatch:
+    return LayoutMismatch(f"config.json describes no {architecture}: {type(error).__name__}")
 
 
 def _task(architecture: str) -> Task | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import time
 import uuid
 from collections.abc import Iterator
@@ -257,6 +258,8 @@ class Swapper:
         version, place.version = place.version, None
         if version is not None:
             await self._background.run(version.stop)
+            del version
+            await self._background.run(gc.collect)  # a model's modules refer to each other in circles
 
     async def close(self) -> None:
         """End all threads."""

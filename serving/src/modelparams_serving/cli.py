@@ -1,0 +1,73 @@
+"""`modelparams serve`: a sealed version on this machine, without Kubernetes."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from modelparams.cli.options import Asked, KeyRef, KeysDirectory, Model, ReleaseName, StoreUrl, TrustFile
+from modelparams.cli.output import note
+from modelparams.cli.reporting import reporting
+from modelparams.errors import UsageError
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 -- memory, which is the point
+
+
+def serve(
+    release: ReleaseName,
+    store: StoreUrl,
+    trust: TrustFile,
+    model: Model = "",
+    keys: KeysDirectory = None,
+    key_ref: KeyRef = "",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    device: Annotated[str, typer.Option(help="auto (CUDA where it is found), cpu, cuda, cuda:1.")] = "auto",
+    memory: Annotated[
+        Path | None, typer.Option("--memory", metavar="DIR", help="A memory-backed directory; default /dev/shm.")
+    ] = None,
+) -> None:
+    r"""Serve a sealed version here: pull, verify, open in memory, answer.
+
+    The steps and the engine are those of a pod. Plaintext lies in memory only. Ctrl-C lets what runs finish.
+
+    \b
+    modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys keys --key-ref smollm2
+    curl localhost:8000/v1/completions -H 'content-type: application/json' -d '{"prompt": "Hello"}'
+    """
+    asked = Asked.of(store, release, trust, model)
+    sealed = asked.opened(keys, key_ref)
+    note("loading torch and transformers")
+    from modelparams_serving.engine import standalone
+    from modelparams_serving.engine.settings import EngineSettings
+
+    with _runtime_dir(memory or _MEMORY) as runtime_dir, reporting() as progress:
+        settings = EngineSettings(
+            runtime_dir=runtime_dir, host=host, port=port, device=device, log_level="warning", quiet_seconds=0.0
+        )
+        where = f"http://{host}:{port}/v1"
+        name = standalone.resident_of(sealed).version_name
+        standalone.serve(sealed, settings, progress, on_live=lambda: note(f"{name} answers on {where}; Ctrl-C ends"))
+    note("left")
+
+
+@contextlib.contextmanager
+def _runtime_dir(memory: Path) -> Iterator[Path]:
+    """A directory of this run's own.
+
+    Raises:
+        UsageError: there is no such directory to make it in.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix="modelparams-", dir=memory)
+    except OSError as error:
+        raise UsageError(
+            f"{memory} cannot be used ({error.strerror})", hint="give --memory a directory that is in memory (tmpfs)"
+        ) from error
+    with made as path:
+        yield Path(path)

@@ -1,0 +1,91 @@
+"""One sealed version served on this machine: agent and engine in one process, for `modelparams serve`.
+
+The same steps as in a pod, in the same order: reserve, pull into the arena, prepare, commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import signal
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+from modelparams.names import object_name
+from modelparams.parallel import Stopped
+from modelparams.progress import Progress
+from modelparams.protocol import Commit, Prepare, Reserve, Resident
+from modelparams.pull import pull
+from modelparams.sealed import SealedRelease
+from modelparams_serving.agent import logs
+from modelparams_serving.engine.__main__ import Engine, set_up_torch
+from modelparams_serving.engine.settings import EngineSettings
+from modelparams_serving.engine.swap import Swapper
+
+
+def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, *, on_live: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM, then drain.
+
+    Args:
+        sealed: what to serve.
+        settings: of the engine; its runtime directory must be in memory, since plaintext lies in it.
+        progress: told of the pull.
+        on_live: called when requests can come.
+
+    Raises:
+        StoreError, IntegrityError, SwapError: the version cannot be served; nothing listens any more.
+    """
+    logs.set_up(settings.log_level)
+    set_up_torch(settings)
+    asyncio.run(_serve(sealed, settings, progress, on_live))
+
+
+async def _serve(
+    sealed: SealedRelease, settings: EngineSettings, progress: Progress, on_live: Callable[[], None]
+) -> None:
+    engine = Engine(settings)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, engine.drain.begin)
+    serving = asyncio.create_task(engine.serve())
+    try:
+        await put_live(engine.swapper, sealed, settings.runtime_dir, progress, lambda: engine.drain.draining)
+        on_live()
+    except CancelledError:
+        pass  # asked to leave before it was there
+    except BaseException:
+        engine.drain.begin()
+        raise
+    finally:
+        await serving
+
+
+async def put_live(
+    swapper: Swapper, sealed: SealedRelease, runtime_dir: Path, progress: Progress, cancelled: Stopped
+) -> None:
+    """Pull a version into an arena of `swapper` and commit it. Errors as `pull`, `Swapper.prepare` and `.commit`."""
+    digest = sealed.manifest.digest
+    state = await swapper.reserve(Reserve(manifest_digest=digest, size=sealed.layout.total))
+    assert state.slot is not None  # of a reserve it always is
+    await asyncio.to_thread(_fill, runtime_dir / state.slot.file_name, sealed, progress, cancelled)
+    prepare = Prepare(slot=state.slot, resident=resident_of(sealed), index=sealed.layout.index)
+    await swapper.prepare(prepare)
+    swapper.commit(Commit(manifest_digest=digest))
+
+
+def _fill(arena: Path, sealed: SealedRelease, progress: Progress, cancelled: Stopped) -> None:
+    with arena.open("r+b") as file:
+        pages = mmap.mmap(file.fileno(), 0)
+    # Not closed by hand: after a failure the traceback still holds views of it.
+    pull(sealed, memoryview(pages), progress=progress, cancelled=cancelled)
+
+
+def resident_of(sealed: SealedRelease) -> Resident:
+    """How the engine names it."""
+    model, version = sealed.manifest.manifest.model.name, sealed.manifest.manifest.version
+    return Resident(
+        version_name=object_name(model, version),
+        model_name=model,
+        version=version,
+        manifest_digest=sealed.manifest.digest,
+    )

@@ -1,0 +1,270 @@
+"""The OpenAI-compatible front of an engine with a real, tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from builders.arenas import tiny
+from builders.engines import engine, put_live, stage, until
+from modelparams_serving.engine.__main__ import Engine
+
+pytestmark = pytest.mark.model
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+GREEDY = {"prompt": "hello", "temperature": 0, "max_tokens": 12, "return_token_ids": True}
+HELLO = [{"role": "user", "content": "hello"}]
+Scene = Callable[[Engine, httpx.AsyncClient], Awaitable[Any]]
+
+
+def live(directory: Path, scene: Scene, **changes: Any) -> Any:
+    """Play a scene on an engine that serves tiny-llama 1.0.0."""
+
+    async def whole() -> Any:
+        async with engine(directory, **changes) as (made, client):
+            await put_live(made.swapper, tiny())
+            return await scene(made, client)
+
+    return asyncio.run(whole())
+
+
+async def events(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> list[Any]:
+    """The events of a stream, the end mark as None."""
+    found = []
+    async with client.stream("POST", path, json=body | {"stream": True}) as response:
+        assert response.status_code == 200, await response.aread()
+        assert response.headers["content-type"].startswith("text/event-stream")
+        async for line in response.aiter_lines():
+            if line:
+                data = line.removeprefix("data: ")
+                found.append(None if data == "[DONE]" else json.loads(data))
+    return found
+
+
+def test_nothing_is_ready_before_a_version_is_applied(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with engine(tmp_path) as (made, client):
+            assert (await client.get("/healthz")).status_code == 200
+            await stage(made.swapper, tiny())
+            assert (await client.get("/readyz")).status_code == 503
+            assert (await client.get("/v1/models")).json()["data"] == []
+            refused = await client.post(COMPLETIONS, json=GREEDY)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error"]["code"] == "no_version"
+            made.swapper.commit(tiny().commit())
+            assert (await client.get("/readyz")).status_code == 200
+            assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 200
+
+    asyncio.run(scene())
+
+
+def test_every_answer_names_the_version_that_made_it(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        await stage(made.swapper, tiny("1.1.0"))
+        for version in (tiny("1.0.0"), tiny("1.1.0")):
+            made.swapper.commit(version.commit())
+            for path, body in ((COMPLETIONS, GREEDY), (CHAT, {"messages": HELLO, "max_tokens": 2})):
+                answer = await client.post(path, json=body)
+                assert answer.headers["x-modelparams-version"] == str(version.resident.version)
+                assert answer.headers["x-modelparams-digest"] == str(version.digest)
+                named = {"version": str(version.resident.version), "digest": str(version.digest)}
+                assert answer.json()["model_params"] == named
+                assert answer.json()["system_fingerprint"] == version.digest.short
+                assert answer.json()["model"] == "tiny-llama"
+                assert all(e is None or e["model_params"] == named for e in await events(client, path, body))
+
+    live(tmp_path, scene)
+
+
+def test_a_stream_carries_the_tokens_and_text_of_the_whole_answer(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        whole = (await client.post(COMPLETIONS, json=GREEDY)).json()
+        chunks = await events(client, COMPLETIONS, GREEDY | {"stream_options": {"include_usage": True}})
+        assert chunks.pop() is None
+        assert chunks.pop()["usage"] == whole["usage"]
+        choices = [choice for chunk in chunks for choice in chunk["choices"]]
+        assert "".join(choice["text"] for choice in choices) == whole["choices"][0]["text"]
+        assert [t for choice in choices for t in choice["token_ids"]] == whole["choices"][0]["token_ids"]
+        assert chunks[0]["prompt_token_ids"] == whole["prompt_token_ids"]
+        assert choices[-1]["finish_reason"] == "length" == whole["choices"][0]["finish_reason"]
+        assert len(chunks) > 5
+
+    live(tmp_path, scene)
+
+
+def test_chat_streams_deltas_and_renders_the_versions_own_template(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        body = {"messages": HELLO, "max_tokens": 5, "temperature": 0, "return_token_ids": True}
+        whole = (await client.post(CHAT, json=body)).json()
+        assert whole["object"] == "chat.completion"
+        assert made.swapper.current is not None
+        assert whole["prompt_token_ids"] == made.swapper.current.tokenizer.chat(HELLO)
+        first, *rest = await events(client, CHAT, body)
+        assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in rest if chunk)
+        assert text == whole["choices"][0]["message"]["content"]
+
+    live(tmp_path, scene)
+
+
+def test_a_prompt_of_token_ids_is_taken_as_it_is(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        answer = (await client.post(COMPLETIONS, json=GREEDY | {"prompt": [9, 8, 7]})).json()
+        assert answer["prompt_token_ids"] == [9, 8, 7]
+
+    live(tmp_path, scene)
+
+
+def test_a_seed_repeats_an_answer_and_greedy_ignores_it(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async def ids(**wish: Any) -> list[int]:
+            body = GREEDY | {"temperature": 1.0, "max_tokens": 20} | wish
+            found: list[int] = (await client.post(COMPLETIONS, json=body)).json()["choices"][0]["token_ids"]
+            return found
+
+        beside = asyncio.gather(*(ids(seed=n) for n in range(4)))
+        assert await ids(seed=1) == await ids(seed=1) == (await beside)[1]
+        assert await ids(seed=1) != await ids(seed=2)
+        assert await ids(seed=1, temperature=0) == await ids(seed=2, temperature=0)
+
+    live(tmp_path, scene)
+
+
+def test_a_stop_string_ends_the_answer_before_it(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        full = (await client.post(COMPLETIONS, json=GREEDY)).json()["choices"][0]["text"]
+        stop = next(c for c in full[1:] if c.isascii() and c != full[0])
+        cut = (await client.post(COMPLETIONS, json=GREEDY | {"stop": [stop]})).json()["choices"][0]
+        assert (cut["text"], cut["finish_reason"]) == (full[: full.index(stop)], "stop")
+
+    live(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        (COMPLETIONS, {}, "prompt"),
+        (COMPLETIONS, {"prompt": ""}, "no tokens"),
+        (COMPLETIONS, {"prompt": ["a", "b"]}, "one prompt"),
+        (COMPLETIONS, {"prompt": [100_000]}, "token ids are 0 to"),
+        (COMPLETIONS, {"prompt": "a", "n": 2}, "n is not supported"),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 1}, "logprobs is not supported"),
+        (COMPLETIONS, {"prompt": "a", "temperature": -1}, "temperature"),
+        (COMPLETIONS, {"prompt": "a", "top_p": 0}, "top_p"),
+        (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
+        (COMPLETIONS, {"prompt": "a", "max_tokens": 100_000}, "exceed the context of 256 tokens"),
+        (COMPLETIONS, {"prompt": "a" * 1000, "max_tokens": 1}, "exceed the context"),
+        (CHAT, {"messages": []}, "messages"),
+        (CHAT, {"messages": HELLO, "tools": [{}]}, "tools is not supported"),
+        ("/v1/embeddings", {"input": "a"}, "generates text"),
+    ],
+)
+def test_a_bad_request_is_told_what_is_wrong_and_harms_nobody(
+    tmp_path: Path, path: str, body: dict[str, Any], says: str
+) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        refused = await client.post(path, json=body)
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert says in error["message"]
+        assert error["type"] == "invalid_request_error"
+        assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 200
+
+    live(tmp_path, scene)
+
+
+def test_another_model_or_path_or_no_json_is_refused(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        other = await client.post(COMPLETIONS, json=GREEDY | {"model": "gpt-9"})
+        assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
+        assert (await client.post(COMPLETIONS, json=GREEDY | {"model": "tiny-llama"})).status_code == 200
+        assert (await client.get("/v2")).status_code == 404
+        assert (await client.get(COMPLETIONS)).status_code == 405
+        assert (await client.post(COMPLETIONS, content=b"{")).status_code == 400
+
+    live(tmp_path, scene)
+
+
+def test_more_than_the_engine_takes_are_told_to_come_back(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        with made.swapper.lease():
+            refused = await client.post(COMPLETIONS, json=GREEDY)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 200
+
+    live(tmp_path, scene, max_requests=1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_place(tmp_path: Path, stream: bool) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        body = json.dumps(GREEDY | {"max_tokens": 240, "stream": stream}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+        head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode() + body)
+        await until(lambda: made.swapper.requests == 1)
+        if stream:
+            await reader.readuntil(b"token_ids")
+        writer.close()
+        await until(lambda: made.swapper.requests == 0)
+        assert made.swapper.current is not None
+        manager = made.swapper.current.service._manager  # type: ignore[union-attr]
+        await until(lambda: not manager.batch_processor.has_pending_requests())
+
+    live(tmp_path, scene)
+
+
+def test_a_stream_that_fails_ends_with_an_error_and_no_end_mark(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        made.swapper.current.service._manager.model.forward = None  # type: ignore[union-attr]
+        *_, last = await events(client, COMPLETIONS, GREEDY)
+        assert last["error"]["type"] == "server_error"
+        assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 503
+        assert (await client.get("/healthz")).status_code == 503
+        assert (await client.get("/readyz")).status_code == 503
+
+    live(tmp_path, scene)
+
+
+def test_while_it_leaves_the_engine_is_unready_and_finishes_what_runs(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with engine(tmp_path) as (made, client):
+            await put_live(made.swapper, tiny())
+            running = asyncio.create_task(client.post(COMPLETIONS, json=GREEDY | {"max_tokens": 200}))
+            await until(lambda: made.swapper.requests == 1)
+            made.drain.begin()
+            unready = await client.get("/readyz")
+            late = await client.post(COMPLETIONS, json=GREEDY)  # routed before the pod's unreadiness was known
+            assert (unready.status_code, late.status_code) == (503, 200)
+            assert (await running).json()["usage"]["completion_tokens"] == 200
+
+    asyncio.run(scene())
+
+
+def test_metrics_count_requests_tokens_and_pauses_by_version(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        await client.post(COMPLETIONS, json=GREEDY)
+        await events(client, COMPLETIONS, GREEDY)
+        text = (await client.get("/metrics")).text
+        assert 'modelparams_engine_requests_total{code="200",endpoint="completions",version="1.0.0"} 2.0' in text
+        assert 'modelparams_engine_tokens_total{version="1.0.0"} 24.0' in text
+        assert "modelparams_engine_swap_pause_seconds_count 1.0" in text
+        assert f'digest="{tiny().digest}",model="tiny-llama",version="1.0.0"}} 1.0' in text
+
+    live(tmp_path, scene)
+
+
+def test_embeddings_can_be_asked_for_as_base64() -> None:
+    from modelparams_serving.engine.http import _encoded
+
+    encoded = _encoded([1.0, -2.0], "base64")
+    assert isinstance(encoded, str)
+    assert struct.unpack("<2f", base64.b64decode(encoded)) == (1.0, -2.0)

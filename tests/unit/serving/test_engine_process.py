@@ -1,0 +1,85 @@
+"""The engine as a process: how it starts, and how it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from builders.arenas import tiny
+from builders.engines import order, until
+from cluster.process import free_port
+from modelparams.protocol import SOCKET_NAME, GetState
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    port = free_port()
+    environment = {
+        "MODELPARAMS_RUNTIME_DIR": str(tmp_path),
+        "MODELPARAMS_HOST": "127.0.0.1",
+        "MODELPARAMS_PORT": str(port),
+        "MODELPARAMS_QUIET_SECONDS": "0.1",
+        "MODELPARAMS_THREADS": "1",
+        "MODELPARAMS_NUM_BLOCKS": "8",
+    }
+    command = [sys.executable, "-m", "modelparams_serving.engine"]
+    with subprocess.Popen(command, env=os.environ | environment) as started:
+        try:
+            yield started, f"http://127.0.0.1:{port}"
+        finally:
+            started.kill()
+
+
+def test_sigterm_lets_a_running_request_finish_and_ends_with_zero(
+    tmp_path: Path, process: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    started, url = process
+
+    async def scene() -> None:
+        await until((tmp_path / SOCKET_NAME).exists)
+        version = tiny()
+        (reserved,) = await order(tmp_path, version.reserve().model_dump_json(by_alias=True).encode())
+        assert reserved.state is not None
+        assert reserved.state.slot is not None
+        version.write(tmp_path / reserved.state.slot.file_name)
+        for request in (version.prepare(reserved.state.slot), version.commit()):
+            (answer,) = await order(tmp_path, request.model_dump_json(by_alias=True).encode())
+            assert answer.state is not None, answer.refusal
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            body = {"prompt": "hello", "max_tokens": 200, "stream": True}
+            async with client.stream("POST", "/v1/completions", json=body) as response:
+                lines = response.aiter_lines()
+                await anext(lines)
+                started.send_signal(signal.SIGTERM)
+                rest = [line async for line in lines if line]
+            assert rest[-1] == "data: [DONE]"
+        assert await asyncio.to_thread(started.wait, 30) == 0
+        assert not (tmp_path / SOCKET_NAME).exists()
+
+    asyncio.run(scene())
+
+
+def test_an_engine_without_a_version_leaves_at_once_on_an_interrupt(
+    tmp_path: Path, process: tuple[subprocess.Popen[bytes], str]
+) -> None:
+    started, _ = process
+
+    async def scene() -> None:
+        await until((tmp_path / SOCKET_NAME).exists)
+        (state,) = await order(tmp_path, GetState().model_dump_json().encode())
+        assert state.state is not None
+        assert len(state.state.instance) == 12
+        started.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(started.wait, 30) == 0
+
+    asyncio.run(scene())

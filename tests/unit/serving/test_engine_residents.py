@@ -1,0 +1,230 @@
+"""What becomes resident: everything is checked first, and the parameters are the arena's own memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import struct
+import weakref
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from builders.arenas import SAMPLES, tiny
+from builders.engines import put_live, settings, stage, swapper
+from modelparams.errors import IllegalTransition, IndexInvalid, LayoutMismatch, ModelParamsError, NotFinite
+from modelparams.protocol import SlotPhase
+from modelparams.tensors import TensorSpec
+from modelparams_serving.engine import device, weights
+from modelparams_serving.engine.generate import Prompt, TextGenerator
+from modelparams_serving.engine.swap import Swapper
+
+pytestmark = pytest.mark.model
+LLAMA = b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"'
+HEAD, NORM = "model.embed_tokens.weight", "model.norm.weight"
+
+
+def within(directory: Path, scene: Callable[[Swapper], Awaitable[Any]], **changes: Any) -> Any:
+    async def whole() -> Any:
+        async with swapper(directory, **changes) as made:
+            return await scene(made)
+
+    return asyncio.run(whole())
+
+
+async def greedy(made: Swapper, ids: list[int], count: int) -> list[int]:
+    """Generate on the current version."""
+    with made.lease() as version:
+        assert isinstance(version.service, TextGenerator)
+        tokens = version.service.tokens(Prompt(ids, count), every=False)
+        return [token async for new in tokens for token in new.ids]
+
+
+def refused(directory: Path, **changes: Any) -> ModelParamsError:
+    """Stage a bad version beside a live one: the live one must go on."""
+
+    async def scene(made: Swapper) -> ModelParamsError:
+        await put_live(made, tiny("1.0.0"))
+        before = await greedy(made, [5, 6, 7], 4)
+        with pytest.raises(ModelParamsError) as error:
+            await stage(made, tiny("1.1.0", **changes))
+        state = made.state()
+        assert state.current == tiny("1.0.0").resident
+        assert [slot.phase for slot in state.slots.values()] == [SlotPhase.CURRENT, SlotPhase.EMPTY]
+        assert await greedy(made, [5, 6, 7], 4) == before
+        return error.value
+
+    found: ModelParamsError = within(directory, scene)
+    return found
+
+
+def test_answers_are_those_of_the_library_alone(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        for number in ("1.0.0", "1.1.0"):
+            await put_live(made, tiny(number))
+            model = AutoModelForCausalLM.from_pretrained(SAMPLES / f"v{number}")
+            wanted = model.generate(torch.tensor([[9, 8, 7]]), max_new_tokens=8, do_sample=False)[0, 3:].tolist()
+            assert await greedy(made, [9, 8, 7], 8) == wanted
+
+    within(tmp_path, scene)
+
+
+def test_parameters_are_views_of_the_arena_and_tied_ones_are_one(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        await put_live(made, tiny())
+        assert made.current is not None
+        model = made.current.service._manager.model  # type: ignore[union-attr]
+        addresses = sorted(p.data_ptr() for p in model.parameters())
+        assert addresses[-1] - addresses[0] < tiny().size
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        assert not any(p.requires_grad for p in model.parameters())
+        assert all(p.dtype is torch.bfloat16 for p in model.parameters())
+        # The agent writes into the file; a view sees it, a copy would not.
+        path, offset = tmp_path / "arena-a", tiny().parts[0].find(_bytes(model.model.norm.weight))
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(struct.pack("<H", 0x4120))
+        assert float(model.model.norm.weight[0]) == 10.0
+
+    within(tmp_path, scene)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return bytes(device.host_bytes(tensor.detach()))
+
+
+def change(name: str, value: tuple[TensorSpec, bytes] | None) -> Callable[[dict[str, Any]], None]:
+    def apply(tensors: dict[str, Any]) -> None:
+        if value is None:
+            del tensors[name]
+        else:
+            tensors[name] = value
+
+    return apply
+
+
+def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:
+    error = refused(tmp_path, change=change(NORM, None))
+    assert isinstance(error, LayoutMismatch)
+    assert f"{NORM} is missing" in error.message
+
+
+def test_an_unexpected_tensor_is_refused(tmp_path: Path) -> None:
+    error = refused(tmp_path, change=change("model.extra", (TensorSpec("BF16", (1,)), b"\0\0")))
+    assert isinstance(error, LayoutMismatch)
+    assert "model.extra is unexpected" in error.message
+
+
+def test_another_shape_is_refused_with_both_shapes(tmp_path: Path) -> None:
+    error = refused(tmp_path, change=change(NORM, (TensorSpec("BF16", (32,)), bytes(64))))
+    assert isinstance(error, LayoutMismatch)
+    assert f"{NORM} is BF16[32] instead of BF16[64]" in error.message
+
+
+def test_another_dtype_than_the_version_that_runs_is_refused(tmp_path: Path) -> None:
+    error = refused(tmp_path, change=change(NORM, (TensorSpec("F32", (64,)), struct.pack("<64f", *[1.0] * 64))))
+    assert isinstance(error, LayoutMismatch)
+    assert f"{NORM} is F32[64] instead of BF16[64]" in error.message
+
+
+def test_another_architecture_is_refused(tmp_path: Path) -> None:
+    config = (SAMPLES / "v1.1.0" / "config.json").read_bytes()
+    config = config.replace(b"LlamaForCausalLM", b"MistralForCausalLM").replace(b'"llama"', b'"mistral"')
+    error = refused(tmp_path, assets={"config.json": config})
+    assert isinstance(error, LayoutMismatch)
+    assert "MistralForCausalLM" in error.message
+
+
+@pytest.mark.parametrize("pattern", [0x7FC0, 0x7F80, 0xFF80], ids=["NaN", "+Inf", "-Inf"])
+def test_one_value_that_is_not_finite_is_refused(tmp_path: Path, pattern: int) -> None:
+    values = struct.pack("<64H", *[0x3F80] * 63, pattern)
+    error = refused(tmp_path, change=change(NORM, (TensorSpec("BF16", (64,)), values)))
+    assert isinstance(error, NotFinite)
+    assert NORM in error.message
+
+
+def test_tensors_that_are_not_those_published_are_refused(tmp_path: Path) -> None:
+    assert isinstance(refused(tmp_path, spoil_digest=True), IndexInvalid)
+
+
+@pytest.mark.parametrize(
+    ("assets", "kind"),
+    [
+        ({"config.json": None}, IndexInvalid),
+        ({"config.json": b"{"}, IndexInvalid),
+        ({"config.json": b'{"architectures": ["os.system"], "model_type": "llama"}'}, LayoutMismatch),
+        ({"config.json": LLAMA + b', "head_dim": "x"}'}, LayoutMismatch),
+        ({"tokenizer.json": None}, IndexInvalid),
+        ({"tokenizer.json": b"{}"}, IndexInvalid),
+    ],
+)
+def test_assets_that_make_no_model_are_refused(tmp_path: Path, assets: dict[str, bytes], kind: type) -> None:
+    assert isinstance(refused(tmp_path, assets=assets), kind)
+
+
+def test_a_region_outside_the_arena_is_refused(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        reserved = await made.reserve(tiny().reserve())
+        assert reserved.slot is not None
+        with pytest.raises(IndexInvalid):
+            await made.prepare(tiny().prepare(reserved.slot))  # nothing was written: zeros are no index
+
+    within(tmp_path, scene)
+
+
+def test_a_prepare_without_an_arena_is_refused(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        with pytest.raises(IndexInvalid, match="no arena"):
+            await made.prepare(tiny().prepare(next(iter(made.state().slots))))
+
+    within(tmp_path, scene)
+
+
+def test_a_dropped_version_is_freed(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        await put_live(made, tiny("1.0.0"))
+        assert made.current is not None
+        model = weakref.ref(made.current.service._manager.model)  # type: ignore[union-attr]
+        await put_live(made, tiny("1.1.0"))
+        await stage(made, tiny("1.2.0"))
+        gc.collect()
+        assert model() is None
+
+    within(tmp_path, scene)
+
+
+def test_a_reserved_slot_takes_only_the_version_it_was_reserved_for(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        reserved = await made.reserve(tiny("1.0.0").reserve())
+        assert reserved.slot is not None
+        with pytest.raises(IllegalTransition):
+            await made.prepare(tiny("1.1.0").prepare(reserved.slot))
+        assert made.state().slots[reserved.slot].filling == tiny("1.0.0").digest
+
+    within(tmp_path, scene)
+
+
+def test_untied_heads_that_differ_are_not_tied() -> None:
+    model = AutoModelForCausalLM.from_pretrained(SAMPLES / "v1.0.0")
+    given = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given["lm_head.weight"] += 1
+    from modelparams_serving.engine.skeleton import blueprint
+
+    made = blueprint(model.config.to_dict()).build()
+    weights.bind(made, given)
+    assert torch.equal(made.lm_head.weight, given["lm_head.weight"])
+    assert torch.equal(made.model.embed_tokens.weight, given[HEAD])
+
+
+def test_settings_bound_what_a_request_may_take(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> int:
+        await put_live(made, tiny())
+        assert made.current is not None
+        return made.current.service.context
+
+    assert within(tmp_path, scene, num_blocks=4, page_tokens=16) == 64
+    assert settings(tmp_path).forward_threads == 1

@@ -1,0 +1,87 @@
+"""`modelparams serve`: a sealed version on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from builders.arenas import SAMPLES
+from cluster.process import free_port, wait_until
+from modelparams.keys import LocalKeyProvider
+from modelparams.names import ModelName, Version
+from modelparams.publish import publish
+from modelparams.store import open_store
+from modelparams.trust import SigningKey, TrustPolicy
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def sealed(tmp_path: Path) -> list[str]:
+    """The options for a store with version 1.0.0 of the sample model."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "kek").write_bytes(os.urandom(32))
+    signer = SigningKey.generate()
+    (tmp_path / "trust.json").write_bytes(TrustPolicy.of(signer).to_json())
+    (tmp_path / "memory").mkdir()
+    publish(
+        SAMPLES / "v1.0.0",
+        open_store(str(tmp_path / "store")),
+        model=ModelName("tiny-llama"),
+        version=Version("1.0.0"),
+        keys=LocalKeyProvider(tmp_path / "keys"),
+        key_ref="kek",
+        signers=[signer],
+        cache=tmp_path / "cache",
+    )
+    where = ["--store", str(tmp_path / "store"), "--trust", str(tmp_path / "trust.json")]
+    return [*where, "--keys", str(tmp_path / "keys"), "--key-ref", "kek", "--memory", str(tmp_path / "memory")]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from modelparams.cli import main; main()", "serve", *arguments]
+
+
+def test_a_sealed_version_answers_until_ctrl_c_and_leaves_no_plaintext(sealed: list[str], tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    started = subprocess.Popen(command("1.0.0", *sealed, "--port", str(port)), stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: started.poll() is not None or _is_ready(url), "the version to answer", seconds=90)
+        answer = httpx.post(f"{url}/v1/completions", json={"prompt": "hello", "max_tokens": 3}, timeout=30)
+        assert answer.json()["model_params"]["version"] == "1.0.0"
+        assert any((tmp_path / "memory").iterdir())
+        started.send_signal(signal.SIGINT)
+        assert started.wait(30) == 0
+    finally:
+        started.kill()
+        _, said = started.communicate()
+    assert f"tiny-llama-1.0.0 answers on {url}/v1" in said
+    assert not any((tmp_path / "memory").iterdir())
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_version_that_was_tampered_with_is_refused_before_anything_listens(sealed: list[str], tmp_path: Path) -> None:
+    blob = next((tmp_path / "store" / "blobs" / "sha256").iterdir())
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.chmod(0o644)
+    blob.write_bytes(data)
+    ended = subprocess.run(
+        command("1.0.0", *sealed, "--port", str(free_port())), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 3, ended.stderr
+    assert "answers on" not in ended.stderr
+    assert not any((tmp_path / "memory").iterdir())
