@@ -56,7 +56,7 @@ class Side(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory that is open (`plaintext.opened`)."""
+    """A directory, as `plaintext.read_plain` gives it."""
 
     plain: PlainVersion
 

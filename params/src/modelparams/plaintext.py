@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -26,7 +25,7 @@ _REFUSED = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pt
 
 @dataclass(frozen=True)
 class PlainVersion:
-    """What is to be sealed. Views are valid inside `opened` only."""
+    """What is to be sealed."""
 
     specs: Mapping[str, TensorSpec]
     """Of all tensors, in name order."""
@@ -99,39 +98,25 @@ class PlainVersion:
         return TensorEntry(name=name, dtype=spec.dtype, shape=spec.shape, blob=blob, offset=offset, size=spec.size)
 
 
-@contextmanager
-def opened(directory: Path) -> Iterator[PlainVersion]:
+def read_plain(directory: Path) -> PlainVersion:
     """Map a directory's tensors and read its small files.
 
     Raises:
         UsageError: it cannot be published as it is.
     """
     tensors = read_directory(directory)
-    assets = _read_assets(directory)
-    with _mapped({tensor.file for tensor in tensors.values()}) as files:
-        views = {name: _view(files[tensor.file], tensor) for name, tensor in tensors.items()}
-        specs = {name: tensor.spec for name, tensor in tensors.items()}
-        first_names = _tied(specs, views)
-        sizes = {name: spec.size for name, spec in specs.items() if first_names[name] == name}
-        plain = PlainVersion(specs, views, first_names, plan_blobs(sizes), assets)
-        try:
-            yield plain
-        finally:
-            for view in views.values():
-                view.release()
+    files = {path: _mapped(path) for path in {tensor.file for tensor in tensors.values()}}
+    views = {name: _view(files[tensor.file], tensor) for name, tensor in tensors.items()}
+    specs = {name: tensor.spec for name, tensor in tensors.items()}
+    first_names = _tied(specs, views)
+    sizes = {name: spec.size for name, spec in specs.items() if first_names[name] == name}
+    return PlainVersion(specs, views, first_names, plan_blobs(sizes), _read_assets(directory))
 
 
-@contextmanager
-def _mapped(paths: Iterable[Path]) -> Iterator[dict[Path, memoryview]]:
-    files: dict[Path, memoryview] = {}
-    try:
-        for path in paths:
-            with path.open("rb") as file:
-                files[path] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        yield files
-    finally:
-        for view in files.values():
-            view.release()
+def _mapped(path: Path) -> memoryview:
+    """A file's bytes. The mapping ends with its last view; closing it earlier would fail while an error holds one."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _view(file: memoryview, tensor: FileTensor) -> memoryview:

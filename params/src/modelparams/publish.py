@@ -26,7 +26,7 @@ from modelparams.keys import KeyProvider
 from modelparams.manifest import BlobEntry, Expectation, Manifest, ModelId, VerifiedManifest, sign, verify_manifest
 from modelparams.model_keys import PublisherKeys, publisher_keys
 from modelparams.names import ModelName, Version, object_name
-from modelparams.plaintext import opened
+from modelparams.plaintext import read_plain
 from modelparams.pointers import Pointer, list_pointers, pointer_key
 from modelparams.progress import NoProgress, Progress
 from modelparams.sealing import NamedVersion, Sending, named
@@ -99,17 +99,17 @@ def publish(
     """
     trust, report = trust or TrustPolicy.of(*signers), progress or NoProgress()
     check_hashes(directory)
-    with opened(directory) as plain:
-        past = list_pointers(store)
-        last = _fetch(store, past[-1], model, trust) if past else None
-        model_keys = publisher_keys(store, keys, key_ref)
-        version_named = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
-        if twin := next((pointer for pointer in past if pointer.version == version), None):
-            return _was_there(_fetch(store, twin, model, trust), version_named)
-        journal = Journal((cache or cache_directory()) / "publish", store, model, version)
-        known = {blob.content_id: blob for blob in last.manifest.blobs} if last else {}
-        sending = Sending(store, model_keys, journal, known, report)
-        blobs = sending.run(version_named.blobs, workers=workers)
+    plain = read_plain(directory)
+    past = list_pointers(store)
+    last = _fetch(store, past[-1], model, trust) if past else None
+    model_keys = publisher_keys(store, keys, key_ref)
+    version_named = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
+    if twin := next((pointer for pointer in past if pointer.version == version), None):
+        return _was_there(_fetch(store, twin, model, trust), version_named)
+    journal = Journal((cache or cache_directory()) / "publish", store, model, version)
+    known = {blob.content_id: blob for blob in last.manifest.blobs} if last else {}
+    sending = Sending(store, model_keys, journal, known, report)
+    blobs = sending.run(version_named.blobs, workers=workers)
     manifest = _manifest(
         model, version, model_keys, version_named, blobs, last, floor, now or datetime.now(UTC), not_after
     )

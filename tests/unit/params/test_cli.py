@@ -14,12 +14,13 @@ import pytest
 import typer
 
 import modelparams.cli as cli
-from builders.publishing import NAN, layered, write_directory
+from builders.publishing import NAN, Publisher, layered, write_directory
 from modelparams.cli import plugins
 from modelparams.cli.exits import Exit, exit_code
 from modelparams.cli.output import size
 from modelparams.errors import SwapError, every_kind
 from modelparams.keys import parse_kek
+from modelparams.trust import SigningKey
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,14 @@ def test_verify_tells_a_changed_blob_by_code_and_reason(ready: Run) -> None:
     assert (ran.code, ran.out) == (Exit.INTEGRITY, "")
     error = json.loads(ran.err.splitlines()[-1])["error"]
     assert (error["reason"], error["exitCode"]) == ("BlobDigestMismatch", Exit.INTEGRITY)
+
+
+def test_verify_with_the_key_finds_what_only_a_pod_can_find(ready: Run, tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path, signer=SigningKey.load(Path("release.pem")))
+    publisher.publish("1.2.0", layered(layer0=NAN), key_ref="tiny", check_finite=False)
+    assert ready("verify", "1.2.0", "-s", "store", "--trust", "trust.json").code == 0
+    ran = ready("verify", "1.2.0", *SEALED)
+    assert (ran.code, "NotFinite" in ran.err) == (Exit.INTEGRITY, True)
 
 
 def test_verify_refuses_another_model_and_an_unknown_signer(ready: Run) -> None:

@@ -11,7 +11,7 @@ import pytest
 from builders.publishing import Publisher, layered
 from modelparams.difference import Difference, Directory, Sealed, compare, differences
 from modelparams.grouping import plan_blobs
-from modelparams.plaintext import opened
+from modelparams.plaintext import read_plain
 from modelparams.tensors import ITEM_SIZE, TensorSpec
 
 
@@ -73,11 +73,8 @@ def test_added_removed_reshaped_and_changed_tensors_are_told_apart(tmp_path: Pat
     spec, data = after["model.norm.weight"]
     after["model.norm.weight"] = (TensorSpec(spec.dtype, (8, 8)), data)
     del after["model.layers.1.norm.weight"]
-    with (
-        opened(publisher.directory("1.0.0", before)) as old,
-        opened(publisher.directory("1.1.0", after)) as new,
-    ):
-        found = {one.name: one.what for one in differences(Directory(old), Directory(new))}
+    old, new = read_plain(publisher.directory("1.0.0", before)), read_plain(publisher.directory("1.1.0", after))
+    found = {one.name: one.what for one in differences(Directory(old), Directory(new))}
     assert found == {
         "model.layers.0.mlp.weight": "changed",
         "model.layers.1.norm.weight": "removed",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import mmap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +17,7 @@ from modelparams.cli.reporting import reporting
 from modelparams.difference import Difference, Directory, Sealed, Side, differences
 from modelparams.errors import UsageError
 from modelparams.manifest import VerifiedManifest
-from modelparams.plaintext import opened
+from modelparams.plaintext import read_plain
 from modelparams.pointers import list_pointers
 from modelparams.pull import pull
 from modelparams.sealed import read_index
@@ -51,8 +49,8 @@ def verify_command(
         )
         if opening:
             sealed = asked.opened(keys, key_ref)
-            with mmap.mmap(-1, sealed.layout.total) as arena, memoryview(arena) as view:
-                pull(sealed, view, workers=workers, progress=progress)
+            # Not closed by hand: the traceback of a failed pull still holds views of it.
+            pull(sealed, memoryview(mmap.mmap(-1, sealed.layout.total)), workers=workers, progress=progress)
     found = _described(checked.manifest)
     told = {**found, "verified": True, "opened": opening, "readBytes": checked.size_bytes}
     title = f"{found['model']} {found['version']} is as signed" + (", and opens" if opening else "")
@@ -187,34 +185,26 @@ def diff_command(
         modelparams diff 1.0.0 1.1.0 --store s3://models/smollm2 --trust trust.json --keys ~/keys --key-ref smollm2
     """
 
-    def side(text: str) -> Any:
+    def side(text: str) -> Side:
         if Path(text).is_dir():
-            return _directory(Path(text))
+            return Directory(read_plain(Path(text)))
         return _sealed(text, store, trust, model, keys, key_ref)
 
-    with side(before) as old, side(after) as new:
-        found = list(differences(old, new))
-        total = len(old.specs)
+    old, new = side(before), side(after)
+    found = list(differences(old, new))
     changed = sorted(found, key=lambda one: (one.relative_l2 is not None, -(one.relative_l2 or 0.0)))
-    _show_differences(changed, total, limit, output)
+    _show_differences(changed, len(old.specs), limit, output)
     if exit_code and found:
         raise typer.Exit(Exit.BUG)
 
 
-@contextmanager
-def _directory(path: Path) -> Iterator[Side]:
-    with opened(path) as plain:
-        yield Directory(plain)
-
-
-@contextmanager
-def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | None, key_ref: str) -> Iterator[Side]:
+def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | None, key_ref: str) -> Sealed:
     if not store or trust is None:
         raise UsageError(
             f"{text!r} is no directory, and as a sealed version it takes its store and the trust policy",
             hint="give a directory, or --store URL and --trust FILE",
         )
-    yield Sealed(Asked.of(store, text, trust, model).opened(keys, key_ref))
+    return Sealed(Asked.of(store, text, trust, model).opened(keys, key_ref))
 
 
 def _show_differences(found: list[Difference], total: int, limit: int, output: Output) -> None:
