@@ -66,7 +66,7 @@ class Scene:
         directory = self.lay_out(version, source)
         self.modelparams("hash", str(directory))
         text = self.modelparams(
-            "publish", str(directory), "--to", self.store, "--keys", "keys", "--key-ref", MODEL, "--sign", "signer.pem"
+            "publish", str(directory), "--store", self.store, "--sign", "release.pem", "--namespace", NAMESPACE
         )
         file = self.work / f"{MODEL}-{version}.yaml"
         file.write_text(text)
@@ -129,9 +129,9 @@ def _install(kubectl: Kubectl) -> None:
 
 
 def _make_keys(play: Scene) -> None:
-    play.modelparams("keys", "kek", "--out", f"keys/{MODEL}")
-    play.modelparams("keys", "signer", "--out", "signer.pem")
-    play.modelparams("keys", "trust", "--key", "signer.pub", "--threshold", "1", "--out", "trust.json")
+    play.modelparams("keys", "kek", MODEL)
+    play.modelparams("keys", "signer", "release.pem")
+    play.modelparams("keys", "trust", "release.pem", "--out", "trust.json")
 
 
 @contextlib.contextmanager
