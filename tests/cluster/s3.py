@@ -162,7 +162,16 @@ class Versitygw(S3Server):
         objects.mkdir()
         versions.mkdir()
         login = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
-        return ["--port", f"127.0.0.1:{self.port}", "posix", "--versioning-dir", str(versions), str(objects)], login
+        # Every S3 server keeps connections open; this one only when it is told to.
+        return [
+            "--keep-alive",
+            "--port",
+            f"127.0.0.1:{self.port}",
+            "posix",
+            "--versioning-dir",
+            str(versions),
+            str(objects),
+        ], login
 
 
 class SeaweedFS(S3Server):

@@ -282,6 +282,14 @@ def test_a_bit_that_flips_on_the_way_is_noticed_and_the_store_stays_sound(shop: 
     assert shop.pull(published, store_of(shop.bucket, s3_faults.endpoint)) == plain(tensors)
 
 
+def test_each_worker_keeps_its_connection(shop: Shop, s3_faults: FaultProxy) -> None:
+    published = shop.publish(bytes_of(20, 300_000))
+    store = store_of(shop.bucket, s3_faults.endpoint)
+    shop.pull(published, store)
+    shop.verify(published, store)
+    assert s3_faults.connections <= 3  # two workers, and the one that opened the release
+
+
 def test_a_store_that_is_away_is_unavailable(shop: Shop, s3_faults: FaultProxy) -> None:
     published = shop.publish(layered())
     s3_faults.refuse()

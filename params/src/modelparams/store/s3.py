@@ -134,6 +134,7 @@ class S3Store:
                 raise BlobSizeMismatch(f"{key} in {self} holds {size} bytes, more than {limit}")
             data = bytearray(size)
             read_exactly(body, memoryview(data), f"{key} from {self}")
+            _keep_connection(body)
         return bytes(data)
 
     def open_part(self, key: str, name: str, start: int, end: int) -> tuple[Any, int]:
@@ -239,7 +240,7 @@ class _S3Reader:
             self.close()
             raise
         if self._next + len(into) == self._end:
-            self._body._raw_stream.release_conn()  # all was read: the connection serves the next request
+            _keep_connection(self._body)
 
     def close(self) -> None:
         """End the stream."""
@@ -264,6 +265,11 @@ def read_exactly(body: Any, into: memoryview, what: str) -> None:
         done += n
         if time.monotonic() > until:
             raise StoreUnavailable(f"{what} comes too slowly: {done} of {len(into)} bytes")
+
+
+def _keep_connection(body: Any) -> None:
+    """All was read: let the connection serve the next request, where the server allows it."""
+    body._raw_stream.release_conn()
 
 
 class _Exists(Exception):

@@ -1,0 +1,82 @@
+"""Many things by a few threads: each once, the first failure ends all, what was cancelled never looks finished."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+
+import pytest
+
+from modelparams.parallel import Stopped, for_each
+
+
+def test_every_item_is_done_once_by_no_more_threads_than_allowed() -> None:
+    done: list[int] = []
+    threads: set[int] = set()
+
+    def make_worker(_: Stopped) -> Callable[[int], None]:
+        threads.add(threading.get_ident())
+        return done.append
+
+    for_each(range(1000), make_worker, workers=3)
+    assert sorted(done) == list(range(1000))
+    assert len(threads) <= 3
+
+
+def test_one_thread_takes_items_in_order() -> None:
+    done: list[str] = []
+    for_each("abc", lambda _: done.append, workers=1)
+    assert done == ["a", "b", "c"]
+
+
+def test_the_first_failure_is_raised_and_the_others_are_told_to_stop() -> None:
+    began, told = threading.Barrier(2), threading.Event()
+
+    def make_worker(stopped: Stopped) -> Callable[[str], None]:
+        def work(item: str) -> None:
+            began.wait(10)
+            if item == "bad":
+                raise ValueError(item)
+            while not stopped():
+                pass
+            told.set()
+
+        return work
+
+    with pytest.raises(ValueError, match="bad"):
+        for_each(["bad", "long"], make_worker, workers=2)
+    assert told.is_set()
+
+
+def test_a_worker_that_cannot_be_made_is_a_failure_too() -> None:
+    def make_worker(_: Stopped) -> Callable[[int], None]:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        for_each([1], make_worker, workers=2)
+
+
+def test_a_failure_in_cancelled_itself_is_not_lost() -> None:
+    def cancelled() -> bool:
+        raise RuntimeError("gone")
+
+    with pytest.raises(RuntimeError, match="gone"):
+        for_each([1], lambda _: lambda _: None, workers=1, cancelled=cancelled)
+
+
+def test_a_cancellation_that_was_seen_counts_even_if_it_is_taken_back() -> None:
+    answers = iter([False, True])
+
+    def make_worker(stopped: Stopped) -> Callable[[int], None]:
+        def work(item: int) -> None:
+            assert stopped()  # and leaves its item undone
+
+        return work
+
+    with pytest.raises(CancelledError):
+        for_each([1], make_worker, workers=1, cancelled=lambda: next(answers, False))
+
+
+def test_nothing_to_do_is_done_at_once() -> None:
+    for_each([], lambda _: pytest.fail, workers=2)
