@@ -150,7 +150,9 @@ class EngineState(Wire):
 
     def slot_of(self, digest: object) -> Slot | None:
         """Where a version is resident, if it is."""
-        return next((s for s, state in self.slots.items() if state.resident and state.resident.manifest_digest == digest), None)
+        return next(
+            (s for s, state in self.slots.items() if state.resident and state.resident.manifest_digest == digest), None
+        )
 
     @property
     def current(self) -> Resident | None:
