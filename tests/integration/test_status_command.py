@@ -46,11 +46,11 @@ def test_it_exits_with_what_it_found(api: Api, namespace: str, kubeconfig: Path)
     assert "Promoted" in done.stdout
     report(api, namespace, version("1.1.0"), ready="Unknown", reason="Verifying", beside="Reconciling")
     moving = run(kubeconfig, "smollm2", "-n", namespace, "-o", "json")
-    assert moving.returncode == 3
+    assert moving.returncode == 10
     assert [row["reason"] for row in json.loads(moving.stdout)["versions"]] == ["Live", "Verifying"]
     report(api, namespace, version("1.2.0"), ready="False", reason="SealBroken", beside="Stalled")
     failed = run(kubeconfig, "smollm2", "-n", namespace, "--watch", "--timeout", "30")
-    assert failed.returncode == 4
+    assert failed.returncode == 11
     assert "SealBroken" in failed.stdout
 
 

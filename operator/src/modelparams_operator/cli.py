@@ -38,7 +38,7 @@ def status(
 ) -> None:
     """Show how rollouts, versions and pods stand.
 
-    Exits with 0 when all is ready, 3 while something moves, 4 when something has failed and waits for a person, so
+    Exits with 0 when all is ready, 10 while something moves, 11 when something has failed and waits for a person, so
     that a pipeline can wait for a release:
 
         kubectl apply -f paramversion.yaml && modelparams status smollm2 --watch --timeout 600

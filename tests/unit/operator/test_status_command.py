@@ -94,7 +94,7 @@ def test_the_outcome_is_what_a_pipeline_needs(rollouts: list[Object], versions: 
 
 
 def test_exit_codes_are_fixed() -> None:
-    assert {outcome.name: outcome.value for outcome in Outcome} == {"READY": 0, "MOVING": 3, "FAILED": 4}
+    assert {outcome.name: outcome.value for outcome in Outcome} == {"READY": 0, "MOVING": 10, "FAILED": 11}
 
 
 def test_one_model_is_shown_without_the_others_pods() -> None:

@@ -18,11 +18,11 @@ JSON = Mapping[str, Any]
 
 
 class Outcome(IntEnum):
-    """How it stands, worst last; the value is the command's exit code (1 and 2 are taken by errors)."""
+    """How it stands, worst last; the value is the exit code (below 10: errors, `modelparams.cli.exits`)."""
 
     READY = 0
-    MOVING = 3
-    FAILED = 4
+    MOVING = 10
+    FAILED = 11
 
 
 @dataclass(frozen=True, slots=True)
