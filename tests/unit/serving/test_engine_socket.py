@@ -14,8 +14,10 @@ import pytest
 
 from builders.arenas import Laid, tiny
 from builders.engines import engine, order
+from modelparams.errors import UsageError
 from modelparams.protocol import LINE_MAX, SOCKET_NAME, Discard, GetState, Rollback, Slot, SlotPhase
 from modelparams.reasons import Reason
+from modelparams_serving.engine.socket_server import SocketServer
 
 pytestmark = pytest.mark.model
 
@@ -164,3 +166,12 @@ def contains(whole: Any, part: Any) -> bool:
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(key in whole and contains(whole[key], part[key]) for key in part)
     return bool(whole == part)
+
+
+def test_a_directory_too_deep_for_a_socket_is_named(tmp_path: Path) -> None:
+    async def listen() -> None:
+        async with SocketServer(None).listening(tmp_path / ("d" * 100)):  # type: ignore[arg-type]
+            pytest.fail("it listens on a path that no socket can have")
+
+    with pytest.raises(UsageError, match="shorter path"):
+        asyncio.run(listen())

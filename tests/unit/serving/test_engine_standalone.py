@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -23,13 +25,19 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-def sealed(tmp_path: Path) -> list[str]:
+def memory() -> Iterator[Path]:
+    """For the arenas and the socket, whose path must be short: pytest's own folders may be too deep."""
+    with tempfile.TemporaryDirectory(prefix="mp-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def sealed(tmp_path: Path, memory: Path) -> list[str]:
     """The options for a store with version 1.0.0 of the sample model."""
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "kek").write_bytes(os.urandom(32))
     signer = SigningKey.generate()
     (tmp_path / "trust.json").write_bytes(TrustPolicy.of(signer).to_json())
-    (tmp_path / "memory").mkdir()
     publish(
         SAMPLES / "v1.0.0",
         open_store(str(tmp_path / "store")),
@@ -41,14 +49,14 @@ def sealed(tmp_path: Path) -> list[str]:
         cache=tmp_path / "cache",
     )
     where = ["--store", str(tmp_path / "store"), "--trust", str(tmp_path / "trust.json")]
-    return [*where, "--keys", str(tmp_path / "keys"), "--key-ref", "kek", "--memory", str(tmp_path / "memory")]
+    return [*where, "--keys", str(tmp_path / "keys"), "--key-ref", "kek", "--memory", str(memory)]
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from modelparams.cli import main; main()", "serve", *arguments]
 
 
-def test_a_sealed_version_answers_until_ctrl_c_and_leaves_no_plaintext(sealed: list[str], tmp_path: Path) -> None:
+def test_a_sealed_version_answers_until_ctrl_c_and_leaves_no_plaintext(sealed: list[str], memory: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     started = subprocess.Popen(command("1.0.0", *sealed, "--port", str(port)), stderr=subprocess.PIPE, text=True)
@@ -56,14 +64,14 @@ def test_a_sealed_version_answers_until_ctrl_c_and_leaves_no_plaintext(sealed: l
         wait_until(lambda: started.poll() is not None or _is_ready(url), "the version to answer", seconds=90)
         answer = httpx.post(f"{url}/v1/completions", json={"prompt": "hello", "max_tokens": 3}, timeout=30)
         assert answer.json()["model_params"]["version"] == "1.0.0"
-        assert any((tmp_path / "memory").iterdir())
+        assert any(memory.iterdir())
         started.send_signal(signal.SIGINT)
         assert started.wait(30) == 0
     finally:
         started.kill()
         _, said = started.communicate()
     assert f"tiny-llama-1.0.0 answers on {url}/v1" in said
-    assert not any((tmp_path / "memory").iterdir())
+    assert not any(memory.iterdir())
 
 
 def _is_ready(url: str) -> bool:
@@ -73,7 +81,9 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def test_a_version_that_was_tampered_with_is_refused_before_anything_listens(sealed: list[str], tmp_path: Path) -> None:
+def test_a_version_that_was_tampered_with_is_refused_before_anything_listens(
+    sealed: list[str], tmp_path: Path, memory: Path
+) -> None:
     blob = next((tmp_path / "store" / "blobs" / "sha256").iterdir())
     data = bytearray(blob.read_bytes())
     data[len(data) // 2] ^= 1
@@ -84,4 +94,4 @@ def test_a_version_that_was_tampered_with_is_refused_before_anything_listens(sea
     )
     assert ended.returncode == 3, ended.stderr
     assert "answers on" not in ended.stderr
-    assert not any((tmp_path / "memory").iterdir())
+    assert not any(memory.iterdir())

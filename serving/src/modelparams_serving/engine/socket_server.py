@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from modelparams.errors import ModelParamsError, SwapFailed
+from modelparams.errors import ModelParamsError, SwapFailed, UsageError
 from modelparams.failure import classify
 from modelparams.protocol import (
     LINE_MAX,
@@ -34,6 +34,9 @@ _MODE = 0o660
 _log = structlog.get_logger("engine.socket")
 
 
+_PATH_MAX = 107  # sun_path of unix(7), less its final NUL
+
+
 class SocketServer:
     """Orders are carried out one at a time, to the end even if the asker leaves; `state` is answered at any moment."""
 
@@ -42,8 +45,17 @@ class SocketServer:
 
     @contextlib.asynccontextmanager
     async def listening(self, runtime_dir: Path) -> AsyncIterator[None]:
-        """Listen on the runtime directory's socket while inside."""
+        """Listen on the runtime directory's socket while inside.
+
+        Raises:
+            UsageError: the directory's path is too long for a socket in it.
+        """
         path = runtime_dir / SOCKET_NAME
+        if len(os.fsencode(path)) > _PATH_MAX:
+            raise UsageError(
+                f"{path} is longer than the {_PATH_MAX} bytes that a Unix socket's path may have",
+                hint="take a directory with a shorter path",
+            )
         path.unlink(missing_ok=True)  # of an earlier life: only one engine owns the directory
         before = os.umask(0o777 & ~_MODE)
         try:
