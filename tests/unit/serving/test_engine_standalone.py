@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -94,4 +95,15 @@ def test_a_version_that_was_tampered_with_is_refused_before_anything_listens(
     )
     assert ended.returncode == 3, ended.stderr
     assert "answers on" not in ended.stderr
+    assert not any(memory.iterdir())
+
+
+def test_a_port_that_is_taken_is_said_so_before_anything_is_pulled(sealed: list[str], memory: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run(command("1.0.0", *sealed, "--port", port), capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert f"port {port} cannot be listened on" in ended.stderr
     assert not any(memory.iterdir())

@@ -16,12 +16,14 @@ import contextlib
 import gc
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import structlog
 import torch
 import uvicorn
 
+from modelparams.errors import UsageError
 from modelparams_serving.agent import logs
 from modelparams_serving.engine import device as devices
 from modelparams_serving.engine.drain import Drain
@@ -45,7 +47,11 @@ class Engine:
         self._front = Front(self.swapper, self.drain, metrics, max_requests=settings.max_requests)
 
     async def serve(self, *, on_listening: asyncio.Event | None = None) -> bool:
-        """Serve until `drain` is asked for. False when requests were cut off at the end of the grace period."""
+        """Serve until `drain` is asked for. False when requests were cut off at the end of the grace period.
+
+        Raises:
+            UsageError: the address or the socket's path cannot be listened on.
+        """
         server = _Server(
             uvicorn.Config(
                 self._front.app(),
@@ -55,7 +61,10 @@ class Engine:
                 timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
             )
         )
-        listener = _listener(self.settings)
+        with contextlib.closing(_listener(self.settings)) as listener:
+            return await self._served(server, listener, on_listening)
+
+    async def _served(self, server: _Server, listener: socket.socket, on_listening: asyncio.Event | None) -> bool:
         async with self._running(server, listener) as http:
             _log.info("listening", host=self.settings.host, port=listener.getsockname()[1])
             if on_listening:
@@ -94,7 +103,14 @@ class _Server(uvicorn.Server):
 def _listener(settings: EngineSettings) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((settings.host, settings.port))
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"{settings.host} port {settings.port} cannot be listened on ({error.strerror})",
+            hint="give another host or port, or end what listens there",
+        ) from error
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener
@@ -128,7 +144,10 @@ def main() -> None:
     logs.set_up(settings.log_level)
     settings.runtime_dir.mkdir(parents=True, exist_ok=True)
     set_up_torch(settings)
-    asyncio.run(_run(settings))
+    try:
+        asyncio.run(_run(settings))
+    except UsageError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, *
         on_live: called when requests can come.
 
     Raises:
+        UsageError: it cannot listen.
         StoreError, IntegrityError, SwapError: the version cannot be served; nothing listens any more.
     """
     logs.set_up(settings.log_level)
@@ -47,7 +48,11 @@ async def _serve(
     engine = Engine(settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, engine.drain.begin)
-    serving = asyncio.create_task(engine.serve())
+    listening = asyncio.Event()
+    serving = asyncio.create_task(engine.serve(on_listening=listening))
+    await asyncio.wait({asyncio.create_task(listening.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():  # it cannot listen: nothing is worth pulling
+        serving.result()
     try:
         await put_live(engine.swapper, sealed, settings.runtime_dir, progress, lambda: engine.drain.draining)
         on_live()
