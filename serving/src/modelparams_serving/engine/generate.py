@@ -75,8 +75,11 @@ class TextGenerator:
 
     @property
     def alive(self) -> bool:
-        """False once the manager's thread has ended for whatever reason."""
-        return bool(self._manager.is_running()) and self._manager.background_thread_status.fatal_error is None
+        """False once the manager's thread has ended, or is about to: it fails its requests before it says why."""
+        return (
+            bool(self._manager.is_running())
+            and self._manager.background_thread_status.can_accept_new_requests() is None
+        )
 
     async def tokens(self, prompt: Prompt, *, every: bool) -> AsyncGenerator[Tokens]:
         """Yield tokens as they come, or all at the end unless `every`. Leaving early cancels the request.
