@@ -12,7 +12,7 @@ from rich.console import Console
 from bench.report import Figure, show, write
 
 _BUILD = Path(__file__).parents[2] / "build" / "bench"
-_PARTS = ("verify_open", "delta", "operator_check", "transfer", "pod")
+_PARTS = ("verify_open", "planner", "delta", "operator_check", "transfer", "pod")
 
 
 def main(parts: list[str]) -> int:

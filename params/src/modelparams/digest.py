@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from typing import Self
 
 DIGEST_PATTERN = r"sha256:[0-9a-f]{64}"
@@ -15,19 +14,27 @@ DIGEST_LENGTH = 71
 _FORM = re.compile(DIGEST_PATTERN)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(str):
     """A SHA-256 digest, written ``sha256:<64 lower-case hex>`` as OCI does.
+
+    A string of its own type, so that the planner's many comparisons and look-ups cost what a string's do.
 
     Raises:
         ValueError: the text has another form.
     """
 
-    text: str
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        if not _FORM.fullmatch(self.text):
-            raise ValueError(f"not a sha256 digest: {self.text[:80]!r}; write sha256:<64 lower-case hex digits>")
+    def __new__(cls, text: str) -> Self:
+        """Check the form."""
+        if not _FORM.fullmatch(text):
+            raise ValueError(f"not a sha256 digest: {text[:80]!r}; write sha256:<64 lower-case hex digits>")
+        return super().__new__(cls, text)
+
+    @property
+    def text(self) -> str:
+        """The same as an ordinary string."""
+        return str(self)
 
     @classmethod
     def of(cls, data: bytes | memoryview) -> Self:
@@ -52,6 +59,3 @@ class Digest:
     def matches(self, other: Digest) -> bool:
         """Compare in constant time."""
         return hmac.compare_digest(self.text, other.text)
-
-    def __str__(self) -> str:
-        return self.text

@@ -25,6 +25,8 @@ class Member:
     """What it was ordered to serve; without an order, what it serves."""
     is_settled: bool
     """Ready, and serving what it was ordered to."""
+    resident: frozenset[Digest]
+    """What it can serve at once."""
 
     @classmethod
     def of(cls, pod: PodView) -> Member:
@@ -34,13 +36,14 @@ class Member:
         serves = answer.live.manifest_digest if answer is not None and answer.live is not None else None
         side = order.activate if order is not None and order.activate is not None else serves
         is_settled = pod.ready and serves is not None and serves == side
-        return cls(pod.name, pod.uid, pod.ready, order, answer, serves, side, is_settled)
+        resident = frozenset(held.manifest_digest for held in answer.staged) if answer is not None else frozenset()
+        if serves is not None and serves not in resident:
+            resident |= {serves}
+        return cls(pod.name, pod.uid, pod.ready, order, answer, serves, side, is_settled, resident)
 
     def holds(self, digest: Digest) -> bool:
-        """Tell whether the pod has it resident: it can serve it at once."""
-        if self.answer is None:
-            return False
-        return self.serves == digest or any(held.manifest_digest == digest for held in self.answer.staged)
+        """Tell whether the pod has it resident."""
+        return digest in self.resident
 
     def failure(self, digest: Digest, attempt: str) -> ReleaseFailure | None:
         """Why it could not take `digest`, if that is its last word on this attempt."""
