@@ -111,6 +111,12 @@ def test_an_object_is_made_once_and_never_replaced(any_bucket: Any, size: int) -
     assert whole == data
 
 
+def test_a_key_is_signed_as_it_is_spelled(any_bucket: Any) -> None:
+    store = store_of(any_bucket)
+    store.put("versions/1.0.0-rc.1+a_b", b"spelled")
+    assert store.get("versions/1.0.0-rc.1+a_b", limit=7) == b"spelled"
+
+
 def test_keys_are_listed_below_the_prefix_alone(any_bucket: Any) -> None:
     store = store_of(any_bucket)
     any_bucket.server.client().put_object(Bucket=any_bucket.name, Key="models/tinyother/x", Body=b"")

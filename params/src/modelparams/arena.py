@@ -63,16 +63,17 @@ class ReadableArena:
     Args:
         buffer: the arena's bytes; views of it are read-only exactly if it is.
         index_region: where the index is, as the manifest's layout and the engine's `Prepare` say.
+        index: what `pull` has parsed from there already; by default it is read again.
 
     Raises:
         IndexInvalid: the index contradicts itself, its region or the arena's size.
     """
 
-    def __init__(self, buffer: memoryview, index_region: Region) -> None:
+    def __init__(self, buffer: memoryview, index_region: Region, index: TensorIndex | None = None) -> None:
         start, end = index_region.offset, index_region.offset + index_region.size
         if index_region.size > INDEX_LIMIT or end > len(buffer):
             raise IndexInvalid("the tensor index is not inside the arena")
-        self.index = TensorIndex.parse(buffer[start:end])
+        self.index = index or TensorIndex.parse(buffer[start:end])
         self._starts = blob_starts((*self.index.blob_sizes, index_region.size))
         if self._starts[-2] != start or self._starts[-1] + self.index.assets_size > len(buffer):
             raise IndexInvalid("the tensor index is for an arena of another layout")

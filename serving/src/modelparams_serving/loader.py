@@ -202,7 +202,7 @@ class ParamLoader:
         if self._now.manifest and self._now.memory:
             reuse = ReusableArena(self._now.manifest, memoryview(self._now.memory))
         pulled = pull(sealed, buffer, workers=self._workers, reuse=reuse, progress=progress)
-        arena = ReadableArena(buffer, sealed.layout.index)
+        arena = ReadableArena(buffer, sealed.layout.index, pulled.index)
         staged = stage(self._places, arena)
         _check_digest(arena)
         return pulled, staged

@@ -17,12 +17,14 @@ from typing import Any, BinaryIO, TypeVar
 import boto3
 import stamina
 from botocore.config import Config
+from botocore.credentials import Credentials as BotoCredentials
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modelparams.api.release import S3Source
 from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable, UsageError
 from modelparams.store.contract import Credentials, Reader, checked_key, parts_of
 from modelparams.store.s3_errors import code_of, status_of, translated
+from modelparams.store.s3_get import DirectGet
 
 T = TypeVar("T")
 
@@ -40,8 +42,10 @@ _session_lock = threading.Lock()
 class S3Store:
     """Objects `<prefix>/<key>` of one bucket. Safe for several threads."""
 
-    def __init__(self, client: Any, source: S3Source, *, attempts: int = 5) -> None:
+    def __init__(self, client: Any, source: S3Source, *, credentials: Any = None, attempts: int = 5) -> None:
         self._client, self._source, self._attempts = client, source, attempts
+        self._credentials = credentials
+        self._direct: DirectGet | None = None
         self._prefix = parts_of(source.prefix)
 
     @classmethod
@@ -62,7 +66,7 @@ class S3Store:
                 )
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint=_HOW) from error
-        return cls(client, source, attempts=attempts)
+        return cls(client, source, credentials=_signing(credentials), attempts=attempts)
 
     def __str__(self) -> str:
         at = f" at {self._source.endpoint}" if self._source.endpoint else ""
@@ -127,7 +131,7 @@ class S3Store:
     # --- one request each -------------------------------------------------------------------------------------------
 
     def _get_once(self, key: str, name: str, limit: int) -> bytes:
-        answer = self._client.get_object(Bucket=self._source.bucket, Key=name)
+        answer = self._get_object(name)
         with closing(answer["Body"]) as body:
             size = answer["ContentLength"]
             if size > limit:
@@ -139,7 +143,7 @@ class S3Store:
 
     def open_part(self, key: str, name: str, start: int, end: int) -> tuple[Any, int]:
         """One ranged GET: its body and the whole object's size. For `_S3Reader`, inside `tried`."""
-        answer = self._client.get_object(Bucket=self._source.bucket, Key=name, Range=f"bytes={start}-{end - 1}")
+        answer = self._get_object(name, f"bytes={start}-{end - 1}")
         _, _, size = answer.get("ContentRange", "").partition("/")
         if not size.isdecimal() or int(size) < end:
             answer["Body"].close()
@@ -147,6 +151,16 @@ class S3Store:
                 raise BlobSizeMismatch(f"{key} in {self} has {size} bytes, at least {end} are expected")
             raise StoreUnavailable(f"{self} does not answer ranged reads", hint="use a store that does")
         return answer["Body"], int(size)
+
+    def _get_object(self, name: str, part: str = "") -> dict[str, Any]:
+        """As boto3's `get_object` answers; by it only when the short way did not do."""
+        if self._credentials is not None:
+            # Threads that race make two; either will do.
+            self._direct = self._direct or DirectGet(self._client, self._source.bucket, self._credentials)
+            if answer := self._direct.open(name, part):
+                return answer
+        ranged = {"Range": part} if part else {}
+        return dict(self._client.get_object(Bucket=self._source.bucket, Key=name, **ranged))
 
     def _page(self, top: str, token: dict[str, str], _: str) -> Any:
         return self._client.list_objects_v2(Bucket=self._source.bucket, Prefix=top, **token)
@@ -200,10 +214,19 @@ class S3Store:
     def tried(self, key: str, request: Callable[[str], T]) -> T:
         """Do `request` with the object's full name, again after what may pass."""
         name = self._name(key if key == _ALL else checked_key(key.strip("/")))
+        try:
+            return self._once(key, name, request)
+        except StoreUnavailable as failure:
+            return self._again(key, name, request, failure)
+
+    def _again(self, key: str, name: str, request: Callable[[str], T], failure: StoreUnavailable) -> T:
+        """After a first failure; only then is the retry context made: it costs as much as a look at a segment does."""
         for attempt in stamina.retry_context(
             on=StoreUnavailable, attempts=self._attempts, timeout=60, wait_initial=0.1, wait_max=5, wait_jitter=0.4
         ):
             with attempt:
+                if attempt.num == 1:
+                    raise failure
                 return self._once(key, name, request)
         raise AssertionError("a retry context ends by returning or raising")
 
@@ -226,16 +249,19 @@ class _S3Reader:
         self._body: Any = None
         self.object_size = 0
 
+    def __str__(self) -> str:
+        return f"{self._key} from {self._store}"
+
     def fill(self, into: memoryview) -> None:
         """See `Reader`."""
-        self._store.tried(self._key, lambda name: self._fill_once(name, into))
+        self._store.tried(self._key, partial(self._fill_once, into))
         self._next += len(into)
 
-    def _fill_once(self, name: str, into: memoryview) -> None:
+    def _fill_once(self, into: memoryview, name: str) -> None:
         try:
             if self._body is None:
                 self._body, self.object_size = self._store.open_part(self._key, name, self._next, self._end)
-            read_exactly(self._body, into, f"{self._key} from {self._store}")
+            read_exactly(self._body, into, self)
         except BaseException:
             self.close()
             raise
@@ -249,8 +275,8 @@ class _S3Reader:
             self._body = None
 
 
-def read_exactly(body: Any, into: memoryview, what: str) -> None:
-    """Fill `into` from a response's body.
+def read_exactly(body: Any, into: memoryview, what: object) -> None:
+    """Fill `into` from a response's body; `what`, for people, is made text only when it fails.
 
     Raises:
         StoreUnavailable: it ended early, or came too slowly to be of use.
@@ -290,6 +316,14 @@ def _config(source: S3Source) -> Config:
         max_pool_connections=32,
         tcp_keepalive=True,
     )
+
+
+def _signing(credentials: Credentials | None) -> Any:
+    """As botocore's signers take them; without any given, what boto3's default session finds and renews, or None."""
+    if credentials is None:
+        return boto3.DEFAULT_SESSION.get_credentials()
+    given = credentials.access_key_id, credentials.secret_access_key, credentials.session_token
+    return BotoCredentials(*given)
 
 
 def _given(credentials: Credentials | None) -> dict[str, str | None]:
