@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
 from modelparams.errors import SignatureInvalid, SignerUnknown, TooFewSignatures, UsageError
+from modelparams.key_files import write_key_file
 from modelparams.strictjson import Hex32, Record, dumps
 
 TRUST_LIMIT = 256 << 10
@@ -70,13 +70,11 @@ class SigningKey(CryptoSigner):
             UsageError: the file exists or cannot be written.
         """
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            write_key_file(path, self.private_bytes)
         except OSError as error:
             raise UsageError(
                 f"signing key {path} cannot be written ({error.strerror})", hint="name a new file"
             ) from None
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(self.private_bytes)
 
     @property
     def key_id(self) -> str:

@@ -32,13 +32,12 @@ def serve(
         Path | None, typer.Option("--memory", metavar="DIR", help="A memory-backed directory; default /dev/shm.")
     ] = None,
 ) -> None:
-    r"""Serve a sealed version here: pull, verify, open in memory, answer.
+    """Serve a sealed version here: pull, verify, open in memory, answer.
 
     The steps and the engine are those of a pod. Plaintext lies in memory only. Ctrl-C lets what runs finish.
 
-    \b
-    modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys keys --key-ref smollm2
-    curl localhost:8000/v1/completions -H 'content-type: application/json' -d '{"prompt": "Hello"}'
+        modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys .
+        curl localhost:8000/v1/completions --json '{"prompt": "Hello"}'
     """
     asked = Asked.of(store, release, trust, model)
     sealed = asked.opened(keys, key_ref)

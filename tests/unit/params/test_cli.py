@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -15,10 +16,10 @@ import typer
 
 import modelparams.cli as cli
 from builders.publishing import NAN, Publisher, layered, write_directory
-from modelparams.cli import plugins
-from modelparams.cli.exits import Exit, exit_code
+from modelparams.cli import completing, plugins
+from modelparams.cli.exits import Exit, exit_code, next_step
 from modelparams.cli.output import size
-from modelparams.errors import SwapError, every_kind
+from modelparams.errors import APIError, ModelParamsError, SwapError, every_kind
 from modelparams.keys import parse_kek
 from modelparams.trust import SigningKey
 
@@ -319,3 +320,81 @@ def test_every_error_has_an_exit_code(kind: type) -> None:
 )
 def test_sizes_are_decimal(number: int, text: str) -> None:
     assert size(number) == text
+
+
+def test_help_breaks_paragraphs_and_never_examples(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    ran = run("--help")
+    assert "\n     modelparams keys kek smollm2 --secret | kubectl apply -f -  " in ran.out
+    assert "\n     modelparams status smollm2 --watch  " in ran.out
+    trust = run("keys", "trust", "--help").out
+    assert "\n     kubectl create configmap modelparams-trust --from-file trust.json  " in trust
+
+
+@pytest.mark.parametrize("command", ["keys kek", "keys trust", "publish", "diff", "serve", "status", ""])
+def test_no_example_of_the_help_is_too_wide_for_80_columns(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    shown = {}
+    for columns in ("80", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        text = run(*command.split(), "--help").out
+        shown[columns] = [line.strip() for line in text.splitlines() if line.startswith("     ")]
+    assert shown["80"] == shown["300"] != []
+
+
+def test_a_full_disk_behind_standard_output_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Unbuffered, since what it could not write, it would try to write again at its end.
+    with Path("/dev/full").open("wb", buffering=0) as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", io.TextIOWrapper(full, write_through=True))
+        ran = run("keys", "kek", "tiny", "--secret")
+    assert ran.code == Exit.USAGE
+    assert "standard output cannot be written (No space left on device)" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments", ["keys trust release.pem --out none/trust.json", "keys trust .", "keys kek k --keys release.pem"]
+)
+def test_a_file_that_cannot_be_used_is_named(run: Run, arguments: str) -> None:
+    run("keys", "signer", "release.pem")
+    ran = run(*arguments.split())
+    assert ran.code == Exit.USAGE
+    assert re.search(r"^Usage: (none/trust.json|\.|release.pem/k) .*\n→ ", ran.err)
+
+
+def test_a_report_that_cannot_be_written_is_an_error_after_the_publish(ready: Run) -> None:
+    arguments = ("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem", "--report")
+    ran = ready(*arguments, "none/report.json")
+    assert (ran.code, "none/report.json cannot be written" in ran.err) == (Exit.USAGE, True)
+
+
+def test_more_signatures_than_keys_is_said_in_the_words_of_the_command(run: Run) -> None:
+    run("keys", "signer", "release.pem")
+    ran = run("keys", "trust", "release.pem", "release.pem", "--threshold", "2")
+    assert (ran.code, "--threshold" in ran.err) == (Exit.USAGE, True)
+
+
+def test_a_key_is_sought_by_the_model_s_name_unless_another_is_given(ready: Run) -> None:
+    ran = ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "--keys", "keys", "-o", "json")
+    assert (ran.code, ran.json["opened"]) == (0, True)
+    assert ready("verify", "1.1.0", *SEALED[:-1], "other").code == Exit.KEY
+
+
+@pytest.mark.parametrize("kind", [kind for kind in every_kind() if not issubclass(kind, APIError | SwapError)])
+def test_a_command_promises_no_second_try(kind: type[ModelParamsError]) -> None:
+    assert "tried again" not in next_step(kind("it broke"))
+    assert next_step(kind("it broke", hint="wait; it is tried again")) == "wait"
+
+
+def test_kubectl_is_told_what_may_follow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def completed(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["kubectl_complete-modelparams", *words])
+        completing.main()
+        return capsys.readouterr().out
+
+    for name in ("_MODELPARAMS_COMPLETE", "COMP_WORDS", "COMP_CWORD"):
+        monkeypatch.setenv(name, "")
+    assert completed("ins") == "inspect\n:0\n"
+    assert completed("keys", "") == "kek\nsigner\ntrust\n:0\n"
+    assert completed("verify", "--tr") == "--trust\n:0\n"
+    assert completed("hash", "par") == ":0\n"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +14,9 @@ import typer
 
 from modelparams.cli import keys, publishing, reading
 from modelparams.cli.exits import TABLE
-from modelparams.cli.output import note, show_error
+from modelparams.cli.output import echo, note, show_error
 from modelparams.cli.plugins import add_commands
+from modelparams.cli.prose import prose
 from modelparams.errors import ModelParamsError
 
 _HELP = """Seal, sign, ship and inspect model parameters that roll into running pods.
@@ -24,17 +27,27 @@ A first release, from nothing:
     modelparams keys signer release.pem
     modelparams keys trust release.pem --out trust.json
     modelparams hash params/smollm2/v1.0.0
-    modelparams publish params/smollm2/v1.0.0 -s s3://models/smollm2 --sign release.pem > version.yaml
-    kubectl apply -f version.yaml
+    export MODELPARAMS_STORE='s3://models/smollm2?region=eu-central-1'
+    modelparams publish params/smollm2/v1.0.0 --sign release.pem > v1.yaml
+    kubectl apply -f v1.yaml
     modelparams status smollm2 --watch
 
 Each command's --help says more. MODELPARAMS_STORE, _KEYS, _KEY_REF, _TRUST and _MODEL save typing the options.
+Results go to standard output, all else to standard error; with --output json both are JSON.
 """
+
+_COMMANDS: Mapping[str, Callable[..., None]] = {
+    "hash": publishing.hash_command,
+    "publish": publishing.publish_command,
+    "verify": reading.verify_command,
+    "inspect": reading.inspect_command,
+    "diff": reading.diff_command,
+}
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"modelparams {version('modelparams')}")
+        echo(f"modelparams {version('modelparams')}")
         raise typer.Exit
 
 
@@ -44,22 +57,20 @@ def _root(
     """Take the root's options."""
 
 
-def build() -> typer.Typer:
-    """The whole application, with what other installed roots add."""
+def build(*, as_plugin: bool = False) -> typer.Typer:
+    """The whole application, with what other installed roots add; kubectl completes its plugins itself."""
     app = typer.Typer(
-        help=_HELP,
+        help=prose(_HELP),
         epilog=TABLE,
         no_args_is_help=True,
+        add_completion=not as_plugin,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
     app.add_typer(keys.app, name="keys")
-    app.command("hash")(publishing.hash_command)
-    app.command("publish")(publishing.publish_command)
-    app.command("verify")(reading.verify_command)
-    app.command("inspect")(reading.inspect_command)
-    app.command("diff")(reading.diff_command)
+    for name, command in _COMMANDS.items():
+        app.command(name, help=prose(command.__doc__ or ""))(command)
     add_commands(app)
     return app
 
@@ -72,8 +83,11 @@ def _tell_retry(details: stamina.instrumentation.RetryDetails) -> None:
 def main() -> None:
     """Run it, and turn what goes wrong into a message, a next step and an exit code."""
     stamina.instrumentation.set_on_retry_hooks([_tell_retry])
-    called = Path(sys.argv[0]).name
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows an arrow as \u2192, which is JSON too
+            stream.reconfigure(errors="backslashreplace")
+    as_plugin = Path(sys.argv[0]).name.startswith("kubectl-")
     try:
-        build()(prog_name="kubectl modelparams" if called.startswith("kubectl-") else "modelparams")
+        build(as_plugin=as_plugin)(prog_name="kubectl modelparams" if as_plugin else "modelparams")
     except ModelParamsError as error:
         sys.exit(show_error(error))

@@ -9,9 +9,12 @@ from modelparams.errors import (
     IntegrityError,
     KeyUnavailable,
     ModelParamsError,
+    ObjectMissing,
+    StoreDenied,
     StoreError,
     SwapError,
     UsageError,
+    WrongModel,
 )
 
 
@@ -51,10 +54,30 @@ def exit_code(error: ModelParamsError) -> Exit:
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.BUG)
 
 
-TABLE = "\n".join(
+# A pod's or an operator's errors say that they try again, and what to correct in an object. A person at a command line
+# has other things at hand. Only where the error brought no hint of its own.
+_HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
+    (StoreDenied, "check the access key, its secret and its rights on the bucket and prefix"),
+    (ObjectMissing, "check --store; 'modelparams inspect' lists what it has"),
+    (StoreError, "check the endpoint and the store's health, and run it again"),
+    (KeyUnavailable, "give its directory by --keys and its name by --key-ref; 'modelparams keys kek' makes a new one"),
+    (WrongModel, "give that model's --model, or another --store"),
+)
+_LOOP = "; it is tried again"
+
+
+def next_step(error: ModelParamsError) -> str:
+    """What to do, at a command line."""
+    if error.next_step != error.hint:
+        return error.next_step.removesuffix(_LOOP)
+    return next((step for kind, step in _HERE if isinstance(error, kind)), error.next_step.removesuffix(_LOOP))
+
+
+TABLE = " ".join(
     (
         "Exit codes: 0 done; 2 the command or its input cannot be used; 3 bytes are not what was signed;",
         "4 the store failed or refused; 5 a key is missing; 6 an engine could not take a version;",
-        "7 the Kubernetes API failed or refused; 1 a bug.",
+        "7 the Kubernetes API failed or refused; 1 a bug, or a difference that diff --exit-code found;",
+        "10 and 11 are status's; 130 Ctrl-C.",
     )
 )

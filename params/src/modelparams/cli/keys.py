@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from pathlib import Path
 from typing import Annotated
@@ -15,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from modelparams.cli.options import As
-from modelparams.cli.output import Output, facts, note, result
+from modelparams.cli.output import Output, echo, facts, note, result, write_file
+from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
+from modelparams.key_files import write_key_file
 from modelparams.keys import parse_kek
 from modelparams.secret import Secret32
 from modelparams.trust import SigningKey, TrustPolicy, key_id
@@ -29,7 +30,6 @@ app = typer.Typer(
 )
 
 
-@app.command()
 def kek(
     name: Annotated[str, typer.Argument(help="What --key-ref and encryption.keyRef call it; a Secret's name.")],
     keys: Annotated[
@@ -43,7 +43,7 @@ def kek(
     It is kept as a file, and given to serving pods as a Secret of the same name. Neither the store nor the
     operator ever has it. Lose it, and sealed versions cannot be opened any more.
 
-        modelparams keys kek smollm2 --keys ~/keys --secret -n serving | kubectl apply -f -
+        modelparams keys kek smollm2 --secret -n serving | kubectl apply -f -
 
     An existing key is never replaced; with --secret it is printed again.
     """
@@ -53,14 +53,14 @@ def kek(
         )
     path = keys / name
     made = _write_new(path, base64.b64encode(Secret32.random().expose()) + b"\n")
-    note(f"{'made' if made else 'found'} {path}: keep it safe, keep a copy")
+    if not made and not secret:
+        raise UsageError(f"{path} exists", hint="use it, print it with --secret, or choose another name")
     key_data = base64.b64encode(_read_kek(path)).decode()
+    note(f"{'made' if made else 'found'} {path}: keep it safe, keep a copy")
     if secret:
         metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
         described = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"key": key_data}}
-        typer.echo(json.dumps(described, indent=2))
-    elif not made:
-        raise UsageError(f"{path} exists", hint="use it, or choose another name")
+        echo(json.dumps(described, indent=2))
 
 
 def _read_kek(path: Path) -> bytes:
@@ -76,17 +76,14 @@ def _write_new(path: Path, data: bytes) -> bool:
     """False if it exists; an existing key is never overwritten."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_key_file(path, data)
     except FileExistsError:
         return False
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror})", hint="choose another --keys") from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
     return True
 
 
-@app.command()
 def signer(
     file: Annotated[Path, typer.Argument(help="A new PEM file for the private key.")],
     output: As = Output.TABLE,
@@ -103,10 +100,9 @@ def signer(
     result(data, facts("signing key", {"key id": key.key_id, "public": key.public.hex()}), output)
 
 
-@app.command()
 def trust(
     keys: Annotated[
-        list[str], typer.Argument(metavar="KEY...", help="PEM files, private or public, or public keys in hex.")
+        list[str], typer.Argument(metavar="KEY", help="PEM files, private or public, or public keys in hex.")
     ],
     threshold: Annotated[int, typer.Option(min=1, help="How many of them must sign a release.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here, not to stdout.")] = None,
@@ -119,12 +115,16 @@ def trust(
         kubectl create configmap modelparams-trust --from-file trust.json
     """
     found = [_public_key(key) for key in keys]
+    if threshold > len(set(found)):
+        raise UsageError(
+            f"{len(set(found))} keys cannot give {threshold} signatures", hint="give more keys, or a lower --threshold"
+        )
     policy = TrustPolicy(threshold, {key_id(public): public for public in found})
     text = json.dumps(json.loads(policy.to_json()), indent=2) + "\n"
     if out is None:
-        typer.echo(text, nl=False)
+        echo(text)
         return
-    out.write_text(text)
+    write_file(out, text)
     note(f"wrote {out}: {threshold} of {len(policy.keys)} keys must sign")
 
 
@@ -138,7 +138,10 @@ def _public_key(text: str) -> bytes:
         if len(public) != 32:
             raise UsageError(f"{text[:80]!r} is no Ed25519 public key", hint=_GIVE)
         return public
-    data = Path(text).read_bytes()
+    try:
+        data = Path(text).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{text} cannot be read ({error.strerror})", hint=_GIVE) from None
     if b"PRIVATE" in data:
         return SigningKey.load(Path(text)).public
     try:
@@ -149,5 +152,8 @@ def _public_key(text: str) -> bytes:
         raise UsageError(f"{text} holds no Ed25519 key in PEM", hint=_GIVE)
     return key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
+
+for _command in (kek, signer, trust):
+    app.command(help=prose(_command.__doc__ or ""))(_command)
 
 _GIVE = "give what 'modelparams keys signer' wrote or printed"

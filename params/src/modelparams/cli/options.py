@@ -31,7 +31,8 @@ StoreUrl = Annotated[
         "-s",
         envvar="MODELPARAMS_STORE",
         metavar="URL",
-        help="s3://BUCKET/PREFIX?endpoint=URL&region=REGION, or a directory. S3 credentials as for the AWS CLI.",
+        help="s3://BUCKET/PREFIX, if need be with ?endpoint=URL&region=REGION, or a directory. "
+        "S3 credentials as for the AWS CLI.",
     ),
 ]
 TrustFile = Annotated[
@@ -43,7 +44,10 @@ KeysDirectory = Annotated[
     typer.Option("--keys", envvar="MODELPARAMS_KEYS", metavar="DIR", help="Where key-encryption keys are: keys kek."),
 ]
 KeyRef = Annotated[
-    str, typer.Option("--key-ref", envvar="MODELPARAMS_KEY_REF", metavar="NAME", help="The key-encryption key's name.")
+    str,
+    typer.Option(
+        "--key-ref", envvar="MODELPARAMS_KEY_REF", metavar="NAME", help="Which of them; default: the model's name."
+    ),
 ]
 Model = Annotated[
     str, typer.Option("--model", "-m", envvar="MODELPARAMS_MODEL", help="Refuse every model but this one.")
@@ -82,12 +86,10 @@ class Asked:
 
     def opened(self, keys: Path | None, key_ref: str) -> SealedRelease:
         """Verify its manifest and open its keys."""
-        if keys is None or not key_ref:
-            raise UsageError("opening it takes a key", hint="give --keys DIR and --key-ref NAME")
-        provider = LocalKeyProvider(keys)
-        return open_release(
-            self.store, self.digest, trust=self.trust, expect=self.expect, keys=provider, key_ref=key_ref
-        )
+        if keys is None:
+            raise UsageError("opening a sealed version takes its key", hint="give --keys DIR")
+        provider, ref = LocalKeyProvider(keys), key_ref or str(self.expect.model)
+        return open_release(self.store, self.digest, trust=self.trust, expect=self.expect, keys=provider, key_ref=ref)
 
 
 def _claimed_model(store: ObjectStore, digest: Digest) -> ModelName:

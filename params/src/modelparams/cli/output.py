@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from modelparams.cli.exits import Exit, exit_code
-from modelparams.errors import ModelParamsError
+from modelparams.cli.exits import Exit, exit_code, next_step
+from modelparams.errors import ModelParamsError, UsageError
 
 _WIDE = 240  # of what is no terminal: whoever reads it later wraps it, but a digest that was cut cannot be mended
 
@@ -35,14 +39,38 @@ def note(text: str) -> None:
     console(stderr=True).print(text, style="dim", markup=False)
 
 
+@contextlib.contextmanager
+def _to_stdout() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # whoever closed a pipe knows
+            raise
+        raise UsageError(
+            f"standard output cannot be written ({error.strerror})",
+            hint="let it go elsewhere, or make room, and repeat",
+        ) from None
+
+
+def echo(text: str) -> None:
+    """Print a result, with a line end if it has none.
+
+    Raises:
+        UsageError: standard output does not take it.
+    """
+    with _to_stdout():
+        typer.echo(text.removesuffix("\n"))
+
+
 def result(data: Any, table: Table | str, output: Output) -> None:
     """A command's result: `data` as JSON, or `table`."""
     if output is Output.JSON:
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        echo(json.dumps(data, indent=2, ensure_ascii=False))
     elif isinstance(table, str):
-        typer.echo(table)
+        echo(table)
     else:
-        console().print(table)
+        with _to_stdout():
+            console().print(table)
 
 
 def table(title: str, *columns: str) -> Table:
@@ -63,6 +91,18 @@ def facts(title: str, rows: dict[str, object]) -> Table:
     return made
 
 
+def write_file(path: Path, text: str) -> None:
+    """Write what an option asked to have in a file.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror})", hint="name another file") from None
+
+
 def size(number: int) -> str:
     """Bytes for people: `272.6 MB`; decimal, as disks and networks are sold."""
     amount = float(number)
@@ -77,12 +117,12 @@ def show_error(error: ModelParamsError) -> Exit:
     """Say on stderr what happened and what to do; for programs as one JSON line, if the command was to print JSON."""
     code = exit_code(error)
     if _wants_json(sys.argv):
-        told = {"reason": error.reason, "message": error.message, "nextStep": error.next_step, "exitCode": int(code)}
+        told = {"reason": error.reason, "message": error.message, "nextStep": next_step(error), "exitCode": int(code)}
         typer.echo(json.dumps({"error": told}, ensure_ascii=False), err=True)
         return code
     shown = console(stderr=True)
     shown.print(f"{error.reason}: {error.message}", style="bold red", markup=False)
-    shown.print(f"→ {error.next_step}", markup=False)
+    shown.print(f"→ {next_step(error)}", markup=False)
     return code
 
 

@@ -11,7 +11,7 @@ import typer
 
 from modelparams.api.release import S3Source, SecretReference
 from modelparams.cli.options import As, StoreUrl, model_and_version
-from modelparams.cli.output import Output, console, facts, note, result, size, table
+from modelparams.cli.output import Output, console, echo, facts, note, result, size, table, write_file
 from modelparams.cli.reporting import reporting
 from modelparams.errors import UsageError
 from modelparams.hashes import check_hashes, write_hashes
@@ -87,8 +87,8 @@ def publish_command(
     Layers that did not change since the last publish are not sent again. A publish that was killed goes on where
     it ended when it is run again. A version is never overwritten; publishing the same again is a success.
 
-        modelparams publish params/smollm2/v1.1.0 --store 's3://models/smollm2?endpoint=https://s3.example.com' \
-            --keys ~/keys --key-ref smollm2 --sign release.pem | kubectl apply -f -
+        modelparams publish params/smollm2/v1.1.0 -s s3://models/smollm2 \
+            --keys ~/keys --sign release.pem | kubectl apply -f -
 
     Only the object goes to stdout.
     """
@@ -114,14 +114,14 @@ def publish_command(
         )
     _tell(published)
     if report:
-        report.write_text(json.dumps(_as_json(published), indent=2) + "\n")
+        write_file(report, json.dumps(_as_json(published), indent=2) + "\n")
     if source is None:
         note("a directory is no source for pods, so there is no object to apply; this is the manifest digest:")
-        typer.echo(str(published.manifest_digest))
+        echo(str(published.manifest_digest))
     elif output == "json":
-        typer.echo(json.dumps(manifest_object(published, source, ref, namespace=namespace or None), indent=2))
+        echo(json.dumps(manifest_object(published, source, ref, namespace=namespace or None), indent=2))
     else:
-        typer.echo(manifest_yaml(published, source, ref, namespace=namespace or None), nl=False)
+        echo(manifest_yaml(published, source, ref, namespace=namespace or None))
 
 
 def _source(store: str, endpoint: str, credentials: str) -> S3Source | None:

@@ -38,11 +38,11 @@ def verify_command(
 ) -> None:
     """Check a whole version: manifest, signatures, and the size and SHA-256 of every blob.
 
-    This needs no key and is what the operator does. With --keys and --key-ref it is also opened in memory, as a
-    pod does it: every segment authenticated, every tensor where the index says, no NaN, no infinity.
+    This needs no key and is what the operator does. With --keys it is also opened in memory, as a pod does
+    it: every segment authenticated, every tensor where the index says, no NaN, no infinity.
     """
     asked = Asked.of(store, release, trust, model)
-    opening = keys is not None and bool(key_ref)
+    opening = keys is not None
     with reporting() as progress:
         checked = verify_release(
             asked.store, asked.digest, trust=asked.trust, expect=asked.expect, workers=workers, progress=progress
@@ -59,7 +59,7 @@ def verify_command(
 
 def inspect_command(
     store: StoreUrl,
-    release: Annotated[str, typer.Argument(metavar="[RELEASE]", help="A version or a digest; none: list them.")] = "",
+    release: Annotated[str, typer.Argument(metavar="RELEASE", help="A version or a digest; none: list them.")] = "",
     trust: Annotated[
         Path | None, typer.Option("--trust", envvar="MODELPARAMS_TRUST", metavar="FILE", help="Needed with RELEASE.")
     ] = None,
@@ -68,7 +68,7 @@ def inspect_command(
     key_ref: KeyRef = "",
     output: As = Output.TABLE,
 ) -> None:
-    """List the versions of a store, or show one: its facts and blobs, and with --keys and --key-ref its tensors.
+    """List the versions of a store, or show one: its facts and blobs, and with --keys its tensors.
 
     Names and shapes of tensors are confidential and sealed, so showing them takes the key.
     """
@@ -78,7 +78,7 @@ def inspect_command(
     if trust is None:
         raise UsageError("showing a release takes the trust policy", hint="give --trust FILE")
     asked = Asked.of(store, release, trust, model)
-    if keys is not None and key_ref:
+    if keys is not None:
         _show_tensors(asked, keys, key_ref, output)
     else:
         _show_blobs(asked.manifest(), output)
@@ -131,7 +131,7 @@ def _rows(found: dict[str, Any]) -> dict[str, object]:
 def _show_blobs(verified: VerifiedManifest, output: Output) -> None:
     found, manifest = _described(verified), verified.manifest
     blobs = [blob.model_dump(mode="json", by_alias=True, exclude={"wrapped_key"}) for blob in manifest.blobs]
-    note("tensor names are sealed; --keys and --key-ref show them")
+    note("tensor names are sealed; --keys shows them")
     special = {manifest.index: "index", manifest.assets: "assets"}
     shown = table("", "blob>", "holds", "size>", "sha256", "epoch")
     for position, blob in enumerate(manifest.blobs):
@@ -175,14 +175,15 @@ def diff_command(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ, as git diff.")] = False,
     output: As = Output.TABLE,
 ) -> None:
-    """Show which tensors differ between two versions, and by how much.
+    r"""Show which tensors differ between two versions, and by how much.
 
     Each side is a directory, or a sealed version, of which only the blobs that differ are fetched and opened, in
     memory. 'max abs' is the largest change of an element; 'relative' is the Euclidean norm of the change over that
     of the tensor before.
 
         modelparams diff params/smollm2/v1.0.0 params/smollm2/v1.1.0
-        modelparams diff 1.0.0 1.1.0 --store s3://models/smollm2 --trust trust.json --keys ~/keys --key-ref smollm2
+        modelparams diff 1.0.0 1.1.0 -s s3://models/smollm2 \
+            --trust trust.json --keys ~/keys
     """
 
     def side(text: str) -> Side:
