@@ -41,26 +41,29 @@ def status(
     Exits with 0 when all is ready, 10 while something moves, 11 when something has failed and waits for a person, so
     that a pipeline can wait for a release:
 
-        kubectl apply -f paramversion.yaml && modelparams status smollm2 --watch --timeout 600
+        kubectl apply -f smollm2-1.1.0.yaml
+        modelparams status smollm2 --watch --timeout 600
     """
     # Here, so that `modelparams --help` does not wait for the Kubernetes client.
     from modelparams_operator.status.follow import follow
     from modelparams_operator.status.reading import Place, namespace_of
 
     place = Place(kubeconfig, context, None if everywhere else namespace or namespace_of(kubeconfig, context))
-    screen = _screen(output, watch=watch, pods=pods, namespaces=everywhere)
+    screen = screen_of(output, watch=watch, pods=pods, namespaces=everywhere)
     found = asyncio.run(follow(partial(_read, place, model), screen, watch=watch, timeout=timeout))
     raise typer.Exit(found.outcome)
 
 
-def _screen(output: Output, *, watch: bool, pods: int, namespaces: bool) -> Screen:
-    from rich.console import Console
-
+def screen_of(output: Output, *, watch: bool, pods: int, namespaces: bool) -> Screen:
+    """Where it is shown: a terminal that can is drawn over while it is watched."""
+    from modelparams.cli.output import console
     from modelparams_operator.status import screens
 
     if output is Output.JSON:
         return screens.JsonLines(None if watch else 2)
-    kind = screens.LiveTables if watch and Console().is_terminal else screens.Tables
+    where = console()
+    can_draw_over = where.is_terminal and not where.is_dumb_terminal
+    kind = screens.LiveTables if watch and can_draw_over else screens.Tables
     return kind(pods=pods, namespaces=namespaces)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,10 +14,12 @@ from rich.console import Console
 
 from builders import objects
 from builders.objects import Object, digest
+from modelparams.cli.output import console
 from modelparams.errors import APIDenied, APIUnavailable
+from modelparams_operator.cli import Output, screen_of
 from modelparams_operator.status.follow import follow
 from modelparams_operator.status.overview import Outcome, Overview, overview
-from modelparams_operator.status.screens import JsonLines, Tables
+from modelparams_operator.status.screens import JsonLines, LiveTables, Tables
 from modelparams_operator.status.tables import render
 
 NOW = "2026-11-24T12:00:00Z"
@@ -228,3 +231,29 @@ def test_watching_gives_up_in_time(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_watching_one_look_is_all(capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(follow(Answers([MOVING]), Tables(pods=20, namespaces=False), watch=False))
     assert "Swapping" in capsys.readouterr().out
+
+
+def test_a_message_keeps_its_words_whole_on_a_narrow_terminal() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render(scene(), namespaces=True, pods=20))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert "  smollm2: about Swapping" in [line.rstrip() for line in lines]
+    assert "  web-2: [red]blob 3[/red] is bad" in [line.rstrip() for line in lines]
+
+
+def test_a_bar_says_how_far_it_is_without_colour() -> None:
+    assert "━━········ 1/4" in printed(scene())
+
+
+@pytest.mark.parametrize(("term", "kind"), [("xterm", LiveTables), ("dumb", Tables)])
+def test_only_a_terminal_that_can_is_drawn_over(term: str, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "stdout", terminal := io.StringIO())
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    assert type(screen_of(Output.TABLE, watch=True, pods=20, namespaces=False)) is kind
+
+
+def test_what_is_no_terminal_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert console().width > 200

@@ -6,9 +6,9 @@ import json
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
 from rich.live import Live
 
+from modelparams.cli.output import console, echo, note
 from modelparams_operator.status.overview import Overview
 from modelparams_operator.status.tables import render
 
@@ -50,7 +50,7 @@ class _Lines:
         raise NotImplementedError
 
     def note(self, text: str) -> None:
-        Console(stderr=True).print(text, markup=False)
+        note(text)
 
 
 class JsonLines(_Lines):
@@ -61,7 +61,7 @@ class JsonLines(_Lines):
         self._indent = indent
 
     def _print(self, found: Overview) -> None:
-        print(json.dumps(found.wire(), indent=self._indent), flush=True)
+        echo(json.dumps(found.wire(), indent=self._indent))
 
 
 class Tables(_Lines):
@@ -72,7 +72,7 @@ class Tables(_Lines):
         self._pods, self._namespaces = pods, namespaces
 
     def _print(self, found: Overview) -> None:
-        Console().print(render(found, pods=self._pods, namespaces=self._namespaces))
+        console().print(render(found, pods=self._pods, namespaces=self._namespaces))
 
 
 class LiveTables:
@@ -80,7 +80,7 @@ class LiveTables:
 
     def __init__(self, *, pods: int, namespaces: bool) -> None:
         self._pods, self._namespaces = pods, namespaces
-        self._live = Live(console=Console(), auto_refresh=False)
+        self._live = Live(console=console(), auto_refresh=False)
 
     def __enter__(self) -> Self:
         self._live.__enter__()

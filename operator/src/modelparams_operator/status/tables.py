@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -13,17 +14,21 @@ from modelparams_operator.status.overview import Outcome, Overview, PodRow, Roll
 
 _COLOURS = {Outcome.READY: "green", Outcome.MOVING: "yellow", Outcome.FAILED: "red"}
 _STATES = {PodState.LIVE: "green", PodState.FAILED: "red"}
-_BAR = 20
+_BAR = 10
 
 
 def render(found: Overview, *, namespaces: bool, pods: int) -> RenderableType:
     """Rollouts, versions, and at most so many pods, those first that need a look."""
     if found.is_empty:
         return Text("no rollout and no version here")
+    shown = _worth_a_look(found.pods)[:pods]
     parts: list[RenderableType | None] = [
         _table("Rollouts", _ROLLOUT, found.rollouts, namespaces),
+        *_messages(found.rollouts),
         _table("Versions", _VERSION, found.versions, namespaces),
-        _table("Pods", _POD, _worth_a_look(found.pods)[:pods], namespaces),
+        *_messages(found.versions),
+        _table("Pods", _POD, shown, namespaces),
+        *_failures(shown),
     ]
     hidden = len(found.pods) - pods
     if hidden > 0:
@@ -47,11 +52,28 @@ def _bar(row: RolloutRow) -> Text:
     if not total:
         return Text("no pods", style="dim")
     done = round(_BAR * updated / total)
-    return Text.assemble(("━" * done, _COLOURS[row.outcome]), ("━" * (_BAR - done), "dim"), f" {updated}/{total}")
+    return Text.assemble(("━" * done, _COLOURS[row.outcome]), ("·" * (_BAR - done), "dim"), f" {updated}/{total}")
 
 
 def _state(row: PodRow) -> Text:
     return Text(f"{row.state} {row.progress}".rstrip(), style=_STATES.get(row.state, "yellow"))
+
+
+def _messages(rows: Iterable[RolloutRow | VersionRow]) -> Iterator[RenderableType]:
+    """What those that are not ready say: below their table, since a column may leave a sentence no room."""
+    for row in rows:
+        if row.outcome is not Outcome.READY and row.message:
+            yield _said(row.name, row.message)
+
+
+def _failures(rows: Iterable[PodRow]) -> Iterator[RenderableType]:
+    for row in rows:
+        if row.failure and row.message:
+            yield _said(row.name, row.message)
+
+
+def _said(name: str, message: str) -> RenderableType:
+    return Padding(Text(f"{name}: {message}"), (0, 0, 0, 2), expand=False)
 
 
 def _plain(value: object) -> Text:
@@ -67,20 +89,18 @@ _ROLLOUT: Sequence[_Column] = (
     ("step", lambda r: _plain(r.step)),
     ("pods", _bar),
     ("status", _outcome),
-    ("message", lambda r: _plain(r.message)),
 )
 _VERSION: Sequence[_Column] = (
     ("version", lambda r: _plain(r.name)),
     ("verified", lambda r: _plain("yes" if r.is_verified else "no")),
     ("status", _outcome),
-    ("message", lambda r: _plain(r.message)),
 )
 _POD: Sequence[_Column] = (
     ("pod", lambda r: _plain(r.name)),
     ("live", lambda r: _plain(r.live)),
     ("state", _state),
     ("pause µs", lambda r: _plain(r.pause_microseconds)),
-    ("failure", lambda r: _plain(f"{r.failure}: {r.message}" if r.failure else "")),
+    ("failure", lambda r: _plain(r.failure)),
 )
 
 
@@ -92,7 +112,7 @@ def _table(
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     shown = (_NAMESPACE, *columns) if namespaces else tuple(columns)
     for heading, _ in shown:
-        table.add_column(heading, overflow="fold", no_wrap=heading not in ("message", "failure"))
+        table.add_column(heading, overflow="fold", no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row) for _, cell in shown))
     return table
