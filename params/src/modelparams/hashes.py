@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modelparams.errors import ParamsHashMismatch, UsageError
+from modelparams.whole_files import replace_file
 
 CONFIG = "config.json"
 _KEY = "modelparams"
@@ -25,16 +24,19 @@ def write_hashes(directory: Path) -> dict[str, str]:
     """Hash every `*.safetensors` of `directory`, write the hashes into its config.json, and return them by file name.
 
     Raises:
-        UsageError: there is no config.json, or no such file, or it is a Git LFS pointer.
+        UsageError: there is no config.json, or no such file, or it is a Git LFS pointer; or one of them
+            cannot be read or written.
     """
     config, hashes = _config(directory), hash_files(directory)
     config[_KEY] = {**_section(config), "sha256": hashes}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     path = directory / CONFIG
-    with tempfile.NamedTemporaryFile("w", dir=directory, encoding="utf-8", delete=False) as file:
-        file.write(text)
-        os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-    Path(file.name).replace(path)
+    try:
+        replace_file(path, text)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror})", hint="make it writable, or make room, and run it again"
+        ) from error
     return hashes
 
 
@@ -69,11 +71,14 @@ def hash_files(directory: Path) -> dict[str, str]:
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise UsageError(f"{path} is a Git LFS pointer, not the parameters", hint="run 'git lfs pull' first")
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise UsageError(f"{path} is a Git LFS pointer, not the parameters", hint="run 'git lfs pull' first")
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})", hint="restore the file or its rights") from error
 
 
 def _config(directory: Path) -> dict[str, Any]:

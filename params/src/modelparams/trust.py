@@ -19,8 +19,8 @@ from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
 from modelparams.errors import SignatureInvalid, SignerUnknown, TooFewSignatures, UsageError
-from modelparams.key_files import write_key_file
 from modelparams.strictjson import Hex32, Record, dumps
+from modelparams.whole_files import write_key_file
 
 TRUST_LIMIT = 256 << 10
 """Bytes of a trust policy that are read at most."""

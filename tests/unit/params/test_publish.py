@@ -361,3 +361,14 @@ def test_the_yaml_says_the_same(publisher: Publisher) -> None:
     yaml = pytest.importorskip("yaml")
     published, source = publisher.publish("1.0.0"), source_of("s3://models/1.10")
     assert yaml.safe_load(manifest_yaml(published, source, "1e3")) == manifest_object(published, source, "1e3")
+
+
+def test_a_cache_that_cannot_be_written_is_said_once_and_hinders_nothing(
+    publisher: Publisher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "no-directory").write_text("")
+    published = publisher.publish("1.0.0", cache=tmp_path / "no-directory")
+    assert published.blobs_new == 6
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        f"{tmp_path / 'no-directory' / 'publish'} cannot be written (Not a directory)"
+    ]

@@ -17,10 +17,10 @@ from modelparams.cli.options import As
 from modelparams.cli.output import Output, echo, facts, note, result, write_file
 from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
-from modelparams.key_files import write_key_file
 from modelparams.keys import parse_kek
 from modelparams.secret import Secret32
 from modelparams.trust import SigningKey, TrustPolicy, key_id
+from modelparams.whole_files import write_key_file
 
 _SECRET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # as `keys.LocalKeyProvider` takes them
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from modelparams.cli.exits import Exit, exit_code, next_step
 from modelparams.errors import ModelParamsError, UsageError
+from modelparams.whole_files import replace_file
 
 _WIDE = 240  # of what is no terminal: whoever reads it later wraps it, but a digest that was cut cannot be mended
 
@@ -98,7 +99,7 @@ def write_file(path: Path, text: str) -> None:
         UsageError: it cannot be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        replace_file(path, text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror})", hint="name another file") from None
 
