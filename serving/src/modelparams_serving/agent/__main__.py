@@ -13,7 +13,8 @@ import structlog
 from prometheus_client import start_http_server
 from pydantic import ValidationError
 
-from modelparams_serving.agent import kube, logs
+from modelparams_serving import logs
+from modelparams_serving.agent import kube
 from modelparams_serving.agent.engine_client import EngineClient
 from modelparams_serving.agent.loop import Agent
 from modelparams_serving.agent.order_book import Orders

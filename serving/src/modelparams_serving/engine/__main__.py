@@ -24,7 +24,7 @@ import torch
 import uvicorn
 
 from modelparams.errors import UsageError
-from modelparams_serving.agent import logs
+from modelparams_serving import logs
 from modelparams_serving.engine import device as devices
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.http import Front

@@ -18,7 +18,7 @@ from modelparams.progress import Progress
 from modelparams.protocol import Commit, Prepare, Reserve, Resident
 from modelparams.pull import pull
 from modelparams.sealed import SealedRelease
-from modelparams_serving.agent import logs
+from modelparams_serving import logs
 from modelparams_serving.engine.__main__ import Engine, set_up_torch
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap import Swapper
