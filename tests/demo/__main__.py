@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -17,9 +21,41 @@ _BUILD = ROOT / "build" / "demo"
 _PODS = 3
 
 
+class AlreadyRuns(RuntimeError):
+    """Two demos at once would clear each other's files away."""
+
+
 def main() -> int:
-    """Play it."""
+    """Play it, alone, and say in a line what ended it."""
     console = Console(highlight=False, soft_wrap=True)
+    try:
+        with _alone(_BUILD / "lock"):
+            return _play(console)
+    except AlreadyRuns as error:
+        console.print(str(error))
+        return 1
+    except KeyboardInterrupt:
+        console.print("interrupted: all that was started has ended")
+        return 130
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """The kernel lets go of the lock when this process ends, however it ends."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyRuns(f"a demo runs here already, as process {file.read()}: wait for it, or end it") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _play(console: Console) -> int:
     report, start = Report(pods=_PODS), time.monotonic()
     trouble: list[str] = []
     versions = {"1.0.0": smollm2.base(), "1.1.0": smollm2.pirate(), "1.2.0": smollm2.rome()}
