@@ -34,6 +34,12 @@ _NO_CREDENTIALS = (
     boto.TokenRetrievalError,
     boto.SSOError,
 )
+# What the kind of error alone does not say.
+_HINTS = {
+    "ExpiredToken": "get new credentials; it is tried again",
+    "InsufficientStorage": "make room in the store; it is tried again",
+    "RequestTimeTooSkewed": "set the clock of this machine, or the store's; it is tried again",
+}
 _SET_THEM = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role; it is tried again"
 
 
@@ -60,7 +66,7 @@ def translated(error: Exception, what: str) -> ModelParamsError:
 
 def _answered(code: str, status: int, what: str) -> ModelParamsError:
     if code in _DENIED or status in (401, 403):
-        return StoreDenied(f"{what}: the store answered {code or status}")
+        return StoreDenied(f"{what}: the store answered {code or status}", hint=_HINTS.get(code))
     if code == "NoSuchBucket":
         return ObjectMissing(f"{what}: there is no such bucket")
     if code == "InvalidRange" or status == 416:
@@ -69,4 +75,4 @@ def _answered(code: str, status: int, what: str) -> ModelParamsError:
         return ObjectMissing(f"{what} is not there")
     if status in (301, 307):
         return StoreUnavailable(f"{what}: the bucket is in another region", hint="correct the region")
-    return StoreUnavailable(f"{what}: the store answered {code} ({status})")
+    return StoreUnavailable(f"{what}: the store answered {code} ({status})", hint=_HINTS.get(code))
