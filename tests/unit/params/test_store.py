@@ -193,3 +193,16 @@ def test_what_boto3_raises_becomes_one_of_our_kinds_and_repeats_no_text_of_the_s
     assert "blobs/x in s3://b" in str(found)
     assert "AKIAEXAMPLE" not in str(found)
     assert "token" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (_answer("RequestTimeTooSkewed", 403), "set the clock"),
+        (_answer("ExpiredToken", 400), "get new credentials"),
+        (_answer("InsufficientStorage", 507), "make room"),
+    ],
+    ids=str,
+)
+def test_what_the_store_names_has_its_own_next_step(error: Exception, hint: str) -> None:
+    assert translated(error, "blobs/x").next_step.startswith(hint)
