@@ -17,16 +17,16 @@ help: ## list the targets
 
 setup: $(READY) ## install the hash-locked dependencies and this project into .venv
 
-$(BIN)/uv: requirements-uv.lock
+$(BIN)/uv: requirements-setup.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: Python 3.11 or newer is needed; name it: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "setup: install Debian's package python3-venv, then call make again"; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements-uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements-setup.lock
 	@touch $@
 
 $(READY): $(BIN)/uv requirements.lock pyproject.toml
 	@echo "setup: installing $$(grep -c '==' requirements.lock) locked packages into $(VENV) (about 5 GB, once)"
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --no-deps -r requirements.lock
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps -e .
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
 tools: $(READY) ## build the control plane and the S3 server (cached outside the tree)
@@ -37,7 +37,7 @@ check: $(READY) ## formatting, lint, types, import contracts, no address or secr
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@! grep -n '://' requirements.lock requirements-uv.lock || { echo "check: a lock names an address"; exit 1; }
+	@! grep -n '://' requirements.lock requirements-setup.lock || { echo "check: a lock names an address"; exit 1; }
 
 format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff format .
@@ -60,8 +60,8 @@ EXPORT := export --quiet --format requirements-txt --no-header --no-annotate --n
 lock: $(BIN)/uv ## resolve again and write the locks, with hashes and without addresses
 	$(BIN)/uv lock
 	$(BIN)/uv $(EXPORT) --all-extras --all-groups --no-group setup -o requirements.lock
-	$(BIN)/uv $(EXPORT) --only-group setup -o requirements-uv.lock
-	@! grep -n '://' requirements.lock requirements-uv.lock
+	$(BIN)/uv $(EXPORT) --only-group setup -o requirements-setup.lock
+	@! grep -n '://' requirements.lock requirements-setup.lock
 
 clean: ## remove what was made in the tree (not the caches outside)
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -104,3 +104,26 @@ def test_the_map_of_the_rooms_leads_somewhere() -> None:
         else:
             missing.append(span)
     assert missing == []
+
+
+def locked(file: str) -> dict[str, str]:
+    """Requirement to its hashes, one string."""
+    text = (ROOT / file).read_text().replace("\\\n", "")
+    return {line.split()[0]: line for line in text.splitlines() if line}
+
+
+def test_the_locks_have_hashes_no_addresses_and_do_not_contradict_each_other() -> None:
+    setup, rest = locked("requirements-setup.lock"), locked("requirements.lock")
+    for line in (*setup.values(), *rest.values()):
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", line)
+        assert "://" not in line
+    versions = dict(requirement.split("==") for requirement in rest)
+    assert all(versions.get(name, version) == version for name, version in (r.split("==") for r in setup))
+
+
+def test_setup_installs_nothing_that_is_not_locked() -> None:
+    installs = [line for line in (ROOT / "Makefile").read_text().splitlines() if "pip install" in line]
+    assert len(installs) == 3
+    *locked_ones, this_project = installs
+    assert all("--require-hashes" in line and "--no-deps" in line for line in locked_ones)
+    assert "--no-deps --no-build-isolation -e ." in this_project
