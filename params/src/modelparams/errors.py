@@ -32,6 +32,9 @@
 
 A message names the object and what happened; `hint` says what to do next. Neither ever holds a key,
 a token, a URL's query or plaintext. What an error means for a loop is in `modelparams.failure`.
+
+It is one long file on purpose: a table with a row a kind and no logic, read across its branches by whoever catches,
+documents or counts errors.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes.aio import client, config
 
 from modelparams.errors import UsageError
@@ -23,6 +25,9 @@ class Place:
     namespace: str | None
 
 
+_UNREADABLE = (config.ConfigException, OSError, yaml.YAMLError, TypeError)
+
+
 def namespace_of(kubeconfig: Path | None, context: str | None) -> str:
     """The namespace that a kubeconfig's context names; `default` when it names none.
 
@@ -31,7 +36,7 @@ def namespace_of(kubeconfig: Path | None, context: str | None) -> str:
     """
     try:
         contexts, current = config.list_kube_config_contexts(_file(kubeconfig))  # type: ignore[no-untyped-call]  # theirs has none
-    except (config.ConfigException, OSError) as error:
+    except _UNREADABLE as error:
         raise _unusable(error) from None
     chosen = next((c for c in contexts if c["name"] == context), None) if context else current
     if chosen is None:
@@ -51,7 +56,7 @@ async def read(place: Place, model: str = "") -> Overview:
         await config.load_kube_config(  # type: ignore[no-untyped-call]  # theirs has none
             _file(place.kubeconfig), place.context, settings, persist_config=False
         )
-    except (config.ConfigException, OSError) as error:
+    except _UNREADABLE as error:
         raise _unusable(error) from None
     settings.retries = None  # one clear answer at once
     async with Kube(client.ApiClient(settings)) as api:
@@ -74,9 +79,13 @@ async def _all(api: Kube, resource: Resource, namespace: str | None, fields: str
             return found
 
 
-def _file(kubeconfig: Path | None) -> str | None:
-    return str(kubeconfig) if kubeconfig else None
+def _file(kubeconfig: Path | None) -> str:
+    """What the client shall read; several files, as $KUBECONFIG may name, have a colon between them."""
+    named = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
+    if not any(Path(one).expanduser().is_file() for one in named.split(os.pathsep) if one):
+        raise _unusable(f"there is no file {named}")
+    return named
 
 
-def _unusable(error: Exception) -> UsageError:
-    return UsageError(f"no way to an API server: {error}", hint="name one with --kubeconfig, or set KUBECONFIG")
+def _unusable(why: Exception | str) -> UsageError:
+    return UsageError(f"no way to an API server: {why}", hint="name one with --kubeconfig, or set KUBECONFIG")

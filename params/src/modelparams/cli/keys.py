@@ -117,7 +117,8 @@ def trust(
     found = [_public_key(key) for key in keys]
     if threshold > len(set(found)):
         raise UsageError(
-            f"{len(set(found))} keys cannot give {threshold} signatures", hint="give more keys, or a lower --threshold"
+            f"{threshold} signatures take {threshold} keys, and here are {len(set(found))}",
+            hint="give more keys, or a lower --threshold",
         )
     policy = TrustPolicy(threshold, {key_id(public): public for public in found})
     text = json.dumps(json.loads(policy.to_json()), indent=2) + "\n"

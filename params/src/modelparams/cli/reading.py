@@ -86,7 +86,7 @@ def inspect_command(
 
 def _list(store: str, output: Output) -> None:
     pointers = list_pointers(open_store(store))
-    shown = table(f"{len(pointers)} versions in {store.partition('?')[0]}", "version", "sequence>", "manifest digest")
+    shown = table(f"{_many(len(pointers))} in {store.partition('?')[0]}", "version", "sequence>", "manifest digest")
     for pointer in pointers:
         shown.add_row(str(pointer.version), str(pointer.sequence), str(pointer.digest))
     data = [
@@ -94,6 +94,10 @@ def _list(store: str, output: Output) -> None:
         for pointer in pointers
     ]
     result({"versions": data}, shown, output)
+
+
+def _many(versions: int) -> str:
+    return "1 version" if versions == 1 else f"{versions or 'no'} versions"
 
 
 def _described(verified: VerifiedManifest) -> dict[str, Any]:
