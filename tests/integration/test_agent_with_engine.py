@@ -6,18 +6,20 @@ import json
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builders import classifiers
 from builders.agent_scene import Scene, staged
 from builders.releases import Releases
 from cluster import pods
 from cluster.api import Api
 from cluster.control_plane import Access
 from cluster.process import wait_until
+from modelparams.hashes import write_hashes
 
 pytestmark = [pytest.mark.integration, pytest.mark.model]
 LIMIT = 90
@@ -30,22 +32,32 @@ def scene(control_plane: Access, api: Api, namespace: str, bucket: Any, tmp_path
         yield made
 
 
+def ask(scene: Scene, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The body of the pod's answer, which names its version as the head does."""
+    [(_, url)] = scene.pods.ready()
+    data = json.dumps({"model": scene.releases.model} | body).encode()
+    request = urllib.request.Request(f"{url}{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        told: dict[str, Any] = json.loads(reply.read())
+        assert reply.headers["X-ModelParams-Version"] == told["model_params"]["version"]
+        return told
+
+
 def answer(scene: Scene) -> tuple[str, str]:
     """The version that answers, and what."""
-    body = {"model": scene.releases.model, "prompt": "The capital of France", "max_tokens": 4, "temperature": 0}
-    [(_, url)] = scene.pods.ready()
-    request = urllib.request.Request(
-        f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        told = json.loads(reply.read())
-        assert reply.headers["X-ModelParams-Version"] == told["model_params"]["version"]
-        return told["model_params"]["version"], told["choices"][0]["text"]
+    told = ask(scene, "/v1/completions", {"prompt": "The capital of France", "max_tokens": 4, "temperature": 0})
+    return told["model_params"]["version"], told["choices"][0]["text"]
 
 
-def wait_answer(scene: Scene, version: str) -> str:
+def classes(scene: Scene) -> tuple[str, list[list[float]]]:
+    """The version that classifies, and how."""
+    told = ask(scene, "/classify", {"input": ["this was a good day", "bad"]})
+    return told["model_params"]["version"], [one["probs"] for one in told["data"]]
+
+
+def wait_answer(scene: Scene, version: str, answer: Callable[[Scene], tuple[str, Any]] = answer) -> Any:
     """Wait until the pod answers with it."""
-    found: list[str] = []
+    found: list[Any] = []
 
     def answers() -> bool:
         try:
@@ -87,3 +99,18 @@ def test_a_pod_answers_with_what_it_was_ordered_and_survives_its_own_parts(scene
     scene.order("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
     wait_answer(scene, "1.1.0")
     assert scene.pods.restarts() == {"web-0/agent": 1, "web-0/engine": 1}
+
+
+def test_a_pod_classifies_with_what_it_was_ordered(scene: Scene, tmp_path: Path) -> None:
+    scene.releases.model = classifiers.MODEL
+    for seed, version in enumerate(("1.0.0", "1.1.0")):
+        directory = classifiers.classifier(tmp_path / "params" / version, seed)
+        write_hashes(directory)
+        scene.samples[version] = str(directory)
+    scene.start(MODELPARAMS_THREADS="1")
+    scene.order("1.0.0", activate="1.0.0")
+    first = wait_answer(scene, "1.0.0", classes)
+    scene.order("1.1.0", "1.0.0", activate="1.1.0")
+    assert wait_answer(scene, "1.1.0", classes) != first
+    scene.order("1.1.0", "1.0.0", activate="1.0.0")
+    assert wait_answer(scene, "1.0.0", classes) == first

@@ -263,8 +263,8 @@ def test_metrics_count_requests_tokens_and_pauses_by_version(tmp_path: Path) -> 
 
 
 def test_embeddings_can_be_asked_for_as_base64() -> None:
-    from modelparams_serving.engine.http import _encoded
+    from modelparams_serving.engine.pooling import encoded
 
-    encoded = _encoded([1.0, -2.0], "base64")
-    assert isinstance(encoded, str)
-    assert struct.unpack("<2f", base64.b64decode(encoded)) == (1.0, -2.0)
+    given = encoded([1.0, -2.0], "base64")
+    assert isinstance(given, str)
+    assert struct.unpack("<2f", base64.b64decode(given)) == (1.0, -2.0)

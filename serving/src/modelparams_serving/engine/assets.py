@@ -97,6 +97,13 @@ class Tokenizer:
         ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
         return ids
 
+    def encode_start(self, text: str, most: int) -> list[int]:
+        """Give at most `most` token ids: of the text's start, with all the special tokens that a whole text has."""
+        bare = self.backend.encode(text, add_special_tokens=False)
+        bare.truncate(max(0, most - self.backend.num_special_tokens_to_add(False)))
+        ids: list[int] = self.backend.post_process(bare).ids
+        return ids
+
     def decode(self, ids: list[int]) -> str:
         """Give the text without special tokens."""
         text: str = self.backend.decode(ids, skip_special_tokens=True)

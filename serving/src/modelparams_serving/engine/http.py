@@ -7,9 +7,7 @@ last byte, is that version's.
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import struct
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -21,28 +19,33 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from modelparams_serving.engine import pooling
 from modelparams_serving.engine.drain import Drain
-from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import GenerationFailed
-from modelparams_serving.engine.jobs import Refused, job
+from modelparams_serving.engine.jobs import job
 from modelparams_serving.engine.metrics import Metrics
 from modelparams_serving.engine.openai import (
     ChatRequest,
+    ClassifyRequest,
     CompletionRequest,
     EmbeddingRequest,
     GenerateRequest,
+    TextsRequest,
     error_body,
     headers,
     named,
 )
+from modelparams_serving.engine.refusals import Refused
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.swap import NoVersion, Swapper
 
+_CLASSIFY = ("/classify", "/v1/classify")  # vLLM's, and SGLang's for the same
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 _CLIENT_GONE = 499  # nobody reads it; it is for the metrics
 _COME_BACK = {"Retry-After": "1"}
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
+Q = TypeVar("Q", bound=TextsRequest)
 
 
 class Front:
@@ -58,6 +61,7 @@ class Front:
                 Route("/v1/completions", self._endpoint("completions", self.completions), methods=["POST"]),
                 Route("/v1/chat/completions", self._endpoint("chat", self.chat), methods=["POST"]),
                 Route("/v1/embeddings", self._endpoint("embeddings", self.embeddings), methods=["POST"]),
+                *(Route(path, self._endpoint("classify", self.classify), methods=["POST"]) for path in _CLASSIFY),
                 Route("/v1/models", self.models),
                 Route("/healthz", self.healthz),
                 Route("/readyz", self.readyz),
@@ -101,7 +105,8 @@ class Front:
         asked = await _parsed(request, CompletionRequest)
 
         def prompt(version: ResidentVersion) -> list[int]:
-            return asked.text if isinstance(asked.text, list) else version.tokenizer.encode(asked.text, special=True)
+            given = asked.prompt
+            return given if isinstance(given, list) else version.tokenizer.encode(given, special=True)
 
         return await self._generate(request, asked, prompt, asked.max_tokens or _COMPLETION_TOKENS, chat=False)
 
@@ -109,27 +114,21 @@ class Front:
         """Answer a conversation; without a limit, up to the end of the context."""
         asked = await _parsed(request, ChatRequest)
         limit = asked.max_completion_tokens or asked.max_tokens
-        return await self._generate(request, asked, lambda v: v.tokenizer.chat(asked.messages), limit, chat=True)
+        return await self._generate(request, asked, lambda v: v.tokenizer.chat(asked.conversation), limit, chat=True)
 
     async def embeddings(self, request: Request) -> Response:
         """Embed texts."""
-        asked = await _parsed(request, EmbeddingRequest)
+        return await self._pooled(request, await _parsed(request, EmbeddingRequest), pooling.embeddings)
+
+    async def classify(self, request: Request) -> Response:
+        """Classify texts."""
+        return await self._pooled(request, await _parsed(request, ClassifyRequest), pooling.classes)
+
+    async def _pooled(
+        self, request: Request, asked: Q, answer: Callable[[ResidentVersion, Q], Coroutine[Any, Any, dict[str, Any]]]
+    ) -> Response:
         with self._lease(asked.model) as version:
-            service = version.service
-            if not isinstance(service, Embedder):
-                raise Refused(400, "this model generates text; it has no embeddings", code="unsupported")
-            texts = [version.tokenizer.encode(text, special=True)[: service.context] for text in asked.texts]
-            vectors = await _unless_gone(request, service.embed(texts))
-            body = {
-                "object": "list",
-                "data": [
-                    {"object": "embedding", "index": i, "embedding": _encoded(vector, asked.encoding_format)}
-                    for i, vector in enumerate(vectors)
-                ],
-                **named(version.identity),
-                "usage": {"prompt_tokens": (n := sum(map(len, texts))), "total_tokens": n},
-            }
-            return JSONResponse(body, headers=headers(version.identity))
+            return JSONResponse(await _unless_gone(request, answer(version, asked)), headers=headers(version.identity))
 
     async def _generate(
         self,
@@ -234,10 +233,6 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _encoded(vector: list[float], form: str) -> list[float] | str:
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if form == "base64" else vector
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

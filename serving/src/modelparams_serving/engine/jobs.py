@@ -8,20 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
-from modelparams_serving.engine.openai import GenerateRequest, Shape, error_body
+from modelparams_serving.engine.openai import GenerateRequest, Shape
+from modelparams_serving.engine.refusals import Refused, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.sampling import Sampling
 from modelparams_serving.engine.text import TextStream
-
-
-class Refused(Exception):
-    """An answer that is an error, with its HTTP status."""
-
-    def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        self.body = error_body(message, kind=kind, code=code, param=param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +93,7 @@ def job(
     Raises:
         Refused: 400, with what is wrong.
     """
-    service = version.service
-    if not isinstance(service, TextGenerator):
-        raise Refused(400, "this model embeds text; it generates none", code="unsupported")
+    service = serving_as(version, TextGenerator)
     try:
         ids = prompt(version)
     except ValueError as error:
@@ -115,7 +104,7 @@ def job(
         service,
         Prompt(ids, limit or room, _sampling(asked, version)),
         Shape(version.identity, chat, asked.return_token_ids, ids),
-        asked.stops,
+        tuple(asked.stop),
         asked.wants_usage,
         count,
     )
@@ -123,10 +112,7 @@ def job(
 
 def _room(ids: list[int], service: TextGenerator, least: int) -> int:
     """Tokens that fit after the prompt."""
-    if not ids:
-        raise Refused(400, "the prompt has no tokens", code="invalid_prompt")
-    if min(ids) < 0 or max(ids) >= service.vocabulary:
-        raise Refused(400, f"token ids are 0 to {service.vocabulary - 1}", code="invalid_prompt")
+    check_tokens(ids, service.vocabulary, what="the prompt")
     room = service.context - len(ids)
     if room < least:
         raise Refused(

@@ -11,31 +11,84 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from modelparams.protocol import Resident
 
-_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
-    # field → the values that ask for nothing
+Harmless = Mapping[str, tuple[object, ...]]
+"""Fields that are not supported → the values of each that ask for nothing."""
+
+_GENERATE: Harmless = {
     "n": (None, 1),
     "best_of": (None, 1),
     "echo": (None, False),
     "suffix": (None, ""),
     "logprobs": (None, False),
     "top_logprobs": (None, 0),
+    "prompt_logprobs": (None,),
     "logit_bias": (None, {}),
     "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
+    "function_call": (None, "none", "auto"),
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
     "response_format": (None, {"type": "text"}),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "web_search_options": (None,),
+    "reasoning_effort": (None, "none"),
+    "verbosity": (None, "medium"),
+    # vLLM's and other servers'
+    "top_k": (None, -1, 0),
+    "min_p": (None, 0),
+    "typical_p": (None, 1),
+    "repetition_penalty": (None, 1),
+    "length_penalty": (None, 1),
+    "use_beam_search": (None, False),
+    "min_tokens": (None, 0),
+    "ignore_eos": (None, False),
+    "stop_token_ids": (None, []),
+    "include_stop_str_in_output": (None, False),
+    "skip_special_tokens": (None, True),
+    "truncate_prompt_tokens": (None,),
+    "bad_words": (None, []),
+    "allowed_token_ids": (None,),
+    "logits_processors": (None, []),
+    "structured_outputs": (None,),
+    "guided_json": (None,),
+    "guided_regex": (None,),
+    "guided_choice": (None,),
+    "guided_grammar": (None,),
 }
+_COMPLETION: Harmless = {**_GENERATE, "add_special_tokens": (None, True), "prompt_embeds": (None,)}
+_CHAT: Harmless = {
+    **_GENERATE,
+    "add_special_tokens": (None, False),
+    "add_generation_prompt": (None, True),
+    "continue_final_message": (None, False),
+    "chat_template": (None,),
+    "chat_template_kwargs": (None, {}),
+    "documents": (None, []),
+}
+_TEXTS: Harmless = {"messages": (None,), "add_special_tokens": (None, True)}
+_EMBEDDING: Harmless = {
+    **_TEXTS, "dimensions": (None,), "normalize": (None,), "use_activation": (None,), "embed_dtype": (None, "float32")
+}  # fmt: skip
+_CLASSIFY: Harmless = {**_TEXTS, "activation": (None, True), "use_activation": (None, True), "softmax": (None, True)}
+_TEXTS_MAX, _STOPS_MAX = 2048, 16
+
+
+def _asks(value: object, harmless: tuple[object, ...]) -> bool:
+    """Whether a field's value asks for something. True is not 1 here: one wants log-probs, the other counts them."""
+    return not any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in harmless)
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+    unsupported: ClassVar[Harmless] = {}
 
     model: str | None = None
 
@@ -43,10 +96,54 @@ class _Request(BaseModel):
     @classmethod
     def _refuse_unsupported(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            for name, harmless in _UNSUPPORTED.items():
-                if data.get(name) not in harmless:
+            for name, harmless in cls.unsupported.items():
+                if _asks(data.get(name), harmless):
                     raise ValueError(f"{name} is not supported by this server")
         return data
+
+
+def _words(value: Any) -> Any:
+    """Stop strings as a list; empty ones stop nothing."""
+    words = [value] if isinstance(value, str) else value or []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words) or len(words) > _STOPS_MAX:
+        raise ValueError(f"give a text or a list of at most {_STOPS_MAX} texts")
+    return [word for word in words if word]
+
+
+def _prompt(value: Any) -> Any:
+    """One prompt: a text, token ids, or a list with one of them."""
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
+        return _prompt(value[0])
+    if isinstance(value, list) and len(value) > 1 and all(isinstance(one, str | list) for one in value):
+        raise ValueError("send one prompt a request: they are batched here anyway")
+    if isinstance(value, str) or (isinstance(value, list) and all(type(one) is int for one in value)):
+        return value
+    raise ValueError("give a text or a list of token ids")
+
+
+def _texts(value: Any) -> Any:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("give a text or a list of texts")
+    if not 1 <= len(texts) <= _TEXTS_MAX:
+        raise ValueError(f"give 1 to {_TEXTS_MAX} texts a request")
+    return texts
+
+
+def _content(value: Any) -> Any:
+    """A message's text, which may come in parts; vLLM puts each on a line of its own too."""
+    if not isinstance(value, list):
+        return value
+    texts = [part.get("text") for part in value if isinstance(part, dict) and part.get("type") == "text"]
+    parts = [text for text in texts if isinstance(text, str)]
+    if len(parts) < len(value):
+        raise ValueError("only parts of type text are supported by this server")
+    return "\n".join(parts)
+
+
+def _no_tool_calls(value: Any) -> None:
+    if value:
+        raise ValueError("tools are not supported by this server")
 
 
 class StreamOptions(BaseModel):
@@ -64,16 +161,10 @@ class GenerateRequest(_Request):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Annotated[list[str], BeforeValidator(_words)] = []
     stream: bool = False
     stream_options: StreamOptions | None = None
     return_token_ids: bool = False
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings; empty ones stop nothing."""
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return tuple(word for word in given if word)
 
     @property
     def wants_usage(self) -> bool:
@@ -82,46 +173,63 @@ class GenerateRequest(_Request):
 
 
 class CompletionRequest(GenerateRequest):
-    """POST /v1/completions. One prompt: text, or token ids."""
+    """POST /v1/completions."""
 
-    prompt: str | list[int] | list[str]
+    unsupported = _COMPLETION
 
-    @model_validator(mode="after")
-    def _one_prompt(self) -> Self:
-        if isinstance(self.prompt, list) and not (self._ids or len(self.prompt) == 1):
-            raise ValueError("send one prompt a request: they are batched here anyway")
-        return self
+    prompt: Annotated[str | list[int], BeforeValidator(_prompt)]
+    """Text or token ids."""
 
-    @property
-    def _ids(self) -> bool:
-        return isinstance(self.prompt, list) and bool(self.prompt) and all(isinstance(i, int) for i in self.prompt)
 
-    @property
-    def text(self) -> str | list[int]:
-        """The prompt as text or token ids."""
-        if isinstance(self.prompt, str):
-            return self.prompt
-        return [int(i) for i in self.prompt] if self._ids else str(self.prompt[0])
+class Message(BaseModel):
+    """One turn of a conversation; a template may look at more of its fields than these."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    role: str = Field(min_length=1)
+    content: Annotated[str, BeforeValidator(_content)]
+    tool_calls: Annotated[None, BeforeValidator(_no_tool_calls)] = None
 
 
 class ChatRequest(GenerateRequest):
     """POST /v1/chat/completions."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    unsupported = _CHAT
+
+    messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
+    @property
+    def conversation(self) -> list[dict[str, Any]]:
+        """The messages as a template takes them."""
+        return [message.model_dump(exclude_none=True) for message in self.messages]
 
-class EmbeddingRequest(_Request):
+
+class TextsRequest(_Request):
+    """What embeddings and classification have in common."""
+
+    texts: Annotated[list[str], BeforeValidator(_texts)] = Field(alias="input")
+    truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
+    """vLLM's: cut longer texts to so many tokens; -1 = to what the model takes."""
+
+    def most_tokens(self, context: int) -> int | None:
+        """Give the length to cut to, or None to cut nothing."""
+        asked = self.truncate_prompt_tokens
+        return asked if asked is None else context if asked < 0 else min(asked, context)
+
+
+class EmbeddingRequest(TextsRequest):
     """POST /v1/embeddings."""
 
-    input: str | Annotated[list[str], Field(min_length=1, max_length=2048)]
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: None = None
+    unsupported = _EMBEDDING
 
-    @property
-    def texts(self) -> list[str]:
-        """The texts, one or more."""
-        return [self.input] if isinstance(self.input, str) else self.input
+    encoding_format: Literal["float", "base64"] = "float"
+
+
+class ClassifyRequest(TextsRequest):
+    """POST /classify, as vLLM has it."""
+
+    unsupported = _CLASSIFY
 
 
 def headers(identity: Resident) -> dict[str, str]:

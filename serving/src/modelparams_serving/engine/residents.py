@@ -21,11 +21,14 @@ from modelparams.tensors import TensorSpec, is_finite
 from modelparams_serving.engine import device as devices
 from modelparams_serving.engine import weights
 from modelparams_serving.engine.assets import Assets, Tokenizer, parse_assets
+from modelparams_serving.engine.classify import Classifier
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator, end_tokens
+from modelparams_serving.engine.passes import OnePass
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.skeleton import Blueprint, Task, blueprint
 
+Service = TextGenerator | Embedder | Classifier
 _WARM_UP_LENGTHS = (1, 64)  # tokens: a decode step, a prefill
 _WARM_UP_SECONDS = 300.0
 
@@ -49,7 +52,7 @@ class ResidentVersion:
     tokenizer: Tokenizer
     generation: Mapping[str, Any]
     """generation_config.json."""
-    service: TextGenerator | Embedder
+    service: Service
     requests: int = 0
 
     def start(self) -> None:
@@ -73,8 +76,8 @@ class ResidentVersion:
 
     async def _pass(self, length: int) -> None:
         ids = [0] * max(1, length)
-        if isinstance(self.service, Embedder):
-            await self.service.embed([ids])
+        if isinstance(self.service, OnePass):
+            await self.service.rows([ids])
             return
         async for _ in self.service.tokens(Prompt(ids, max_tokens=2), every=False):
             pass
@@ -159,9 +162,11 @@ def _check_digest(readable: ReadableArena, resident: Mapping[str, torch.Tensor],
     return found
 
 
-def _service(plan: Blueprint, model: Any, assets: Assets, settings: EngineSettings) -> TextGenerator | Embedder:
+def _service(plan: Blueprint, model: Any, assets: Assets, settings: EngineSettings) -> Service:
     if plan.task is Task.EMBED:
         return Embedder(model, assets, max_batch_tokens=settings.max_batch_tokens)
+    if plan.task is Task.CLASSIFY:
+        return Classifier(model, max_batch_tokens=settings.max_batch_tokens)
     generator = TextGenerator(model, eos=end_tokens(plan.config, assets.generation.get), settings=settings)
     generator.allocate()
     return generator

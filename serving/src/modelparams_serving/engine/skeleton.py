@@ -17,6 +17,7 @@ class Task(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    CLASSIFY = "classify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def blueprint(config: Mapping[str, Any]) -> Blueprint:
     if task is None or model_type not in CONFIG_MAPPING:
         raise LayoutMismatch(
             f"the architecture {architecture!r} of model type {model_type!r} is not served",
-            hint="publish a causal language model or an encoder that the installed transformers library knows",
+            hint="publish a causal language model, a sequence classifier or an encoder that transformers knows",
         )
     import transformers
 
@@ -78,4 +79,6 @@ def _task(architecture: str) -> Task | None:
         return Task.GENERATE
     if architecture in auto.MODEL_MAPPING_NAMES.values():
         return Task.EMBED
+    if architecture in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values():
+        return Task.CLASSIFY
     return None

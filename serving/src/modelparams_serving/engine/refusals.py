@@ -1,0 +1,53 @@
+"""What is refused before it reaches a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from modelparams_serving.engine.classify import Classifier
+from modelparams_serving.engine.embed import Embedder
+from modelparams_serving.engine.generate import TextGenerator
+from modelparams_serving.engine.openai import error_body
+from modelparams_serving.engine.residents import ResidentVersion, Service
+
+_DOES = {
+    TextGenerator: "generates text: ask /v1/completions or /v1/chat/completions",
+    Embedder: "embeds text: ask /v1/embeddings",
+    Classifier: "classifies text: ask /classify",
+}
+S = TypeVar("S", bound=Service)
+
+
+class Refused(Exception):
+    """An answer that is an error, with its HTTP status."""
+
+    def __init__(self, status: int, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self.body = error_body(message, kind=kind, code=code, param=param)
+
+
+def serving_as(version: ResidentVersion, kind: type[S]) -> S:
+    """Give the version's service.
+
+    Raises:
+        Refused: 400, it is of another kind; the message says where to ask.
+    """
+    if not isinstance(version.service, kind):
+        does = _DOES[type(version.service)]
+        raise Refused(400, f"{version.identity.model_name} {does}", code="unsupported")
+    return version.service
+
+
+def check_tokens(ids: Sequence[int], vocabulary: int, *, what: str) -> None:
+    """Look at every id, since one outside the table would fail a whole batch, and on a device the process.
+
+    Raises:
+        Refused: 400.
+    """
+    if not ids:
+        raise Refused(400, f"{what} has no tokens", code="invalid_prompt")
+    if min(ids) < 0 or max(ids) >= vocabulary:
+        raise Refused(400, f"token ids are 0 to {vocabulary - 1}", code="invalid_prompt")
