@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,14 @@ async def engine(runtime_dir: Path, **changes: Any) -> AsyncIterator[tuple[Engin
     finally:
         made.drain.begin()
         await serving
+
+
+def listens(runtime_dir: Path) -> bool:
+    """Whether an engine can be ordered: its socket's file is there a moment before it can."""
+    with socket.socket(socket.AF_UNIX) as trial, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        trial.connect(str(runtime_dir / SOCKET_NAME))
+        return True
+    return False
 
 
 async def order(runtime_dir: Path, *lines: bytes) -> list[Answer]:

@@ -47,7 +47,13 @@ def serve(
 
     with _runtime_dir(memory or _MEMORY) as runtime_dir, reporting() as progress:
         settings = EngineSettings(
-            runtime_dir=runtime_dir, host=host, port=port, device=device, log_level="warning", quiet_seconds=0.0
+            runtime_dir=runtime_dir,
+            host=host,
+            port=port,
+            device=device,
+            log_level="warning",
+            quiet_seconds=0.0,
+            late_seconds=0.0,
         )
         where = f"http://{host}:{port}/v1"
         name = standalone.resident_of(sealed).version_name

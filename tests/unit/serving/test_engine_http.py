@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import struct
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from builders.arenas import tiny
 from builders.engines import engine, put_live, stage, until
 from modelparams_serving.engine.__main__ import Engine
+from modelparams_serving.engine.http import _Leased
 
 pytestmark = pytest.mark.model
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -156,6 +159,11 @@ def test_a_stop_string_ends_the_answer_before_it(tmp_path: Path) -> None:
         (COMPLETIONS, {"prompt": [100_000]}, "token ids are 0 to"),
         (COMPLETIONS, {"prompt": "a", "n": 2}, "n is not supported"),
         (COMPLETIONS, {"prompt": "a", "logprobs": 1}, "logprobs is not supported"),
+        (COMPLETIONS, {"prompt": "a", "logprobs": 0}, "logprobs is not supported"),
+        (COMPLETIONS, {"prompt": "a", "top_k": 5}, "top_k is not supported"),
+        (COMPLETIONS, {"prompt": "a", "repetition_penalty": 1.1}, "repetition_penalty is not supported"),
+        (COMPLETIONS, {"prompt": "a", "stop": 5}, "stop: give a text or a list of at most 16 texts"),
+        (COMPLETIONS, {"prompt": ["a", 1]}, "prompt: give a text or a list of token ids"),
         (COMPLETIONS, {"prompt": "a", "temperature": -1}, "temperature"),
         (COMPLETIONS, {"prompt": "a", "top_p": 0}, "top_p"),
         (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
@@ -163,6 +171,11 @@ def test_a_stop_string_ends_the_answer_before_it(tmp_path: Path) -> None:
         (COMPLETIONS, {"prompt": "a" * 1000, "max_tokens": 1}, "exceed the context"),
         (CHAT, {"messages": []}, "messages"),
         (CHAT, {"messages": HELLO, "tools": [{}]}, "tools is not supported"),
+        (CHAT, {"messages": HELLO, "logprobs": True}, "logprobs is not supported"),
+        (CHAT, {"messages": HELLO, "chat_template": "{{ 1 }}"}, "chat_template is not supported"),
+        (CHAT, {"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only parts of type text"),
+        (CHAT, {"messages": [*HELLO, {"role": "assistant", "content": "", "tool_calls": [{}]}]}, "tools are not"),
         ("/v1/embeddings", {"input": "a"}, "generates text"),
     ],
 )
@@ -180,12 +193,115 @@ def test_a_bad_request_is_told_what_is_wrong_and_harms_nobody(
     live(tmp_path, scene)
 
 
+def test_fields_that_ask_for_nothing_are_taken_as_clients_send_them(tmp_path: Path) -> None:
+    nothing = {"n": 1, "logprobs": None, "logit_bias": {}, "top_k": -1, "frequency_penalty": 0.0, "user": "me"}
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        plain, more = [await client.post(COMPLETIONS, json=GREEDY | fields) for fields in ({}, nothing)]
+        assert more.json()["choices"] == plain.json()["choices"]
+
+    live(tmp_path, scene)
+
+
+def test_a_message_in_parts_is_the_same_as_their_text(tmp_path: Path) -> None:
+    parts = [{"role": "user", "content": [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]}]
+    whole = [{"role": "user", "content": "hel\nlo"}]
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        bodies = [{"messages": m, "max_tokens": 1, "return_token_ids": True} for m in (parts, whole)]
+        one, two = [(await client.post(CHAT, json=body)).json()["prompt_token_ids"] for body in bodies]
+        assert one == two
+
+    live(tmp_path, scene)
+
+
+def test_a_temperature_too_small_to_divide_by_is_greedy(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        bodies = [GREEDY | {"temperature": t, "top_p": 0.9} for t in (0, 1e-40, 1e-6)]
+        said = [(await client.post(COMPLETIONS, json=body)).json()["choices"][0]["token_ids"] for body in bodies]
+        assert said[0] == said[1] == said[2]
+
+    live(tmp_path, scene)
+
+
+def test_a_body_longer_than_any_request_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield b" " * 500
+
+        for content in (b" " * 1500, pieces()):  # with its length in the head, and without
+            refused = await client.post(COMPLETIONS, content=content)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (413, "too_large")
+        assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 200
+
+    live(tmp_path, scene, max_body_bytes=1000)
+
+
+def test_a_long_prompt_is_made_tokens_of_beside_the_loop_that_swaps(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        tokenizer, threads = made.swapper.current.tokenizer, []
+        encode = tokenizer.encode
+
+        def noting(text: str, *, special: bool) -> list[int]:
+            threads.append(threading.current_thread() is threading.main_thread())
+            return encode(text, special=special)
+
+        tokenizer.encode = noting  # type: ignore[method-assign]
+        for text in ("a", "a" * 100_000):
+            await client.post(COMPLETIONS, json={"prompt": text})
+            await client.post(CHAT, json={"messages": [{"role": "user", "content": text}]})
+        assert threads == [True, True, False, False]
+
+    live(tmp_path, scene)
+
+
+def test_a_template_that_fails_on_the_messages_is_the_requests_fault(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with engine(tmp_path) as (made, client):
+            await put_live(made.swapper, tiny(assets={"chat_template.jinja": b"{{ messages[0]['content'] + 1 }}"}))
+            refused = await client.post(CHAT, json={"messages": HELLO})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_prompt")
+
+    asyncio.run(scene())
+
+
+def test_what_nobody_thought_of_is_an_error_in_the_same_form(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        made.swapper.current.tokenizer.encode = None  # type: ignore[method-assign, assignment]
+        failed = await client.post(COMPLETIONS, json=GREEDY)
+        assert (failed.status_code, failed.json()["error"]["type"]) == (500, "server_error")
+        assert failed.headers["x-modelparams-version"] == "1.0.0"
+        assert made.swapper.requests == 0
+        assert 'code="500"' in (await client.get("/metrics")).text
+
+    live(tmp_path, scene)
+
+
+def test_an_error_names_the_version_that_the_request_began_on(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        await stage(made.swapper, tiny("1.1.0"))
+        assert made.swapper.current is not None
+        service = made.swapper.current.service
+        running = asyncio.create_task(client.post(COMPLETIONS, json=GREEDY | {"max_tokens": 200}))
+        await until(lambda: made.swapper.requests == 1)
+        made.swapper.commit(tiny("1.1.0").commit())
+        service._manager.model.forward = None  # type: ignore[union-attr]
+        failed = await running
+        assert (failed.status_code, failed.headers["x-modelparams-version"]) == (503, "1.0.0")
+
+    live(tmp_path, scene)
+
+
 def test_another_model_or_path_or_no_json_is_refused(tmp_path: Path) -> None:
     async def scene(_: Engine, client: httpx.AsyncClient) -> None:
         other = await client.post(COMPLETIONS, json=GREEDY | {"model": "gpt-9"})
         assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
         assert (await client.post(COMPLETIONS, json=GREEDY | {"model": "tiny-llama"})).status_code == 200
         assert (await client.get("/v2")).status_code == 404
+        assert (await client.get("/v1/models")).json()["data"][0]["id"] == "tiny-llama"
         assert (await client.get(COMPLETIONS)).status_code == 405
         assert (await client.post(COMPLETIONS, content=b"{")).status_code == 400
 
@@ -247,6 +363,50 @@ def test_while_it_leaves_the_engine_is_unready_and_finishes_what_runs(tmp_path: 
             assert (await running).json()["usage"]["completion_tokens"] == 200
 
     asyncio.run(scene())
+
+
+def test_an_engine_that_has_said_long_enough_that_it_leaves_refuses_new_requests(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with engine(tmp_path, late_seconds=0) as (made, client):
+            await put_live(made.swapper, tiny())
+            running = asyncio.create_task(client.post(COMPLETIONS, json=GREEDY | {"max_tokens": 200}))
+            await until(lambda: made.swapper.requests == 1)
+            made.drain.begin()
+            late = await client.post(COMPLETIONS, json=GREEDY)
+            assert (late.status_code, late.headers["retry-after"], late.headers["connection"]) == (503, "1", "close")
+            assert late.json()["error"]["code"] == "leaving"
+            assert (await running).json()["usage"]["completion_tokens"] == 200
+
+    asyncio.run(scene())
+
+
+def test_a_client_that_takes_nothing_of_its_stream_is_left(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        stack, closed = contextlib.ExitStack(), []
+        stack.enter_context(made.swapper.lease())
+
+        async def content() -> AsyncGenerator[bytes]:
+            try:
+                yield b"data: 1"
+                yield b"data: 2"
+            finally:
+                closed.append(True)
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: dict[str, Any]) -> None:
+            if message.get("body") == b"data: 2":
+                await asyncio.Event().wait()  # as a connection does whose other end reads no more
+
+        assert made.swapper.requests == 1
+        await _Leased(content(), {}, stack, stalled_seconds=0.05)({"type": "http"}, receive, send)
+        assert closed == [True]
+        assert made.swapper.requests == 0
+
+    live(tmp_path, scene)
 
 
 def test_metrics_count_requests_tokens_and_pauses_by_version(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from builders.arenas import tiny
-from builders.engines import order, until
+from builders.engines import listens, order, until
 from cluster.process import free_port
 from modelparams.protocol import SOCKET_NAME, GetState
 
@@ -31,6 +31,7 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         "MODELPARAMS_QUIET_SECONDS": "0.1",
         "MODELPARAMS_THREADS": "1",
         "MODELPARAMS_NUM_BLOCKS": "8",
+        "MODELPARAMS_LATE_SECONDS": "0",
     }
     command = [sys.executable, "-m", "modelparams_serving.engine"]
     with subprocess.Popen(command, env=os.environ | environment) as started:
@@ -40,13 +41,20 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
             started.kill()
 
 
-def test_sigterm_lets_a_running_request_finish_and_ends_with_zero(
+async def refused(client: httpx.AsyncClient) -> httpx.Response:
+    """Ask until the process has taken the signal. One that answers still costs a token."""
+    while (answer := await client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1})).status_code == 200:
+        pass
+    return answer
+
+
+def test_sigterm_lets_a_running_request_finish_refuses_new_ones_and_ends_with_zero(
     tmp_path: Path, process: tuple[subprocess.Popen[bytes], str]
 ) -> None:
     started, url = process
 
     async def scene() -> None:
-        await until((tmp_path / SOCKET_NAME).exists)
+        await until(lambda: listens(tmp_path))
         version = tiny()
         (reserved,) = await order(tmp_path, version.reserve().model_dump_json(by_alias=True).encode())
         assert reserved.state is not None
@@ -61,6 +69,8 @@ def test_sigterm_lets_a_running_request_finish_and_ends_with_zero(
                 lines = response.aiter_lines()
                 await anext(lines)
                 started.send_signal(signal.SIGTERM)
+                late = await refused(client)
+                assert (late.status_code, late.headers["retry-after"]) == (503, "1")
                 rest = [line async for line in lines if line]
             assert rest[-1] == "data: [DONE]"
         assert await asyncio.to_thread(started.wait, 30) == 0
@@ -75,7 +85,7 @@ def test_an_engine_without_a_version_leaves_at_once_on_an_interrupt(
     started, _ = process
 
     async def scene() -> None:
-        await until((tmp_path / SOCKET_NAME).exists)
+        await until(lambda: listens(tmp_path))
         (state,) = await order(tmp_path, GetState().model_dump_json().encode())
         assert state.state is not None
         assert len(state.state.instance) == 12

@@ -42,9 +42,9 @@ class Engine:
     """One engine: its swapper, its socket, its HTTP front."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        self.settings, self.drain, metrics = settings, Drain(), Metrics()
+        self.settings, self.drain, metrics = settings, Drain(settings.late_seconds), Metrics()
         self.swapper = Swapper(settings, devices.choose(settings.device), metrics)
-        self._front = Front(self.swapper, self.drain, metrics, max_requests=settings.max_requests)
+        self._front = Front(self.swapper, self.drain, metrics, settings)
 
     async def serve(self, *, on_listening: asyncio.Event | None = None) -> bool:
         """Serve until `drain` is asked for. False when requests were cut off at the end of the grace period.

@@ -155,6 +155,8 @@ def _renderer(assets: Assets) -> Callable[[list[dict[str, Any]]], str]:
             )
         except TemplateError as error:
             raise ValueError(f"the model's chat template refuses the messages: {error}") from error
+        except Exception as error:  # an expression of the template that these messages do not suit
+            raise ValueError(f"the model's chat template fails on the messages: {type(error).__name__}") from error
         return text
 
     return render

@@ -1,7 +1,8 @@
 """Leaving without breaking a request.
 
-At SIGTERM the pod turns unready at once, but whoever routes to it learns of that a little later. So requests are
-served on until none has run for a moment, at most for the grace period.
+At SIGTERM the pod turns unready at once, but whoever routes to it learns of that a little later. So new requests are
+still taken for a while; then they are refused, so that those that run can end, until none has run for a moment, at most
+for the grace period.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ _LOOK_EVERY = 0.02
 class Drain:
     """Whether this engine is about to leave."""
 
-    def __init__(self) -> None:
-        self._asked = asyncio.Event()
+    def __init__(self, late_seconds: float) -> None:
+        """Begin to serve; requests that come later than `late_seconds` after the signal are too late."""
+        self._asked, self._late, self._since = asyncio.Event(), late_seconds, 0.0
 
     @property
     def draining(self) -> bool:
         """True from the signal on."""
         return self._asked.is_set()
 
+    @property
+    def refusing(self) -> bool:
+        """True once whoever routes here has had the time to look away."""
+        return self.draining and time.monotonic() - self._since >= self._late
+
     def begin(self) -> None:
-        """Take the signal."""
+        """Take the signal; a second one changes nothing."""
+        if not self.draining:
+            self._since = time.monotonic()
         self._asked.set()
 
     async def asked(self) -> None:

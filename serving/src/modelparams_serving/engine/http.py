@@ -9,36 +9,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+import structlog
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from modelparams_serving.engine import pooling
+from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.generate import GenerationFailed
-from modelparams_serving.engine.jobs import job
+from modelparams_serving.engine.jobs import job, prompt_ids
 from modelparams_serving.engine.metrics import Metrics
 from modelparams_serving.engine.openai import (
     ChatRequest,
     ClassifyRequest,
     CompletionRequest,
     EmbeddingRequest,
-    GenerateRequest,
     TextsRequest,
     error_body,
     headers,
     named,
 )
-from modelparams_serving.engine.refusals import Refused
+from modelparams_serving.engine.passes import PassFailed
+from modelparams_serving.engine.refusals import Refused, parsed
 from modelparams_serving.engine.residents import ResidentVersion
+from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap import NoVersion, Swapper
 
+_log = structlog.get_logger("engine.http")
 _CLASSIFY = ("/classify", "/v1/classify")  # vLLM's, and SGLang's for the same
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 _CLIENT_GONE = 499  # nobody reads it; it is for the metrics
@@ -51,8 +55,9 @@ Q = TypeVar("Q", bound=TextsRequest)
 class Front:
     """The routes over a `Swapper`."""
 
-    def __init__(self, swapper: Swapper, drain: Drain, metrics: Metrics, *, max_requests: int) -> None:
-        self._swapper, self._drain, self._metrics, self._max_requests = swapper, drain, metrics, max_requests
+    def __init__(self, swapper: Swapper, drain: Drain, metrics: Metrics, settings: EngineSettings) -> None:
+        self._swapper, self._drain, self._metrics, self._settings = swapper, drain, metrics, settings
+        self._started = int(time.time())
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -95,67 +100,77 @@ class Front:
         if current is None:
             return JSONResponse({"object": "list", "data": []})
         identity = current.identity
-        entry = {"id": str(identity.model_name), "object": "model", "owned_by": "modelparams", **named(identity)}
+        entry: dict[str, Any] = {"id": str(identity.model_name), "object": "model", "owned_by": "modelparams"}
+        entry |= {"created": self._started, **named(identity)}
         return JSONResponse({"object": "list", "data": [entry]}, headers=headers(identity))
 
     # ---- endpoints
 
     async def completions(self, request: Request) -> Response:
         """Continue a prompt."""
-        asked = await _parsed(request, CompletionRequest)
+        asked = await self._parsed(request, CompletionRequest)
+        given = asked.prompt
 
-        def prompt(version: ResidentVersion) -> list[int]:
-            given = asked.prompt
-            return given if isinstance(given, list) else version.tokenizer.encode(given, special=True)
+        def prompt(tokenizer: Tokenizer) -> list[int]:
+            return given if isinstance(given, list) else tokenizer.encode(given, special=True)
 
-        return await self._generate(request, asked, prompt, asked.max_tokens or _COMPLETION_TOKENS, chat=False)
+        return await self._generate(request, asked, prompt, asked.max_tokens or _COMPLETION_TOKENS)
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation; without a limit, up to the end of the context."""
-        asked = await _parsed(request, ChatRequest)
+        asked = await self._parsed(request, ChatRequest)
         limit = asked.max_completion_tokens or asked.max_tokens
-        return await self._generate(request, asked, lambda v: v.tokenizer.chat(asked.conversation), limit, chat=True)
+        return await self._generate(request, asked, lambda tokenizer: tokenizer.chat(asked.conversation), limit)
 
     async def embeddings(self, request: Request) -> Response:
         """Embed texts."""
-        return await self._pooled(request, await _parsed(request, EmbeddingRequest), pooling.embeddings)
+        return await self._pooled(request, await self._parsed(request, EmbeddingRequest), pooling.embeddings)
 
     async def classify(self, request: Request) -> Response:
         """Classify texts."""
-        return await self._pooled(request, await _parsed(request, ClassifyRequest), pooling.classes)
+        return await self._pooled(request, await self._parsed(request, ClassifyRequest), pooling.classes)
 
     async def _pooled(
         self, request: Request, asked: Q, answer: Callable[[ResidentVersion, Q], Coroutine[Any, Any, dict[str, Any]]]
     ) -> Response:
-        with self._lease(asked.model) as version:
+        with self._lease(request, asked.model) as version:
             return JSONResponse(await _unless_gone(request, answer(version, asked)), headers=headers(version.identity))
 
     async def _generate(
         self,
         request: Request,
-        asked: GenerateRequest,
-        prompt: Callable[[ResidentVersion], list[int]],
+        asked: ChatRequest | CompletionRequest,
+        prompt: Callable[[Tokenizer], list[int]],
         limit: int | None,
-        *,
-        chat: bool,
     ) -> Response:
         with contextlib.ExitStack() as stack:
-            version = stack.enter_context(self._lease(asked.model))
+            version = stack.enter_context(self._lease(request, asked.model))
+            ids = await prompt_ids(version, asked.length, prompt)
             count = self._metrics.tokens.labels(str(version.identity.version)).inc
-            made = job(version, asked, prompt, limit, chat=chat, count=count)
+            made = job(version, asked, ids, limit, chat=isinstance(asked, ChatRequest), count=count)
             if not asked.stream:
                 return JSONResponse(await _unless_gone(request, made.whole()), headers=headers(version.identity))
-            return _Leased(made.stream(), headers(version.identity), stack.pop_all())
+            stalled = self._settings.stalled_seconds
+            return _Leased(made.stream(), headers(version.identity), stack.pop_all(), stalled_seconds=stalled)
 
-    def _lease(self, model: str | None) -> contextlib.AbstractContextManager[ResidentVersion]:
+    @contextlib.contextmanager
+    def _lease(self, request: Request, model: str | None) -> Iterator[ResidentVersion]:
+        """Hold the version that is current; whatever becomes of the request, `_headers` names this one."""
         current = self._swapper.current
+        if self._drain.refusing:
+            raise Refused(503, "this engine is about to leave; ask again, and another will answer", code="leaving")
         if current is None:
             raise Refused(503, "no verified version is applied yet", code="no_version")
         if model is not None and model != str(current.identity.model_name):
             raise Refused(404, f"this server has {current.identity.model_name} only", code="model_not_found")
-        if self._swapper.requests >= self._max_requests:
+        if self._swapper.requests >= self._settings.max_requests:
             raise Refused(503, "too many requests are under way", code="overloaded")
-        return self._swapper.lease()
+        with self._swapper.lease() as version:
+            request.state.answering = version.identity
+            yield version
+
+    async def _parsed(self, request: Request, kind: type[R]) -> R:
+        return parsed(await _body(request, self._settings.max_body_bytes), kind)
 
     def _endpoint(
         self, name: str, work: Callable[[Request], Awaitable[Response]]
@@ -164,15 +179,10 @@ class Front:
 
         async def endpoint(request: Request) -> Response:
             started = time.perf_counter()
-            try:
-                response = await work(request)
-            except Refused as error:
-                retry = _COME_BACK if error.status == 503 else {}
-                response = JSONResponse(error.body, status_code=error.status, headers=retry | self._headers())
-            except (GenerationFailed, RuntimeError, NoVersion):
-                body = error_body("the engine gave the request up", kind="server_error", code="engine_failed")
-                response = JSONResponse(body, status_code=503, headers=_COME_BACK | self._headers())
+            response = await self._answered(request, work)
             version = response.headers.get("x-modelparams-version", "")
+            if self._drain.draining:
+                response.headers["Connection"] = "close"  # its next request shall go elsewhere
 
             def count() -> None:
                 self._metrics.requests.labels(name, str(response.status_code), version).inc()
@@ -186,34 +196,76 @@ class Front:
 
         return endpoint
 
-    def _headers(self) -> dict[str, str]:
+    async def _answered(self, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:
+        try:
+            return await work(request)
+        except Refused as error:
+            return self._error(request, error.status, error.body)
+        except ClientDisconnect:
+            return self._error(request, _CLIENT_GONE, error_body("the client left", kind="invalid_request_error"))
+        except (GenerationFailed, PassFailed, NoVersion):
+            body = error_body("the engine gave the request up", kind="server_error", code="engine_failed")
+            return self._error(request, 503, body)
+        except Exception as error:
+            _log.exception("failed", path=request.url.path, kind=type(error).__name__)
+            body = error_body("the engine failed on the request; its log says where", kind="server_error")
+            return self._error(request, 500, body)
+
+    def _error(self, request: Request, status: int, body: dict[str, Any]) -> Response:
+        retry = _COME_BACK if status == 503 else {}
+        return JSONResponse(body, status_code=status, headers=retry | self._headers(request))
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        """The version that the request began on; before it began on one, what it would have."""
         current = self._swapper.current
-        return headers(current.identity) if current else {}
+        identity = getattr(request.state, "answering", current.identity if current else None)
+        return headers(identity) if identity else {}
 
 
 class _Leased(StreamingResponse):
-    """A stream that gives its lease back however it ends, also if it never began."""
+    """A stream that gives its lease back however it ends, also if it never began or nobody reads it."""
 
-    def __init__(self, content: AsyncGenerator[bytes], head: dict[str, str], stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        content: AsyncGenerator[bytes],
+        head: dict[str, str],
+        stack: contextlib.ExitStack,
+        *,
+        stalled_seconds: float,
+    ) -> None:
         super().__init__(content, headers=head | {"Cache-Control": "no-cache"}, media_type="text/event-stream")
-        self._content, self.stack = content, stack
+        self._content, self.stack, self._stalled = content, stack, stalled_seconds
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            async with asyncio.timeout(self._stalled):
+                await send(message)
+
         with self.stack:
             try:
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, sent)
+            except (TimeoutError, ClientDisconnect):
+                _log.info("left a client that took nothing more", seconds=self._stalled)
             finally:
                 await self._content.aclose()
 
 
-async def _parsed(request: Request, kind: type[R]) -> R:
-    try:
-        return kind.model_validate_json(await request.body())
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        message = first["msg"].removeprefix("Value error, ")
-        raise Refused(400, f"{param}: {message}" if param else message, code="invalid_value", param=param) from error
+async def _body(request: Request, most: int) -> bytes:
+    """The request's body.
+
+    Raises:
+        Refused: 413, it is longer than `most` bytes.
+        ClientDisconnect: it did not come whole.
+    """
+    too_large = Refused(413, f"a request may have {most} bytes at most", code="too_large")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large
+    found = bytearray()
+    async for piece in request.stream():
+        found += piece
+        if len(found) > most:
+            raise too_large
+    return bytes(found)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -7,12 +7,14 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
 from modelparams_serving.engine.openai import GenerateRequest, Shape
 from modelparams_serving.engine.refusals import Refused, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.sampling import Sampling
 from modelparams_serving.engine.text import TextStream
+from modelparams_serving.engine.tokenizing import tokenizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,23 @@ class Job:
                     return
 
 
+async def prompt_ids(version: ResidentVersion, length: int, prompt: Callable[[Tokenizer], list[int]]) -> list[int]:
+    """Make the prompt of `length` characters into token ids.
+
+    Raises:
+        Refused: 400, the version does not generate, or cannot take the prompt.
+    """
+    serving_as(version, TextGenerator)
+    try:
+        return await tokenizing(length, lambda: prompt(version.tokenizer))
+    except ValueError as error:
+        raise Refused(400, str(error), code="invalid_prompt") from error
+
+
 def job(
     version: ResidentVersion,
     asked: GenerateRequest,
-    prompt: Callable[[ResidentVersion], list[int]],
+    ids: list[int],
     limit: int | None,
     *,
     chat: bool,
@@ -85,7 +100,7 @@ def job(
     Args:
         version: what answers.
         asked: the parsed body.
-        prompt: makes the prompt's token ids.
+        ids: the prompt's token ids.
         limit: new tokens at most; None = as many as the context has room for.
         chat: the form of the answer.
         count: told of new tokens.
@@ -94,10 +109,6 @@ def job(
         Refused: 400, with what is wrong.
     """
     service = serving_as(version, TextGenerator)
-    try:
-        ids = prompt(version)
-    except ValueError as error:
-        raise Refused(400, str(error), code="invalid_prompt") from error
     room = _room(ids, service, limit or 1)
     return Job(
         version,

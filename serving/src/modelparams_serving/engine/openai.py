@@ -180,6 +180,11 @@ class CompletionRequest(GenerateRequest):
     prompt: Annotated[str | list[int], BeforeValidator(_prompt)]
     """Text or token ids."""
 
+    @property
+    def length(self) -> int:
+        """Characters to make tokens of."""
+        return len(self.prompt)
+
 
 class Message(BaseModel):
     """One turn of a conversation; a template may look at more of its fields than these."""
@@ -200,6 +205,11 @@ class ChatRequest(GenerateRequest):
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
     @property
+    def length(self) -> int:
+        """Characters to make tokens of."""
+        return sum(len(message.content) for message in self.messages)
+
+    @property
     def conversation(self) -> list[dict[str, Any]]:
         """The messages as a template takes them."""
         return [message.model_dump(exclude_none=True) for message in self.messages]
@@ -211,6 +221,11 @@ class TextsRequest(_Request):
     texts: Annotated[list[str], BeforeValidator(_texts)] = Field(alias="input")
     truncate_prompt_tokens: int | None = Field(default=None, ge=-1)
     """vLLM's: cut longer texts to so many tokens; -1 = to what the model takes."""
+
+    @property
+    def length(self) -> int:
+        """Characters to make tokens of."""
+        return sum(map(len, self.texts))
 
     def most_tokens(self, context: int) -> int | None:
         """Give the length to cut to, or None to cut nothing."""

@@ -17,6 +17,10 @@ import torch
 _DEFAULT_POSITIONS = 512
 
 
+class PassFailed(Exception):
+    """A forward pass raised, or gave numbers that are none."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     token_ids: Sequence[int]
@@ -66,7 +70,7 @@ class OnePass(ABC):
         """Give one row for each text's token ids.
 
         Raises:
-            RuntimeError: the forward pass failed, or gave numbers that are none.
+            PassFailed: there is no answer for one of them.
         """
         jobs = [_Job(ids, Future()) for ids in texts]
         for job in jobs:
@@ -120,13 +124,13 @@ class OnePass(ABC):
                 for job in batch:
                     self._answer([job])
             else:
-                batch[0].answer.set_exception(RuntimeError(f"the forward pass failed: {type(error).__name__}"))
+                batch[0].answer.set_exception(PassFailed(f"the forward pass failed: {type(error).__name__}"))
             return
         for job, row, sound in zip(batch, rows.tolist(), rows.isfinite().all(-1).tolist(), strict=True):
             if sound:
                 job.answer.set_result(row)
             else:
-                job.answer.set_exception(RuntimeError("the forward pass gave NaN or infinity"))
+                job.answer.set_exception(PassFailed("the forward pass gave NaN or infinity"))
 
 
 def padding_token(model: Any) -> int | None:

@@ -16,6 +16,7 @@ from modelparams_serving.engine.openai import ClassifyRequest, EmbeddingRequest,
 from modelparams_serving.engine.passes import OnePass
 from modelparams_serving.engine.refusals import Refused, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion
+from modelparams_serving.engine.tokenizing import tokenizing
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,9 @@ class _Texts:
 
 
 async def embeddings(version: ResidentVersion, asked: EmbeddingRequest) -> dict[str, Any]:
-    """Answer as OpenAI's /v1/embeddings does. Raises Refused, and RuntimeError as `OnePass.rows`."""
+    """Answer as OpenAI's /v1/embeddings does. Raises Refused and PassFailed."""
     service = serving_as(version, Embedder)
-    texts = _tokenized(version, service, asked)
+    texts = await tokenizing(asked.length, lambda: _tokenized(version, service, asked))
     rows = await service.rows(texts.ids)
     return texts.body(
         [
@@ -46,9 +47,9 @@ async def embeddings(version: ResidentVersion, asked: EmbeddingRequest) -> dict[
 
 
 async def classes(version: ResidentVersion, asked: ClassifyRequest) -> dict[str, Any]:
-    """Answer as vLLM's /classify does. Raises Refused, and RuntimeError as `OnePass.rows`."""
+    """Answer as vLLM's /classify does. Raises Refused and PassFailed."""
     service = serving_as(version, Classifier)
-    texts = _tokenized(version, service, asked)
+    texts = await tokenizing(asked.length, lambda: _tokenized(version, service, asked))
     rows = await service.rows(texts.ids)
     data = [
         {"index": i, "label": service.labels[row.index(max(row))], "probs": row, "num_classes": len(row)}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
+
 from modelparams_serving.engine.classify import Classifier
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import TextGenerator
@@ -16,6 +18,7 @@ _DOES = {
     Embedder: "embeds text: ask /v1/embeddings",
     Classifier: "classifies text: ask /classify",
 }
+R = TypeVar("R", bound=BaseModel)
 S = TypeVar("S", bound=Service)
 
 
@@ -51,3 +54,18 @@ def check_tokens(ids: Sequence[int], vocabulary: int, *, what: str) -> None:
         raise Refused(400, f"{what} has no tokens", code="invalid_prompt")
     if min(ids) < 0 or max(ids) >= vocabulary:
         raise Refused(400, f"token ids are 0 to {vocabulary - 1}", code="invalid_prompt")
+
+
+def parsed(body: bytes, kind: type[R]) -> R:
+    """Read a request's JSON.
+
+    Raises:
+        Refused: 400, with the first thing that is wrong.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"]) or None
+        message = first["msg"].removeprefix("Value error, ")
+        raise Refused(400, f"{param}: {message}" if param else message, code="invalid_value", param=param) from error

@@ -24,7 +24,7 @@ from modelparams_serving.engine.assets import Assets, Tokenizer, parse_assets
 from modelparams_serving.engine.classify import Classifier
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator, end_tokens
-from modelparams_serving.engine.passes import OnePass
+from modelparams_serving.engine.passes import OnePass, PassFailed
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.skeleton import Blueprint, Task, blueprint
 
@@ -69,7 +69,7 @@ class ResidentVersion:
             async with asyncio.timeout(_WARM_UP_SECONDS):
                 for length in _WARM_UP_LENGTHS:
                     await self._pass(min(length, self.service.context - 2))
-        except (GenerationFailed, RuntimeError, TimeoutError) as error:
+        except (GenerationFailed, PassFailed, TimeoutError) as error:
             raise LayoutMismatch(
                 f"the model of {self.identity.version_name} did not run: {error or type(error).__name__}"
             ) from error

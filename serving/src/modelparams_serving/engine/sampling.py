@@ -22,11 +22,12 @@ from transformers.generation.logits_process import LogitsProcessorList
 
 _MASK = 0xFFFFFFFF
 _KEY_MAX = 0x7FFFFFFF
+_COLDEST = 1e-5  # below, scores divided by it overflow and are all alike; vLLM draws the line there too
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is drawn. Temperature 0 is greedy and ignores the rest."""
+    """How the next token is drawn. A temperature of (nearly) 0 is greedy and ignores the rest."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -34,7 +35,7 @@ class Sampling:
 
     def arguments(self) -> dict[str, Any]:
         """As the processors below take them from the manager."""
-        if not self.temperature:
+        if self.temperature < _COLDEST:
             return {}
         seed = secrets.randbits(63) if self.seed is None else self.seed
         return {"temperature": float(self.temperature), "top_p": float(self.top_p), "seed": seed}

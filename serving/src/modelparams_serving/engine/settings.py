@@ -31,6 +31,12 @@ class EngineSettings(BaseSettings):
     """Tokens of one forward pass; longer prompts are taken in pieces."""
     max_requests: int = Field(default=256, ge=1)
     """Requests under way at once; more are told to come back."""
+    max_body_bytes: int = Field(default=8 << 20, ge=1)
+    """Of one request; a longer one is refused."""
+    stalled_seconds: float = Field(default=30.0, gt=0)
+    """A client that takes nothing of its stream for so long is left: the version it holds could not be replaced."""
+    late_seconds: float = Field(default=5.0, ge=0)
+    """After SIGTERM: how long new requests are still taken, since routers learn late of it; then they are refused."""
     grace_seconds: float = Field(default=20.0, ge=0)
     """After SIGTERM: the longest that running requests are waited for."""
     quiet_seconds: float = Field(default=1.0, ge=0)
