@@ -17,6 +17,7 @@ from builders.classifiers import LABELS, MODEL, classifier
 from builders.engines import engine, put_live, stage, until
 from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.classify import Classifier
+from modelparams_serving.engine.passes import PassFailed
 
 pytestmark = pytest.mark.model
 TEXTS = ["this was a good day", "bad", "it is fine"]
@@ -231,7 +232,7 @@ def test_a_text_that_the_model_cannot_take_fails_alone(tmp_path: Path) -> None:
         beside = await asyncio.gather(
             *(service.rows([ids]) for ids in ([2, 5, 3], [99], [2, 5, 3])), return_exceptions=True
         )
-        assert [type(one) for one in beside] == [list, RuntimeError, list]
+        assert [type(one) for one in beside] == [list, PassFailed, list]
         assert beside[0] == beside[2]
         assert service.alive
 
