@@ -18,7 +18,7 @@ from builders.engines import listens, order, until
 from cluster.process import free_port
 from modelparams.protocol import SOCKET_NAME, GetState
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -41,6 +41,12 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
             started.kill()
 
 
+def core_file_limits(pid: int) -> list[str]:
+    """Soft and hard."""
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(line.split()[4:6] for line in lines if line.startswith("Max core file size"))
+
+
 async def refused(client: httpx.AsyncClient) -> httpx.Response:
     """Ask until the process has taken the signal. One that answers still costs a token."""
     while (answer := await client.post("/v1/completions", json={"prompt": "a", "max_tokens": 1})).status_code == 200:
@@ -54,7 +60,8 @@ def test_sigterm_lets_a_running_request_finish_refuses_new_ones_and_ends_with_ze
     started, url = process
 
     async def scene() -> None:
-        await until(lambda: listens(tmp_path))
+        await until(lambda: listens(tmp_path), seconds=200)
+        assert core_file_limits(started.pid) == ["0", "0"]  # it would hold parameters
         version = tiny()
         (reserved,) = await order(tmp_path, version.reserve().model_dump_json(by_alias=True).encode())
         assert reserved.state is not None
@@ -85,7 +92,7 @@ def test_an_engine_without_a_version_leaves_at_once_on_an_interrupt(
     started, _ = process
 
     async def scene() -> None:
-        await until(lambda: listens(tmp_path))
+        await until(lambda: listens(tmp_path), seconds=200)
         (state,) = await order(tmp_path, GetState().model_dump_json().encode())
         assert state.state is not None
         assert len(state.state.instance) == 12

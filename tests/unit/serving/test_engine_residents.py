@@ -160,6 +160,9 @@ def test_tensors_that_are_not_those_published_are_refused(tmp_path: Path) -> Non
         ({"config.json": LLAMA + b', "head_dim": "x"}'}, LayoutMismatch),
         ({"tokenizer.json": None}, IndexInvalid),
         ({"tokenizer.json": b"{}"}, IndexInvalid),
+        ({"generation_config.json": b'{"eos_token_id": "end"}'}, IndexInvalid),
+        ({"chat_template.jinja": b"\xff"}, IndexInvalid),
+        ({"tokenizer_config.json": b'{"eos_token": 5}'}, IndexInvalid),
     ],
 )
 def test_assets_that_make_no_model_are_refused(tmp_path: Path, assets: dict[str, bytes], kind: type) -> None:

@@ -217,6 +217,26 @@ def test_a_dead_thread_makes_the_engine_unhealthy_and_fails_its_requests(tmp_pat
     within(tmp_path, scene)
 
 
+def test_a_version_at_rest_whose_thread_died_is_no_longer_resident_and_can_be_prepared_again(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        await put_live(made, ONE)
+        alone = await ask(made)
+        await stage(made, TWO)
+        assert made.current is not None
+        made.current.service._manager.model.forward = None  # type: ignore[union-attr]
+        with pytest.raises(GenerationFailed):
+            await ask(made)
+        made.commit(TWO.commit())
+        state = made.state()
+        assert state.slots[Slot.A].phase is SlotPhase.EMPTY
+        assert state.slots[Slot.A].resident is None
+        assert (await made.prepare(ONE.prepare(Slot.A))).slots[Slot.A].phase is SlotPhase.RESIDENT
+        made.rollback(Rollback())
+        assert await ask(made) == alone
+
+    within(tmp_path, scene)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_dies_without_a_word_leaves_no_request_waiting(tmp_path: Path) -> None:
     async def scene(made: Swapper) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import sys
 
 import structlog
 from prometheus_client import start_http_server
-from pydantic import ValidationError
 
-from modelparams_serving import logs
 from modelparams_serving.agent import kube
 from modelparams_serving.agent.engine_client import EngineClient
 from modelparams_serving.agent.loop import Agent
@@ -21,30 +18,20 @@ from modelparams_serving.agent.order_book import Orders
 from modelparams_serving.agent.settings import AgentSettings
 from modelparams_serving.agent.staging import Stager
 from modelparams_serving.agent.status_writer import StatusWriter
+from modelparams_serving.starting import started
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def main() -> None:
     """Run until SIGTERM."""
-    try:
-        settings = AgentSettings()
-        logs.set_up(settings.log_level)
-    except (ValidationError, ValueError) as error:
-        sys.exit(f"modelparams-agent: {_what_is_wrong(error)}")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys and parameters
+    settings = started("modelparams-agent", AgentSettings)
     if settings.agent_metrics_port:
         start_http_server(settings.agent_metrics_port)
     asyncio.run(run(settings))
     # A thread may hang in a read for as long as the store lets it; what it fills nobody looks at any more.
     sys.stderr.flush()
     os._exit(0)
-
-
-def _what_is_wrong(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(f"MODELPARAMS_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
 
 
 async def run(settings: AgentSettings) -> None:

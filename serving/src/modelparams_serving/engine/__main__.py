@@ -18,13 +18,13 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import structlog
 import torch
 import uvicorn
 
 from modelparams.errors import UsageError
-from modelparams_serving import logs
 from modelparams_serving.engine import device as devices
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.http import Front
@@ -32,6 +32,7 @@ from modelparams_serving.engine.metrics import Metrics
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.socket_server import SocketServer
 from modelparams_serving.engine.swap import Swapper
+from modelparams_serving.starting import started
 
 _log = structlog.get_logger("engine")
 _BACKLOG = 2048
@@ -140,14 +141,23 @@ async def _run(settings: EngineSettings) -> bool:
 
 def main() -> None:
     """Start the engine; returns when it has drained."""
-    settings = EngineSettings()
-    logs.set_up(settings.log_level)
-    settings.runtime_dir.mkdir(parents=True, exist_ok=True)
-    set_up_torch(settings)
+    settings = started("modelparams-serve", EngineSettings)
     try:
+        _make(settings.runtime_dir)
+        set_up_torch(settings)
         asyncio.run(_run(settings))
     except UsageError as error:
-        sys.exit(str(error))
+        sys.exit(f"modelparams-serve: {error}")
+
+
+def _make(runtime_dir: Path) -> None:
+    try:
+        runtime_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"MODELPARAMS_RUNTIME_DIR: {runtime_dir} cannot be made ({error.strerror})",
+            hint="mount a memory-backed volume there, or name another directory",
+        ) from error
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from modelparams.errors import UsageError
+
 _STAGE = 64 << 20
 
 
@@ -14,12 +16,15 @@ def choose(wanted: str) -> torch.device:
     """`auto` is CUDA where it is found.
 
     Raises:
-        RuntimeError: the wanted device is not there.
+        UsageError: the wanted device is not there.
     """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(wanted)
-    torch.empty(1, device=device)  # say so now, not with the first version
+    try:
+        device = torch.device(wanted)
+        torch.empty(1, device=device)  # say so now, not with the first version
+    except (AssertionError, RuntimeError) as error:  # torch's, by how it was built
+        raise UsageError(f"{wanted} cannot be used by this torch", hint="give auto, cpu, cuda or cuda:1") from error
     return device
 
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGe
 from modelparams_serving.engine.passes import OnePass, PassFailed
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.skeleton import Blueprint, Task, blueprint
+from modelparams_serving.module_tensors import DTYPES
 
 Service = TextGenerator | Embedder | Classifier
 _WARM_UP_LENGTHS = (1, 64)  # tokens: a decode step, a prefill
@@ -112,7 +114,8 @@ def load(
         NotFinite: a tensor holds NaN or infinity.
     """
     readable = ReadableArena(arena, index)
-    assets = parse_assets(readable.assets())
+    with _assets_of(identity):
+        assets = parse_assets(readable.assets())
     plan = blueprint(assets.config)
     model = plan.build()
     schema = Schema(plan.architecture, dict(readable.specs))
@@ -123,9 +126,21 @@ def load(
     digest = _check_digest(readable, resident, identity)
     passed_over = weights.ignored(model, resident)
     weights.bind(model, {name: tensor for name, tensor in resident.items() if name not in passed_over})
-    return ResidentVersion(
-        identity, schema, digest, Tokenizer(assets), assets.generation, _service(plan, model, assets, settings)
-    )
+    with _assets_of(identity):
+        tokenizer, service = Tokenizer(assets), _service(plan, model, assets, settings)
+    return ResidentVersion(identity, schema, digest, tokenizer, assets.generation, service)
+
+
+@contextlib.contextmanager
+def _assets_of(identity: Resident) -> Iterator[None]:
+    """Call a value of another type than it should be what it is: whatever reads it fails in its own way."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise IndexInvalid(
+            f"an asset of {identity.version_name} holds a value that cannot be used ({type(error).__name__})",
+            hint="publish the directory as save_pretrained writes it",
+        ) from error
 
 
 def _check_layout(model: Any, schema: Schema, beside: Schema | None, identity: Resident) -> None:
@@ -135,7 +150,7 @@ def _check_layout(model: Any, schema: Schema, beside: Schema | None, identity: R
                 f"{identity.version_name} is a {schema.architecture}, the version that runs a {beside.architecture}"
             )
         weights.refuse_differences(weights.differences(beside.specs, schema.specs), against="the version that runs")
-    unbindable = sorted(name for name, spec in schema.specs.items() if spec.dtype not in weights.DTYPES)
+    unbindable = sorted(name for name, spec in schema.specs.items() if spec.dtype not in DTYPES)
     if unbindable:
         raise LayoutMismatch(f"{unbindable[0]} has a dtype that this release of torch has not")
     passed_over = weights.ignored(model, schema.specs)

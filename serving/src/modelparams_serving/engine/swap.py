@@ -57,10 +57,15 @@ class _Place:
     def move(self, happening: Happening) -> None:
         self.phase = after(self.phase, happening, slot=self.slot)
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether the thread of a version at rest has ended. The arena still holds it: it can be prepared again."""
+        return self.phase is SlotPhase.RESIDENT and self.version is not None and not self.version.service.alive
+
     def state(self) -> SlotState:
-        version = self.version
+        version = None if self.is_dead else self.version
         return SlotState(
-            phase=self.phase,
+            phase=SlotPhase.EMPTY if self.is_dead else self.phase,
             capacity=self.arena.capacity,
             resident=version.identity if version else None,
             filling=self.filling,
@@ -144,6 +149,9 @@ class Swapper:
     async def prepare(self, order: Prepare) -> EngineState:
         """Check a filled arena, build its model and warm it up. Errors as `residents.load`; the slot is then empty."""
         place, digest = self._places[order.slot], order.resident.manifest_digest
+        if place.is_dead:
+            self._empty(place, Happening.DISCARDED)
+            await self._drop(place)
         if place.version is not None and place.version.identity == order.resident:
             return self.state(slot=order.slot)
         if place.phase is SlotPhase.FILLING and place.filling != digest:

@@ -14,21 +14,8 @@ import torch
 
 from modelparams.errors import LayoutMismatch
 from modelparams.tensors import TensorSpec
+from modelparams_serving.module_tensors import DTYPES
 
-DTYPES: Mapping[str, torch.dtype] = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-}
 _SHOWN = 5
 
 
