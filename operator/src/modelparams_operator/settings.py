@@ -25,6 +25,17 @@ def _listed(value: Any) -> Any:
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _own_namespace() -> str:
+    """The pod's, where its own Role is; outside of a cluster that of operator/deploy."""
+    try:
+        return _OWN_NAMESPACE.read_text().strip()
+    except OSError:
+        return "modelparams-system"
+
+
 def _own_name() -> str:
     return f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
 
@@ -41,7 +52,7 @@ class Settings(BaseSettings):
     allowed_endpoints: Listed = ()
     """S3 endpoints that a version may name (`https://s3.example.com`; `aws` for no endpoint); empty: any."""
 
-    lease_namespace: str = "default"
+    lease_namespace: str = Field(default_factory=_own_namespace, min_length=1)
     lease_name: str = "modelparams-operator"
     identity: str = Field(default_factory=_own_name, min_length=1)
     """Who holds the lease: another name for each process that can run at the same time."""

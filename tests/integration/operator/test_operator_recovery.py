@@ -220,3 +220,10 @@ def test_one_that_checks_a_store_that_hangs_stops_in_a_moment(stage: Stage) -> N
         stage.apply("1.0.0", source=stage.releases.source(endpoint=proxy.endpoint))
         operator.wait_until_said("Verifying")
         assert operator.stop() == 0  # or it would be killed at the end of its grace period
+
+
+def test_by_default_it_leads_with_the_rights_that_are_shipped(stage: Stage) -> None:
+    with stage.operator(environment={"MODELPARAMS_LEASE_NAMESPACE": ""}) as operator:  # empty: the default
+        operator.wait_until_said("Operating")
+        lease = stage.api.get("/apis/coordination.k8s.io/v1/namespaces/modelparams-system/leases/modelparams-operator")
+        assert lease["spec"]["holderIdentity"] == "operator"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from modelparams_operator import settings
 from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, superseded_defaults
 from modelparams_operator.core.explain import explain
 from modelparams_operator.shell import views
-from modelparams_operator.shell.check import credentials, require_allowed
+from modelparams_operator.shell.check import credentials, require_allowed, require_no_metadata_service
 from modelparams_operator.shell.events import EventRecorder, Happened, Regarding
 from modelparams_operator.shell.ports import EVENTS, SECRETS, VERSIONS, ObjectKey
 from modelparams_operator.shell.saved import snapshots
@@ -80,12 +81,36 @@ def test_without_an_allow_list_any_ordinary_endpoint_will_do(endpoint: str) -> N
         "http://2852039166",
         "http://0xa9fea9fe",
         "http://169.254.43518",
+        "http://[fd00:ec2::254]",
+        "http://100.100.100.200",
+        "http://168.63.129.16",
     ],
 )
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_link_local_endpoints_are_refused_since_clouds_serve_credentials_there(endpoint: str, is_listed: bool) -> None:
     with pytest.raises(errors.SourceNotAllowed):
         require_allowed(S3Source(endpoint=endpoint, bucket="params"), (endpoint,) if is_listed else ())
+
+
+def test_a_name_that_leads_to_a_metadata_service_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"metadata.internal": "169.254.169.254", "s3.example.com": "203.0.113.7"}
+    where = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: [(*where[0][:4], (found[host], 0))])
+    require_no_metadata_service(S3Source(endpoint="https://s3.example.com", bucket="params"))
+    with pytest.raises(errors.SourceNotAllowed, match=r"metadata.internal resolves"):
+        require_no_metadata_service(S3Source(endpoint="http://metadata.internal", bucket="params"))
+
+
+def test_a_name_that_does_not_resolve_is_left_to_the_store() -> None:
+    require_no_metadata_service(S3Source(endpoint="https://nobody.invalid", bucket="params"))
+
+
+def test_the_lease_lies_where_the_operators_own_role_lets_it(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment.delenv("MODELPARAMS_LEASE_NAMESPACE", raising=False)
+    environment.setattr(settings, "_OWN_NAMESPACE", tmp_path / "namespace")
+    assert settings.load().lease_namespace == "modelparams-system"
+    (tmp_path / "namespace").write_text("elsewhere\n")
+    assert settings.load().lease_namespace == "elsewhere"
 
 
 @pytest.mark.parametrize("endpoint", ["", "https://s3.example.com.evil.test", "http://s3.example.com"])

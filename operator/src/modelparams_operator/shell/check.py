@@ -24,8 +24,12 @@ from modelparams_operator.settings import Settings
 from modelparams_operator.shell import metrics
 from modelparams_operator.shell.ports import JSON, SECRETS, KubernetesAPI, ObjectKey
 
+_Address = IPv4Address | IPv6Address
+
 AWS = "aws"
 """The allow-list's word for a source without endpoint."""
+# Where clouds serve credentials or configuration to whoever asks, beside the link-local 169.254.169.254.
+_METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
 
 
 class _Counted:
@@ -66,6 +70,7 @@ class Checker:
         return facts(release.manifest)
 
     def _verify(self, spec: VersionSpec, found: Credentials | None, stopped: Callable[[], bool]) -> CheckedRelease:
+        require_no_metadata_service(spec.source.s3)
         return verify_release(
             open_store(spec.source.s3, found),
             spec.manifest_digest,
@@ -94,7 +99,7 @@ def facts(verified: VerifiedManifest) -> VerifiedFacts:
 def require_allowed(source: S3Source, allowed: tuple[str, ...]) -> None:
     """Refuse an endpoint that the operator must not call for whoever may write a version.
 
-    Without an allow-list, link-local addresses are refused all the same: clouds serve credentials there.
+    Without an allow-list, a cloud's metadata service is refused all the same: it serves credentials.
 
     Raises:
         SourceNotAllowed: so it is.
@@ -102,8 +107,31 @@ def require_allowed(source: S3Source, allowed: tuple[str, ...]) -> None:
     endpoint = source.endpoint.rstrip("/")
     if allowed and (endpoint or AWS) not in {entry.rstrip("/") for entry in allowed}:
         raise errors.SourceNotAllowed(f"the endpoint {_shown(endpoint)} is not on the operator's allow-list")
-    if endpoint and _is_link_local(urlsplit(endpoint).hostname or ""):
-        raise errors.SourceNotAllowed(f"the endpoint {_shown(endpoint)} is a link-local address")
+    if _is_metadata(_address(urlsplit(endpoint).hostname or "")):
+        raise errors.SourceNotAllowed(f"the endpoint {_shown(endpoint)} is a link-local or metadata address")
+
+
+def require_no_metadata_service(source: S3Source) -> None:
+    """Refuse a host whose name leads to one; blocks for the look-up.
+
+    A name that says something else at the next look-up gets past this: only an allow-list is sure.
+
+    Raises:
+        SourceNotAllowed: so it does.
+    """
+    host = urlsplit(source.endpoint).hostname
+    if host and any(_is_metadata(address) for address in _resolved(host)):
+        raise errors.SourceNotAllowed(
+            f"the endpoint {_shown(source.endpoint)} resolves to a link-local or metadata address"
+        )
+
+
+def _resolved(host: str) -> list[_Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []  # it cannot be called either, and the store's error says so
+    return [ip_address(str(where[0]).partition("%")[0]) for *_, where in found]
 
 
 def _shown(endpoint: str) -> str:
@@ -112,13 +140,13 @@ def _shown(endpoint: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}" if endpoint else "of AWS"
 
 
-def _is_link_local(host: str) -> bool:
-    address = _address(host)
+def _is_metadata(address: _Address | None) -> bool:
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return address is not None and (mapped or address).is_link_local
+    real = mapped or address
+    return real is not None and (real.is_link_local or real in _METADATA)
 
 
-def _address(host: str) -> IPv4Address | IPv6Address | None:
+def _address(host: str) -> _Address | None:
     """The address that a host is written as, 2852039166 and 0xa9fea9fe among the ways; None for a name."""
     try:
         return ip_address(host)
