@@ -20,6 +20,9 @@ _IDENTIFIER = rf"({_NUMBER}|[0-9]*[a-z]([-0-9a-z]*[0-9a-z])?|[0-9]+-[-0-9a-z]*[0
 VERSION_PATTERN = rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_IDENTIFIER}(\.{_IDENTIFIER})*)?"
 _COMPARATOR = rf"(>=|<=|>|<|=|==|!=)?{VERSION_PATTERN}"
 RANGE_PATTERN = rf"{_COMPARATOR}( {_COMPARATOR})*"
+_SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.=+-]*"
+KEY_PATTERN = f"{_SEGMENT}(/{_SEGMENT})*"
+"""A key in an object store, and so what a source's prefix may be."""
 MODEL_MAX, VERSION_MAX, RANGE_MAX = 63, 63, 256
 
 _MODEL, _VERSION, _RANGE = re.compile(MODEL_PATTERN), re.compile(VERSION_PATTERN), re.compile(RANGE_PATTERN)

@@ -7,11 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from modelparams.api.base import ObjectName, Wire, WireDigest, WireModelName, WireVersion
+from modelparams.names import KEY_PATTERN
 
 ENDPOINT_PATTERN = r"(https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?)?"
 """Scheme, host and port: no user, no query, so that no secret can stand in it."""
 BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-PREFIX_PATTERN = r"([A-Za-z0-9_=.-]+(/[A-Za-z0-9_=.-]+)*/?)?"
+PREFIX_PATTERN = rf"({KEY_PATTERN}/?)?"
 
 
 class SecretReference(Wire):

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from modelparams.errors import UsageError
+from modelparams.names import KEY_PATTERN
 
-# Keys are made by this package alone; the check is what keeps a file store inside its directory.
-_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*")
+# What keeps a file store inside its directory: no segment begins with a dot.
+_KEY = re.compile(KEY_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
