@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 WORKERS ?= $(shell nproc)
 ARGS ?=
 
-.PHONY: help setup tools check test test-unit demo bench lock clean format
+.PHONY: help setup tools check chart test test-unit demo bench lock clean format
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -30,14 +30,20 @@ $(READY): $(BIN)/uv requirements.lock pyproject.toml
 	@touch $@
 
 tools: $(READY) ## build the control plane and the S3 server (cached outside the tree)
-	@$(RUN) -m cluster.tools build etcd kube-apiserver kube-controller-manager versitygw
+	@$(RUN) -m cluster.tools build etcd kube-apiserver kube-controller-manager versitygw helm
 
-check: $(READY) ## formatting, lint, types, import contracts, no address or secret in what is committed
+check: $(READY) ## formatting, lint, types, import contracts, the chart, no address or secret in what is committed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@! grep -n '://' requirements.lock requirements-setup.lock || { echo "check: a lock names an address"; exit 1; }
+	@if helm=$$($(RUN) -m cluster.tools where helm 2>/dev/null); then "$$helm" lint --quiet --strict --set trust.existingConfigMap=trust charts/modelparams; \
+	else echo "check: the chart was not linted: make tools builds helm"; fi
+
+chart: ## copy the kinds, roles and policies of the tree into the chart
+	cp crds/*.yaml charts/modelparams/files/crds/
+	cp operator/deploy/*.yaml charts/modelparams/files/deploy/
 
 format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff format .

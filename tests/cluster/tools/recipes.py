@@ -76,7 +76,7 @@ RECIPES = {
         Recipe("helm", "helm", "helm.sh/helm/v3/cmd/helm", _HELM_FLAGS, minutes=1.2),
     )
 }
-DEFAULT = ("versitygw", "etcd", "kube-apiserver", "kube-controller-manager")
+DEFAULT = ("versitygw", "etcd", "kube-apiserver", "kube-controller-manager", "helm")
 """What the test suite needs; the rest is built when asked for by name."""
 
 # Ours, not the user's, so that equal sources give equal bytes.

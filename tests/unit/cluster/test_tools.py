@@ -62,7 +62,7 @@ def test_every_recipe_has_committed_sums_for_its_package(name: str) -> None:
 
 
 def test_the_suite_needs_only_what_is_built_by_default() -> None:
-    assert set(DEFAULT) == {"versitygw", "etcd", "kube-apiserver", "kube-controller-manager"}
+    assert set(DEFAULT) == {"versitygw", "etcd", "kube-apiserver", "kube-controller-manager", "helm"}
 
 
 def test_another_flag_gives_another_place() -> None:
