@@ -62,7 +62,7 @@ def test_a_sealed_version_answers_until_ctrl_c_and_leaves_no_plaintext(sealed: l
     url = f"http://127.0.0.1:{port}"
     started = subprocess.Popen(command("1.0.0", *sealed, "--port", str(port)), stderr=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: started.poll() is not None or _is_ready(url), "the version to answer", seconds=90)
+        wait_until(lambda: started.poll() is not None or _is_ready(url), "the version to answer", seconds=240)
         answer = httpx.post(f"{url}/v1/completions", json={"prompt": "hello", "max_tokens": 3}, timeout=30)
         assert answer.json()["model_params"]["version"] == "1.0.0"
         assert any(memory.iterdir())
