@@ -19,7 +19,7 @@ from modelparams.api import API_VERSION, GROUP
 from modelparams.api.release import Encryption, S3Source, SecretReference, Source
 from modelparams.api.version import KIND, VersionSpec
 from modelparams.digest import Digest
-from modelparams.errors import UsageError, VersionExists, WrongModel
+from modelparams.errors import ObjectMissing, UsageError, VersionExists, WrongModel
 from modelparams.hashes import check_hashes
 from modelparams.journal import Journal, cache_directory
 from modelparams.keys import KeyProvider
@@ -29,7 +29,7 @@ from modelparams.names import ModelName, Version, object_name
 from modelparams.plaintext import read_plain
 from modelparams.pointers import Pointer, list_pointers, pointer_key
 from modelparams.progress import NoProgress, Progress
-from modelparams.sealing import NamedVersion, Sending, named
+from modelparams.sealing import NamedVersion, Sending, lost_blobs, named
 from modelparams.store.contract import ObjectStore
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.verify import fetch_manifest, manifest_key
@@ -94,6 +94,7 @@ def publish(
     Raises:
         ParamsHashMismatch, UsageError, NotFinite: the directory is not fit to be published.
         VersionExists: the store has other parameters under that version.
+        ObjectMissing: the store has the same under that version, but lost some of its blobs.
         StoreError, KeyUnavailable: try again; what was sent is not sent twice.
         IntegrityError: the last publish, or the new manifest, does not satisfy `trust`.
     """
@@ -105,7 +106,7 @@ def publish(
     model_keys = publisher_keys(store, keys, key_ref)
     version_named = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
     if twin := next((pointer for pointer in past if pointer.version == version), None):
-        return _was_there(_fetch(store, twin, model, trust), version_named)
+        return _was_there(store, _fetch(store, twin, model, trust), version_named)
     journal = Journal((cache or cache_directory()) / "publish", store, model, version)
     known = {blob.content_id: blob for blob in last.manifest.blobs} if last else {}
     sending = Sending(store, model_keys, journal, known, report)
@@ -139,10 +140,11 @@ def _fetch(store: ObjectStore, pointer: Pointer, model: ModelName, trust: TrustP
         ) from error
 
 
-def _was_there(twin: VerifiedManifest, version: NamedVersion) -> Published:
+def _was_there(store: ObjectStore, twin: VerifiedManifest, version: NamedVersion) -> Published:
     manifest = twin.manifest
     if not _equal(manifest, version):
         raise VersionExists(f"the store has other parameters as {manifest.model.name} {manifest.version}")
+    _check_whole(store, manifest)
     return Published(
         manifest.model.name,
         manifest.version,
@@ -152,6 +154,17 @@ def _was_there(twin: VerifiedManifest, version: NamedVersion) -> Published:
         blobs_reused=len(manifest.blobs),
         was_there=True,
     )
+
+
+def _check_whole(store: ObjectStore, manifest: Manifest) -> None:
+    """Sealing draws fresh keys and IVs, so a lost blob's very bytes cannot be made again."""
+    if lost := lost_blobs(store, manifest.blobs):
+        blobs = "1 blob" if len(lost) == 1 else f"{len(lost)} blobs"
+        raise ObjectMissing(
+            f"{store} has lost {blobs} of {manifest.model.name} {manifest.version}, {lost[0].object_key} first",
+            hint="restore it from the bucket's versioning or a backup, or publish the directory as another version: "
+            "a blob cannot be sealed into the same bytes twice",
+        )
 
 
 def _equal(manifest: Manifest, version: NamedVersion) -> bool:

@@ -31,6 +31,10 @@ _IN_MEMORY = 32 << 20
 """A sealed blob up to this size waits in memory for its hash, which is its name; a larger one in an unnamed file."""
 
 
+_LOOKERS = 16
+"""Threads that ask the store whether it has a blob: requests of a few bytes, which only wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlainBlob:
     """One blob to be: `pieces` gives its plaintext in order, as often as it is asked."""
@@ -103,7 +107,7 @@ class Sending:
         report: Progress,
     ) -> None:
         self._store, self._keys, self._journal, self._report = store, keys, journal, report
-        self._known, self._sent = known, journal.read()
+        self._known, self._sent = known, journal.read()  # both believed as far as `_confirmed`
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
 
@@ -115,6 +119,7 @@ class Sending:
         """
         entries: dict[str, BlobEntry] = {}
         distinct = sorted({blob.content_id: blob for blob in blobs}.values(), key=lambda b: b.size, reverse=True)
+        self._known = self._still_there(blob.content_id for blob in distinct)
         missing = [blob for blob in distinct if blob.content_id not in self._known]
         self._report.start("send", sum(sealed_size(blob.size) for blob in missing))
 
@@ -123,6 +128,18 @@ class Sending:
 
         for_each(distinct, lambda _: bring, workers=min(workers, len(distinct)))
         return tuple(entries[blob.content_id] for blob in blobs)
+
+    def _still_there(self, content_ids: Iterable[str]) -> Mapping[str, BlobEntry]:
+        """Of the last publish's blobs, those that can be listed again: a version never fails for a blob lost before."""
+        found: dict[str, BlobEntry] = {}
+
+        def look(entry: BlobEntry) -> None:
+            if self._confirmed(entry, may_be_older=True):
+                found[entry.content_id] = entry
+
+        asked = [self._known[content_id] for content_id in content_ids if content_id in self._known]
+        for_each(asked, lambda _: look, workers=min(_LOOKERS, len(asked)))
+        return found
 
     def _bring(self, blob: PlainBlob) -> BlobEntry:
         if entry := self._known.get(blob.content_id):
@@ -142,18 +159,41 @@ class Sending:
         with self._lock:
             self.counts.update({what: 1, "sent": sent})
 
-    def _confirmed(self, entry: BlobEntry) -> bool:
-        """Whether a blob of the journal is in the store and opens with the present model key."""
+    def _confirmed(self, entry: BlobEntry, *, may_be_older: bool = False) -> bool:
+        """Whether a blob is in the store and opens with the present model key, or is of an older epoch's."""
+        if entry.epoch != self._keys.epoch:
+            return may_be_older and in_store(self._store, entry)
         try:
             self._keys.check(entry)
-            return entry.epoch == self._keys.epoch and self._store.size(entry.object_key) == entry.size
-        except (KeyMismatch, ObjectMissing):
+        except KeyMismatch:
             return False
+        return in_store(self._store, entry)
 
     def _seal_and_send(self, blob: PlainBlob) -> BlobEntry:
         with _sealed(blob, self._keys) as (entry, file):
             self._store.put_new(entry.object_key, file)
         return entry
+
+
+def in_store(store: ObjectStore, entry: BlobEntry) -> bool:
+    """Whether the store has a blob, and all of it; its bytes are not read."""
+    try:
+        return store.size(entry.object_key) == entry.size
+    except ObjectMissing:
+        return False
+
+
+def lost_blobs(store: ObjectStore, entries: Iterable[BlobEntry]) -> list[BlobEntry]:
+    """Those that the store has no more, or not all of."""
+    lost: list[BlobEntry] = []
+    distinct = {entry.sha256: entry for entry in entries}.values()
+
+    def look(entry: BlobEntry) -> None:
+        if not in_store(store, entry):
+            lost.append(entry)
+
+    for_each(distinct, lambda _: look, workers=min(_LOOKERS, len(distinct)))
+    return sorted(lost, key=lambda entry: entry.sha256)
 
 
 @contextmanager

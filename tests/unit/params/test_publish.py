@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,7 @@ from modelparams.errors import (
     Expired,
     KeyUnavailable,
     NotFinite,
+    ObjectMissing,
     ParamsHashMismatch,
     SignerUnknown,
     StoreUnavailable,
@@ -166,6 +168,68 @@ def test_a_journal_of_lost_keys_is_not_believed(publisher: Publisher, tmp_path: 
         key.unlink()
     resumed = publisher.publish("1.0.0")
     assert resumed.blobs_resumed == 0
+    publisher.pull(resumed)
+
+
+def blob_file(publisher: Publisher, version: str, position: int) -> Path:
+    return publisher.home / "store" / manifest_of(publisher, version).blobs[position].object_key
+
+
+def cut(blob: Path) -> None:
+    blob.write_bytes(blob.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut], ids=["lost", "cut"])
+def test_a_blob_that_the_store_has_no_more_is_sealed_and_sent_anew(
+    publisher: Publisher, harm: Callable[[Path], None]
+) -> None:
+    publisher.publish("1.0.0")
+    harm(blob_file(publisher, "1.0.0", 0))
+    published = publisher.publish("1.1.0", layered(layer1=0x3E80))
+    assert (published.blobs_new, published.blobs_reused) == (4, 2)
+    verify_release(publisher.store, published.manifest_digest, trust=publisher.trust, expect=publisher.expect())
+    publisher.pull(published)
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, cut], ids=["lost", "cut"])
+def test_publishing_again_what_has_lost_a_blob_says_that_it_cannot_be_made_good(
+    publisher: Publisher, harm: Callable[[Path], None]
+) -> None:
+    publisher.publish("1.0.0")
+    blob = blob_file(publisher, "1.0.0", 0)
+    harm(blob)
+    with pytest.raises(ObjectMissing, match=f"1 blob of tiny 1.0.0.*{blob.name}.*publish .* another version"):
+        publisher.publish("1.0.0")
+    verify_release(
+        publisher.store, publisher.publish("1.0.1").manifest_digest, trust=publisher.trust, expect=publisher.expect()
+    )
+
+
+def rewrite_journal(publisher: Publisher, **changed: str) -> None:
+    """Give every blob of the journal other facts."""
+    (journal,) = publisher.journal.iterdir()
+    entries = [json.loads(line) for line in journal.read_bytes().splitlines() if line]
+    journal.write_text("".join(json.dumps(entry | changed) + "\n" for entry in entries))
+
+
+def test_a_journaled_blob_whose_key_the_model_key_does_not_open_is_sent_anew(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
+    rewrite_journal(publisher, wrappedKey="00" * 40)
+    resumed = publisher.publish("1.0.0")
+    assert (resumed.blobs_resumed, resumed.blobs_new) == (0, 6)
+    publisher.pull(resumed)
+
+
+def test_a_journaled_blob_of_another_epoch_is_sent_anew(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
+    rewrite_journal(publisher, epoch="e0")
+    resumed = publisher.publish("1.0.0")
+    assert (resumed.blobs_resumed, resumed.blobs_new) == (0, 6)
+    assert {blob.epoch for blob in manifest_of(publisher, "1.0.0").blobs} == {"e1"}
     publisher.pull(resumed)
 
 
