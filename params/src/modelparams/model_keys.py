@@ -12,6 +12,7 @@ from modelparams.keys import (
     KEY_OBJECT_LIMIT,
     KeyContext,
     KeyProvider,
+    check_commitment,
     commit,
     open_key_object,
     parse_key_object,
@@ -19,7 +20,8 @@ from modelparams.keys import (
     wrap_dek,
     write_key_object,
 )
-from modelparams.manifest import BlobEntry, Epoch
+from modelparams.manifest import BlobEntry, Epoch, Manifest
+from modelparams.pointers import list_versions
 from modelparams.secret import Secret32
 from modelparams.store.contract import ObjectStore
 
@@ -41,6 +43,19 @@ class PublisherKeys:
         """What the manifest says of the model key."""
         return Epoch(id=self.epoch, commit=commit(self.model_key, self.uid, self.epoch).hex())
 
+    def check_past(self, manifest: Manifest, store: ObjectStore) -> None:
+        """Refuse to go on from a version whose model keys are not those of the store.
+
+        Raises:
+            ObjectMissing: the key of one of its epochs is lost.
+            KeyMismatch: the present epoch's key is another one.
+        """
+        for epoch in manifest.epochs:
+            if epoch.id == self.epoch:
+                check_commitment(self.model_key, self.uid, self.epoch, bytes.fromhex(epoch.commit))
+            elif not store.exists(key := f"keys/{epoch.id}.json"):
+                raise _lost(store, key)
+
     def wrap(self, data_key: Secret32) -> str:
         """A blob's key as the manifest lists it."""
         return wrap_dek(self.model_key, data_key).hex()
@@ -58,16 +73,21 @@ def publisher_keys(store: ObjectStore, provider: KeyProvider, key_ref: str) -> P
     """The content-id key and the newest epoch's model key; both are made when the store has none.
 
     Two first publishes at once agree: whoever writes an object first has made the key, the other one reads it.
+    Where a version is, its keys were: then none is made, since a second key of an epoch opens no blob of the first.
 
     Raises:
+        ObjectMissing: the store has versions and has lost the key.
         StoreError, KeyUnavailable, KeyMismatch.
     """
+    has_versions = bool(list_versions(store))  # looked at first: a version is written after its keys
 
     def get_or_make(key: str, context: Callable[[str], KeyContext]) -> tuple[str, Secret32]:
         """The model's uid and the key at `key`."""
         try:
             data = store.get(key, limit=KEY_OBJECT_LIMIT)
         except ObjectMissing:
+            if has_versions:
+                raise _lost(store, key) from None
             made = write_key_object(Secret32.random(), context(uid), provider, [key_ref])
             store.put_new(key, made)
             data = store.get(key, limit=KEY_OBJECT_LIMIT)
@@ -79,6 +99,13 @@ def publisher_keys(store: ObjectStore, provider: KeyProvider, key_ref: str) -> P
     epoch = _newest_epoch(store)
     _, model_key = get_or_make(f"keys/{epoch}.json", lambda owner: KeyContext.of_model_key(owner, epoch))
     return PublisherKeys(uid, content_id_key, epoch, model_key)
+
+
+def _lost(store: ObjectStore, key: str) -> ObjectMissing:
+    return ObjectMissing(
+        f"{key} is not in {store}, which has versions: the key that their blobs need is lost",
+        hint=f"restore {key} from the bucket's versioning or a backup; a new key would open none of those blobs",
+    )
 
 
 def _newest_epoch(store: ObjectStore) -> str:

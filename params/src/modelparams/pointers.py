@@ -66,11 +66,12 @@ def list_pointers(store: ObjectStore, *, workers: int = 8) -> list[Pointer]:
     def make_worker(_: Stopped) -> Callable[[Version], None]:
         return lambda version: found.append(read_pointer(store, version))
 
-    for_each(list(_versions(store)), make_worker, workers=workers)
+    for_each(list_versions(store), make_worker, workers=workers)
     return sorted(found, key=lambda pointer: (pointer.sequence, pointer.version))
 
 
-def _versions(store: ObjectStore) -> list[Version]:
+def list_versions(store: ObjectStore) -> list[Version]:
+    """The versions that the store has a pointer of, which may be junk."""
     names = (key.removeprefix(_PREFIX) for key in store.list(_PREFIX))
     found = []
     for name in names:

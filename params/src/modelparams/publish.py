@@ -104,6 +104,8 @@ def publish(
     past = list_pointers(store)
     last = _fetch(store, past[-1], model, trust) if past else None
     model_keys = publisher_keys(store, keys, key_ref)
+    if last:
+        model_keys.check_past(last.manifest, store)
     version_named = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
     if twin := next((pointer for pointer in past if pointer.version == version), None):
         return _was_there(store, _fetch(store, twin, model, trust), version_named)

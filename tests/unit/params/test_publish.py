@@ -16,6 +16,7 @@ from builders.sealed import bf16
 from modelparams.arena import ReadableArena
 from modelparams.errors import (
     Expired,
+    KeyMismatch,
     KeyUnavailable,
     NotFinite,
     ObjectMissing,
@@ -27,10 +28,12 @@ from modelparams.errors import (
     VersionExists,
 )
 from modelparams.hashes import write_hashes
+from modelparams.keys import KeyContext, write_key_object
 from modelparams.manifest import Manifest
 from modelparams.names import ModelName, Version
 from modelparams.pointers import list_pointers, read_pointer, resolve
 from modelparams.publish import manifest_object, manifest_yaml
+from modelparams.secret import Secret32
 from modelparams.store import FileStore, source_of
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.verify import fetch_manifest, verify_release
@@ -231,6 +234,38 @@ def test_a_journaled_blob_of_another_epoch_is_sent_anew(publisher: Publisher, tm
     assert (resumed.blobs_resumed, resumed.blobs_new) == (0, 6)
     assert {blob.epoch for blob in manifest_of(publisher, "1.0.0").blobs} == {"e1"}
     publisher.pull(resumed)
+
+
+@pytest.mark.parametrize("key", ["keys/e1.json", "keys/id.json"])
+def test_where_versions_are_a_lost_key_is_never_made_anew(publisher: Publisher, key: str) -> None:
+    publisher.publish("1.0.0")
+    (publisher.home / "store" / key).unlink()
+    before = set(publisher.store.list(""))
+    with pytest.raises(ObjectMissing, match=f"{key} is not in .* Restore {key} from the bucket's versioning"):
+        publisher.publish("1.1.0", layered(layer1=0x3E80))
+    assert set(publisher.store.list("")) == before
+
+
+def test_a_key_that_takes_another_s_place_is_noticed_before_anything_is_sent(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    key = publisher.home / "store" / "keys" / "e1.json"
+    context = KeyContext.of_model_key(manifest_of(publisher, "1.0.0").model.uid, "e1")
+    key.write_bytes(write_key_object(Secret32.random(), context, publisher.keys, [KEY_REF]))
+    before = set(publisher.store.list(""))
+    with pytest.raises(KeyMismatch, match="epoch e1"):
+        publisher.publish("1.1.0", layered(layer1=0x3E80))
+    assert set(publisher.store.list("")) == before
+
+
+def test_a_lost_key_of_the_newest_epoch_does_not_lead_back_to_the_one_before(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    keys = publisher.home / "store" / "keys"
+    context = KeyContext.of_model_key(manifest_of(publisher, "1.0.0").model.uid, "e2")
+    (keys / "e2.json").write_bytes(write_key_object(Secret32.random(), context, publisher.keys, [KEY_REF]))
+    publisher.pull(publisher.publish("1.1.0", layered(layer1=0x3E80)))
+    (keys / "e2.json").unlink()
+    with pytest.raises(ObjectMissing, match=r"keys/e2\.json is not in "):
+        publisher.publish("1.2.0", layered(layer2=0x3E80))
 
 
 def test_changed_bytes_are_refused_before_anything_is_written(publisher: Publisher) -> None:

@@ -22,7 +22,7 @@ from modelparams.publish import publish
 from modelparams.store import open_store
 from modelparams.trust import SigningKey, TrustPolicy
 
-pytestmark = [pytest.mark.model, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
