@@ -1,7 +1,7 @@
 """Seal a directory and put it into a store, signed: what a training pipeline does.
 
     check the directory against its config.json → lay tensors into blobs → name each blob by its content
-    → take over what the last publish has already → seal and send the rest → sign → commit
+    → take over what the last publish has already → seal and send the rest → sign → claim a sequence → commit
 
 The commit is one conditional write of `versions/<semver>`. Everything before it is invisible to readers, so a publish
 that is killed anywhere leaves nothing half: run again, it sends only what its journal does not know as sent.
@@ -18,21 +18,22 @@ from pathlib import Path
 from modelparams.api import API_VERSION, GROUP
 from modelparams.api.release import Encryption, S3Source, SecretReference, Source
 from modelparams.api.version import KIND, VersionSpec
+from modelparams.commit import Draft, commit, risen
 from modelparams.digest import Digest
-from modelparams.errors import ObjectMissing, UsageError, VersionExists, WrongModel
+from modelparams.errors import ObjectMissing, VersionExists
 from modelparams.hashes import check_hashes
+from modelparams.history import Past
 from modelparams.journal import Journal, cache_directory
 from modelparams.keys import KeyProvider
-from modelparams.manifest import BlobEntry, Expectation, Manifest, ModelId, VerifiedManifest, sign, verify_manifest
-from modelparams.model_keys import PublisherKeys, publisher_keys
+from modelparams.manifest import Manifest, ModelId, VerifiedManifest
+from modelparams.model_keys import publisher_keys
 from modelparams.names import ModelName, Version, object_name
 from modelparams.plaintext import read_plain
-from modelparams.pointers import Pointer, list_pointers, pointer_key
+from modelparams.pointers import list_versions
 from modelparams.progress import NoProgress, Progress
 from modelparams.sealing import NamedVersion, Sending, lost_blobs, named
 from modelparams.store.contract import ObjectStore
 from modelparams.trust import SigningKey, TrustPolicy
-from modelparams.verify import fetch_manifest, manifest_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,27 +97,35 @@ def publish(
         VersionExists: the store has other parameters under that version.
         ObjectMissing: the store has the same under that version, but lost some of its blobs.
         StoreError, KeyUnavailable: try again; what was sent is not sent twice.
-        IntegrityError: the last publish, or the new manifest, does not satisfy `trust`.
+        IntegrityError: no earlier version, or not the new manifest, satisfies `trust`.
     """
     trust, report = trust or TrustPolicy.of(*signers), progress or NoProgress()
     check_hashes(directory)
     plain = read_plain(directory)
-    past = list_pointers(store)
-    last = _fetch(store, past[-1], model, trust) if past else None
+    versions = list_versions(store)
     model_keys = publisher_keys(store, keys, key_ref)
-    if last:
-        model_keys.check_past(last.manifest, store)
+    past = Past(store, model, model_keys.uid, trust)
+    history = past.read(versions)
+    if history.manifest:
+        model_keys.check_past(history.manifest, store)
     version_named = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
-    if twin := next((pointer for pointer in past if pointer.version == version), None):
-        return _was_there(store, _fetch(store, twin, model, trust), version_named)
+    if version in versions:
+        return _was_there(store, past.of_version(version), version_named)
+    risen(history.floor, floor)  # refused before anything is sent
     journal = Journal((cache or cache_directory()) / "publish", store, model, version)
-    known = {blob.content_id: blob for blob in last.manifest.blobs} if last else {}
+    known = {blob.content_id: blob for blob in history.manifest.blobs} if history.manifest else {}
     sending = Sending(store, model_keys, journal, known, report)
-    blobs = sending.run(version_named.blobs, workers=workers)
-    manifest = _manifest(
-        model, version, model_keys, version_named, blobs, last, floor, now or datetime.now(UTC), not_after
+    draft = Draft(
+        ModelId(uid=model_keys.uid, name=model),
+        version,
+        version_named.schema_digest,
+        (*(history.manifest.epochs if history.manifest else ()), model_keys.commitment),
+        sending.run(version_named.blobs, workers=workers),
+        floor,
+        now or datetime.now(UTC),
+        not_after,
     )
-    digest = _commit(store, manifest, signers, trust)
+    manifest, digest = commit(draft, past, history, signers)
     journal.forget()
     return Published(
         model,
@@ -129,17 +138,6 @@ def publish(
         sending.counts["resumed"],
         sending.counts["sent"],
     )
-
-
-def _fetch(store: ObjectStore, pointer: Pointer, model: ModelName, trust: TrustPolicy) -> VerifiedManifest:
-    # One that has expired for pods still is what the next is built on: read it as of long ago.
-    expect = Expectation(model, version=pointer.version, now=datetime.fromtimestamp(0, UTC))
-    try:
-        return fetch_manifest(store, pointer.digest, trust=trust, expect=expect)
-    except WrongModel as error:
-        raise UsageError(
-            f"{store} belongs to another model than {model}", hint="use a prefix for each model"
-        ) from error
 
 
 def _was_there(store: ObjectStore, twin: VerifiedManifest, version: NamedVersion) -> Published:
@@ -177,60 +175,6 @@ def _equal(manifest: Manifest, version: NamedVersion) -> bool:
 
     published = facts([blob.content_id for blob in manifest.blobs], manifest.schema_digest)
     return published == facts([blob.content_id for blob in version.blobs], version.schema_digest)
-
-
-def _manifest(
-    model: ModelName,
-    version: Version,
-    keys: PublisherKeys,
-    plain: NamedVersion,
-    blobs: tuple[BlobEntry, ...],
-    last: VerifiedManifest | None,
-    floor: int | None,
-    now: datetime,
-    not_after: datetime | None,
-) -> Manifest:
-    before = last.manifest if last else None
-    least = before.floor if before else 0
-    if floor is not None and floor < least:
-        raise UsageError(f"the floor is {least} and cannot go down to {floor}", hint="leave --floor out to keep it")
-    known = {epoch.id: epoch for epoch in (*(before.epochs if before else ()), keys.commitment)}
-    return Manifest(
-        model=ModelId(uid=keys.uid, name=model),
-        version=version,
-        sequence=before.sequence + 1 if before else 1,
-        previous=last.digest if last else None,
-        floor=least if floor is None else floor,
-        created_at=now.replace(microsecond=0),
-        not_after=not_after,
-        schema_digest=plain.schema_digest,
-        epochs=tuple(known[epoch] for epoch in sorted({blob.epoch for blob in blobs})),
-        index=len(blobs) - 2,
-        assets=len(blobs) - 1,
-        blobs=blobs,
-    )
-
-
-def _commit(store: ObjectStore, manifest: Manifest, signers: Sequence[SigningKey], trust: TrustPolicy) -> Digest:
-    """Sign, be the first reader, and write the manifest and then its pointer."""
-    envelope = sign(manifest, signers)
-    digest = Digest.of(envelope)
-    verify_manifest(
-        envelope, pinned=digest, trust=trust, expect=Expectation(manifest.model.name, now=manifest.created_at)
-    )
-    store.put_new(manifest_key(digest), envelope)
-    pointer = Pointer(manifest.version, digest, manifest.sequence)
-    if not store.put_new(pointer_key(manifest.version), pointer.text):
-        _check_ours(store, pointer)
-    return digest
-
-
-def _check_ours(store: ObjectStore, pointer: Pointer) -> None:
-    # A write whose answer was lost and that was tried again meets its own object.
-    if store.get(pointer_key(pointer.version), limit=256) != pointer.text:
-        raise VersionExists(
-            f"somebody else published {pointer.version} meanwhile", hint="run it again to see whether it is the same"
-        )
 
 
 def manifest_object(
