@@ -136,7 +136,7 @@ def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member,
 
 
 def _is_withdrawn(release: Release, versions: Sequence[VersionView]) -> bool:
-    return any(v.digest == release.manifest_digest and v.is_withdrawn for v in versions)
+    return any(v.is_of(release) and v.is_withdrawn for v in versions)
 
 
 def _stepped(

@@ -53,13 +53,13 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
     """Take in what people and the check of versions said since.
 
     The floor only rises. A new retry token forgets all failures; a withdrawn version's is forgotten too, so that
-    activating it again is a new try. A live or target release whose object was made again is read from there, since
-    its source may have moved while its bytes have not.
+    activating it again is a new try. A live or target release whose object was made again is read from there once it
+    is verified there, since its source may have moved while its bytes have not.
     """
     floor = max([memory.floor, *(view.facts.floor for view in versions if view.facts is not None)])
     token, last = desired.spec.retry_token, memory.last_handled_retry_token
-    withdrawn = {view.digest for view in versions if view.is_withdrawn}
-    failed = tuple(f for f in memory.failed_versions if f.manifest_digest not in withdrawn)
+    withdrawn = {(view.name, view.digest) for view in versions if view.is_withdrawn}
+    failed = tuple(f for f in memory.failed_versions if (f.version_name, f.manifest_digest) not in withdrawn)
     is_retried = token is not None and token != last
     attempt = memory.attempt + (1 if is_retried or failed != memory.failed_versions else 0)
     return changed(
@@ -77,7 +77,7 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
 def _current(release: Release | None, versions: Sequence[VersionView]) -> Release | None:
     if release is None:
         return None
-    found = next((v for v in versions if v.digest == release.manifest_digest and not v.deleting), None)
+    found = next((v for v in versions if v.is_of(release) and v.facts is not None and not v.deleting), None)
     return release if found is None or found.release == release else found.release
 
 
@@ -114,10 +114,11 @@ def _release_of(digest: Digest, fleet: Fleet, versions: Sequence[VersionView], m
     """Find a release: what stands in an order was verified when it was written; an object's release only once it is."""
     if memory.target is not None and memory.target.manifest_digest == digest:
         return memory.target
-    view = next((v for v in versions if v.digest == digest), None)
-    if view is not None:
-        return view.release if view.facts is not None and not view.is_withdrawn else None
-    return next((release for member in fleet.members if (release := member.release(digest))), None)
+    verified = next((v for v in versions if v.digest == digest and v.facts is not None), None)
+    if verified is not None:
+        return None if verified.is_withdrawn else verified.release
+    ordered = next((release for member in fleet.members if (release := member.release(digest))), None)
+    return None if ordered is not None and any(v.is_of(ordered) for v in versions) else ordered
 
 
 def stopped(memory: RolloutStatus, failure: PodFailure) -> RolloutStatus:

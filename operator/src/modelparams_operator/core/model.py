@@ -39,7 +39,7 @@ class VersionView:
 
     @property
     def digest(self) -> Digest:
-        """The version's identity."""
+        """Which bytes it is about; with the name, its identity."""
         return self.spec.manifest_digest
 
     @property
@@ -67,6 +67,13 @@ class VersionView:
     def is_withdrawn(self) -> bool:
         """True when a person took it out."""
         return self.spec.lifecycle == "Withdrawn"
+
+    def is_of(self, release: Release) -> bool:
+        """Tell whether it is `release`'s object: the same bytes under the same name.
+
+        An object of another name may state the same digest, by mistake or by malice: it says nothing about this one.
+        """
+        return self.digest == release.manifest_digest and self.name == release.version_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ from modelparams_operator.core.fleet import Fleet, Member
 from modelparams_operator.core.memory import attempt_of, is_failed
 from modelparams_operator.core.model import Assign, VersionView
 
+_Identity = tuple[str, Digest]
+"""A version's name and digest."""
+
 
 def assignments(
     name: str, term: int, memory: RolloutStatus, course: Course, fleet: Fleet, versions: Sequence[VersionView]
@@ -32,10 +35,10 @@ def assignments(
     return tuple(assign for assign in written if assign is not None)
 
 
-def _dropped(memory: RolloutStatus, versions: Sequence[VersionView]) -> frozenset[Digest]:
+def _dropped(memory: RolloutStatus, versions: Sequence[VersionView]) -> frozenset[_Identity]:
     """Name what is not worth holding ready: failed or withdrawn."""
-    withdrawn = {view.digest for view in versions if view.is_withdrawn}
-    return frozenset(withdrawn | {failed.manifest_digest for failed in memory.failed_versions})
+    withdrawn = {(view.name, view.digest) for view in versions if view.is_withdrawn}
+    return frozenset(withdrawn | {(failed.version_name, failed.manifest_digest) for failed in memory.failed_versions})
 
 
 def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mapping[str, Release | None]:
@@ -120,7 +123,7 @@ class _Clerk:
     term: int
     memory: RolloutStatus
     course: Course
-    dropped: frozenset[Digest]
+    dropped: frozenset[_Identity]
 
     def order(self, member: Member, to: Release | None, moves: bool) -> Assign | None:
         """Write the order for one pod; None when the one that stands says the same."""
@@ -183,7 +186,7 @@ class _Clerk:
                 yield target
             yield self.course.home
         if member.order is not None and member.order.activate is not None:
-            yield from (release for release in standing if release.manifest_digest not in self.dropped)
+            yield from (one for one in standing if (one.version_name, one.manifest_digest) not in self.dropped)
 
     def _release(self, member: Member, digest: Digest) -> Release | None:
         known = (self.course.target, self.course.home, self.memory.live)

@@ -187,15 +187,16 @@ def _failed_candidate(facts: Facts) -> tuple[str, Reason] | None:
     """Find the highest failed version that would be chosen otherwise."""
     memory, policy = facts.memory, facts.desired.spec.version_policy
     target = memory.target
-    reasons = {failed.manifest_digest: failed.reason for failed in memory.failed_versions}
+    reasons = {(failed.version_name, failed.manifest_digest): failed.reason for failed in memory.failed_versions}
     if not reasons:
         return None
-    if target is not None and not is_at_rest(memory) and target.manifest_digest in reasons:
-        return target.version_name, reasons[target.manifest_digest]
+    wanted = (target.version_name, target.manifest_digest) if target is not None else None
+    if wanted in reasons and not is_at_rest(memory):
+        return wanted[0], reasons[wanted]
     found = [
         view
         for view in facts.versions
-        if view.digest in reasons
+        if (view.name, view.digest) in reasons
         and not view.deleting
         and (view.name == policy.version_name or (policy.range and is_inside(VersionRange(policy.range), view.version)))
         and (policy.type == "Pinned" or target is None or view.version > target.version)
@@ -203,7 +204,7 @@ def _failed_candidate(facts: Facts) -> tuple[str, Reason] | None:
     if not found:
         return None
     best = max(found, key=lambda view: view.version.parsed)
-    return best.name, reasons[best.digest]
+    return best.name, reasons[best.name, best.digest]
 
 
 def _no_choice(facts: Facts) -> Verdict | None:

@@ -32,8 +32,8 @@ class Choice:
 def choose(spec: RolloutSpec, versions: Sequence[VersionView], memory: RolloutStatus) -> Choice:
     """Choose by the rollout's policy among the versions of its model.
 
-    Identity is the digest. An unverified version is never chosen, and a version that failed in pods is not
-    chosen again while `memory.failed_versions` names it.
+    Identity is the digest with the name. An unverified version is never chosen, and a version that failed in pods is
+    not chosen again while `memory.failed_versions` names it.
 
     Raises:
         InvalidVersion: `spec.version_policy.range` is no range.
@@ -83,7 +83,7 @@ class _Court:
         if live is not None and best.version < live.version and self._stands(live):
             return self._keep(live, best)
         awaited = next((v for v in ranked if v.facts is None and v.failure is None and v.version > best.version), None)
-        if awaited is not None and not self._has(best.digest) and not self._was_taken_out(live):
+        if awaited is not None and not self._has(best) and not self._was_taken_out(live):
             return _unverified(awaited)
         return self._choice(best)
 
@@ -94,13 +94,13 @@ class _Court:
         if view.is_withdrawn:
             return self._last_good(view, Reason.PINNED_VERSION_WITHDRAWN, f"{name} is pinned and withdrawn")
         failed = next((f for f in self.memory.failed_versions if f.manifest_digest == view.digest), None)
-        if failed is not None and not self._is_held(view.digest):
+        if failed is not None and not self._is_held(view):
             return self._last_good(view, failed.reason, f"{name} is pinned and has failed")
         if view.is_refused and view.failure is not None:
             return Choice(None, reason=view.failure.reason, message=view.failure.message, stalls=True)
         if is_sequence_too_low(view, self.memory, is_pinned=True):
             return Choice(None, reason=Reason.SEQUENCE_TOO_LOW, message=f"{name} is below the floor", stalls=True)
-        if view.spec.suspend and not self._has(view.digest):
+        if view.spec.suspend and not self._has(view):
             return Choice(None, reason=Reason.SUSPENDED, message=f"{name} is pinned and suspended")
         if not self._is_verified(view):
             return _unverified(view)
@@ -111,36 +111,36 @@ class _Court:
         return not (
             view.is_withdrawn
             or view.is_refused
-            or (view.spec.suspend and not self._has(view.digest))
-            or (self._has_failed(view.digest) and not self._is_held(view.digest))
+            or (view.spec.suspend and not self._has(view))
+            or (self._has_failed(view.digest) and not self._is_held(view))
             or is_sequence_too_low(view, self.memory)
         )
 
     def _is_verified(self, view: VersionView) -> bool:
-        return view.facts is not None or self._has(view.digest)
+        return view.facts is not None or self._has(view)
 
-    def _has(self, digest: Digest) -> bool:
+    def _has(self, view: VersionView) -> bool:
         """Tell whether it is live or being rolled out: it was verified when it was chosen."""
-        return any(r is not None and r.manifest_digest == digest for r in (self.memory.live, self.memory.target))
+        return any(r is not None and view.is_of(r) for r in (self.memory.live, self.memory.target))
 
     def _has_failed(self, digest: Digest) -> bool:
         return any(failed.manifest_digest == digest for failed in self.memory.failed_versions)
 
-    def _is_held(self, digest: Digest) -> bool:
+    def _is_held(self, view: VersionView) -> bool:
         """Under `onFailure: Pause` a failed target stays the target, so that a person can look at it."""
         target = self.memory.target
-        return self.spec.strategy.on_failure == "Pause" and target is not None and target.manifest_digest == digest
+        return self.spec.strategy.on_failure == "Pause" and target is not None and view.is_of(target)
 
     def _stands(self, release: Release) -> bool:
         """Deny it when its object is gone or withdrawn, or when it has failed."""
-        there = any(v.digest == release.manifest_digest and not v.is_withdrawn for v in self.versions)
+        there = any(v.is_of(release) and not v.is_withdrawn for v in self.versions)
         return there and not self._has_failed(release.manifest_digest)
 
     def _was_taken_out(self, release: Release | None) -> bool:
         """Tell whether a person withdrew it, or it failed: it has to be left at once."""
         if release is None:
             return False
-        withdrawn = any(v.digest == release.manifest_digest and v.is_withdrawn for v in self.versions)
+        withdrawn = any(v.is_of(release) and v.is_withdrawn for v in self.versions)
         return withdrawn or self._has_failed(release.manifest_digest)
 
     def _abort(self) -> Choice | None:
@@ -156,7 +156,9 @@ class _Court:
     def _keep(self, live: Release, best: VersionView) -> Choice:
         if self.memory.live_sequence < self.memory.floor:
             return self._kept(live)
-        message = f"{live.version_name} is live and not in the range; withdraw it or pin {best.name} to go back"
+        refusal = next((v.failure for v in self.versions if v.is_of(live) and v.is_refused), None)
+        why = f"was refused when it was made again: {refusal.message}" if refusal is not None else "not in the range"
+        message = f"{live.version_name} is live and {why}; withdraw it or pin {best.name} to go back"
         return Choice(live, self.memory.live_sequence, Reason.NO_VERSION_SELECTED, message)
 
     def _kept(self, release: Release) -> Choice:
@@ -190,11 +192,11 @@ class _Court:
 
     def _last_good(self, bad: VersionView, reason: Reason, what: str) -> Choice:
         live = self.memory.live
-        if live is not None and live.manifest_digest != bad.digest and not self._is_unusable(live):
+        if live is not None and not bad.is_of(live) and not self._is_unusable(live):
             message = f"{what}; {live.version_name} stays"
             return Choice(live, self.memory.live_sequence, reason, message, stalls=True)
         promoted = (r.manifest_digest for r in self.memory.history if r.outcome == "Promoted")
-        good = next((v for digest in promoted for v in self._usable(digest) if v.digest != bad.digest), None)
+        good = next((v for digest in promoted for v in self._usable(digest) if v.name != bad.name), None)
         if good is None or good.facts is None:
             return Choice(None, reason=reason, message=f"{what}; nothing to go back to", stalls=True)
         return Choice(good.release, good.facts.sequence, reason, f"{what}; going back to {good.name}", stalls=True)
@@ -203,11 +205,13 @@ class _Court:
         return (v for v in self.versions if v.digest == digest and v.facts is not None and self._is_open(v))
 
     def _choice(self, view: VersionView) -> Choice:
+        """Order it as it was verified: an object made again is not read from before its own check."""
         if view.facts is not None:
             return Choice(view.release, view.facts.sequence)
         live = self.memory.live
-        is_live = live is not None and live.manifest_digest == view.digest
-        return Choice(view.release, self.memory.live_sequence if is_live else self.memory.target_sequence)
+        if live is not None and view.is_of(live):
+            return Choice(live, self.memory.live_sequence)
+        return Choice(self.memory.target, self.memory.target_sequence)
 
 
 def _unverified(view: VersionView) -> Choice:

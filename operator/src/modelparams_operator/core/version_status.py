@@ -9,7 +9,6 @@ from datetime import datetime
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
-from modelparams.digest import Digest
 from modelparams.errors import InvalidVersion
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
@@ -53,7 +52,7 @@ def judge(
         )
         for kind, status, reason, message in found
     )
-    users = (use.desired.name for use in rollouts if view.digest in _digests(use.status))
+    users = (use.desired.name for use in rollouts if _has(use.status, view))
     return VersionStatus(
         observed_generation=view.generation,
         verified=view.facts,
@@ -62,8 +61,8 @@ def judge(
     )
 
 
-def _digests(status: RolloutStatus) -> tuple[Digest, ...]:
-    return tuple(release.manifest_digest for release in (status.live, status.target) if release is not None)
+def _has(status: RolloutStatus, view: VersionView) -> bool:
+    return any(release is not None and view.is_of(release) for release in (status.live, status.target))
 
 
 def _verified(view: VersionView) -> tuple[ConditionType, ConditionStatus, Reason, str]:
@@ -111,7 +110,7 @@ def _used(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
         if target is not None and target.manifest_digest == view.digest and not is_at_rest(use.status):
             message = f"rollout {use.desired.name}: {use.status.pods.summary} pods, step {use.status.step}"
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
-    live = [use.desired.name for use in rollouts if view.digest in _digests(use.status) and is_at_rest(use.status)]
+    live = [use.desired.name for use in rollouts if _has(use.status, view) and is_at_rest(use.status)]
     return _ready(Reason.LIVE, f"it is live in rollout {', '.join(sorted(live))}") if live else None
 
 
