@@ -1,15 +1,18 @@
-"""One pass over many pods: its work grows with the pods, not with their square."""
+"""One pass over many pods or versions: its work grows with them, not with their square."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from builders.rollouts import desired, observed, pods, status, version
+from builders.rollouts import NOW, desired, observed, pods, revision, status, version
+from modelparams.api.version import VersionStatus
 from modelparams_operator.core.model import Observed
 from modelparams_operator.core.plan import plan
+from modelparams_operator.core.version_status import RolloutUse, judge
 
 BOTH = (version("1.0.0"), version("1.1.0"))
 
@@ -26,8 +29,23 @@ def _first_deploy(count: int) -> Observed:
     return observed(version("1.0.0"), *pods(count, ordered=None))
 
 
-def _calls(seen: Observed) -> int:
-    """Python calls that one pass makes: the same on every machine."""
+def _one_pass(seen: Observed) -> None:
+    """Plan, then sum up each version."""
+    made = plan(desired(), seen)
+    uses = [RolloutUse.of(desired(), made.status, seen.versions)]
+    for view in seen.versions:
+        judge(view, uses, VersionStatus(), NOW)
+
+
+def _many_versions(count: int) -> Observed:
+    """All but the live one are superseded."""
+    numbers = [f"1.{minor}.0" for minor in range(count)]
+    memory = status(numbers[-1], history=tuple(revision(number) for number in numbers[-20:]))
+    return observed(*map(version, numbers), *pods(3, numbers[-1]), memory=memory)
+
+
+def _calls(work: Callable[[], object]) -> int:
+    """Python calls that the work makes: the same on every machine."""
     counted = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -37,7 +55,7 @@ def _calls(seen: Observed) -> int:
     before = sys.getprofile()
     sys.setprofile(count)
     try:
-        plan(desired(), seen)
+        work()
     finally:
         sys.setprofile(before)
     return counted
@@ -46,7 +64,14 @@ def _calls(seen: Observed) -> int:
 @pytest.mark.parametrize("world", [_at_rest, _canary, _first_deploy])
 def test_twice_the_pods_take_twice_the_work(world: Any) -> None:
     plan(desired(), world(300))  # what is remembered between passes is no work of this one
-    assert 1.5 < _calls(world(600)) / _calls(world(300)) < 2.2
+    few, many = world(300), world(600)
+    assert 1.5 < _calls(lambda: plan(desired(), many)) / _calls(lambda: plan(desired(), few)) < 2.2
+
+
+def test_twice_the_versions_take_twice_the_work() -> None:
+    few, many = _many_versions(100), _many_versions(200)
+    _one_pass(many)  # as above
+    assert 1.5 < _calls(lambda: _one_pass(many)) / _calls(lambda: _one_pass(few)) < 2.3
 
 
 def test_a_pass_orders_as_many_pods_as_the_step_allows() -> None:

@@ -131,7 +131,8 @@ def test_a_failure_of_the_target_turns_back_though_another_name_for_live_is_with
 
 def test_another_name_for_the_live_digest_is_used_by_nobody() -> None:
     views = (typo(), version(LIVE))
-    made = [judge(view, views, [RolloutUse(desired(), AT_REST)], VersionStatus(), NOW) for view in views]
+    uses = [RolloutUse.of(desired(), AT_REST, views)]
+    made = [judge(view, uses, VersionStatus(), NOW) for view in views]
     assert [one.used_by for one in made] == [(), ("chat",)]
 
 

@@ -12,20 +12,24 @@ from modelparams.api.conditions import ConditionStatus, ConditionType, find
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.reasons import Reason
-from modelparams_operator.core.model import VersionView
+from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.version_status import RolloutUse, judge
 
 OLD, NEW = "1.0.0", "1.1.0"
 
 
-def use(memory: RolloutStatus | None = None, **fields: object) -> RolloutUse:
-    return RolloutUse(desired(**fields), memory or RolloutStatus())  # type: ignore[arg-type]
+Use = tuple[Desired, RolloutStatus]
+
+
+def use(memory: RolloutStatus | None = None, **fields: object) -> Use:
+    return desired(**fields), memory or RolloutStatus()  # type: ignore[arg-type]
 
 
 def judged(
-    view: VersionView, uses: Sequence[RolloutUse], *others: VersionView, old: VersionStatus | None = None
+    view: VersionView, uses: Sequence[Use], *others: VersionView, old: VersionStatus | None = None
 ) -> VersionStatus:
-    return judge(view, (view, *others), uses, old or VersionStatus(), NOW)
+    versions = (view, *others)
+    return judge(view, [RolloutUse.of(want, memory, versions) for want, memory in uses], old or VersionStatus(), NOW)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def judged(
     ],
 )
 def test_a_version_says_how_it_is(
-    view: VersionView, uses: list[RolloutUse], ready: str, reason: str, beside: str | None
+    view: VersionView, uses: list[Use], ready: str, reason: str, beside: str | None
 ) -> None:
     made = judged(view, uses, *([] if view.name == "chat-1.1.0" else [version(NEW)])).conditions
     found = find(made, ConditionType.READY)
@@ -143,7 +147,7 @@ def test_could_not_tell_is_not_no(view: VersionView, want: ConditionStatus) -> N
 
 def test_a_version_names_the_rollouts_that_use_it() -> None:
     one = use(status(NEW))
-    other = RolloutUse(dataclasses.replace(one.desired, name="another"), status(OLD, NEW))
+    other = (dataclasses.replace(one[0], name="another"), status(OLD, NEW))
     assert judged(version(NEW), [one, other]).used_by == ("another", "chat")
 
 

@@ -23,21 +23,22 @@ class RolloutUse:
 
     desired: Desired
     status: RolloutStatus
+    choice: Choice
+    """What it would choose now: made once for all versions, since it looks at all of them."""
+
+    @classmethod
+    def of(cls, desired: Desired, status: RolloutStatus, versions: Sequence[VersionView]) -> RolloutUse:
+        """As `versions`, all of the model's, leave the choice."""
+        return cls(desired, status, _choice(desired, status, versions))
 
 
-def judge(
-    view: VersionView,
-    versions: Sequence[VersionView],
-    rollouts: Sequence[RolloutUse],
-    old: VersionStatus,
-    now: datetime,
-) -> VersionStatus:
+def judge(view: VersionView, rollouts: Sequence[RolloutUse], old: VersionStatus, now: datetime) -> VersionStatus:
     """Sum up what is known about a version.
 
     It is Ready when there is nothing to wait for: it is live, or superseded, or standing by, or withdrawn. Between its
     check and the moment when a rollout takes it up it is not Ready yet, so that a wait for it is a wait for the pods.
     """
-    verdict = _verdict(view, versions, rollouts)
+    verdict = _verdict(view, rollouts)
     found = [(ConditionType.READY, verdict.ready, verdict.reason, verdict.message), _verified(view)]
     if verdict.beside is not None:
         found.append((ConditionType(verdict.beside), ConditionStatus.TRUE, verdict.reason, verdict.message))
@@ -77,7 +78,7 @@ def _verified(view: VersionView) -> tuple[ConditionType, ConditionStatus, Reason
     return ConditionType.VERIFIED, status, failure.reason, failure.message
 
 
-def _verdict(view: VersionView, versions: Sequence[VersionView], rollouts: Sequence[RolloutUse]) -> Verdict:
+def _verdict(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict:
     failure = view.failure
     if view.is_withdrawn:
         return _ready(Reason.WITHDRAWN, "a person took it out: it is not chosen")
@@ -89,7 +90,7 @@ def _verdict(view: VersionView, versions: Sequence[VersionView], rollouts: Seque
         return Verdict(ConditionStatus.FALSE, "Reconciling", failure.reason, failure.message)
     if view.facts is None:
         return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.VERIFYING, "its manifest and blobs are checked")
-    return _used(view, rollouts) or _wanted(view, versions, rollouts) or _idle(view, rollouts)
+    return _used(view, rollouts) or _wanted(view, rollouts) or _idle(view, rollouts)
 
 
 def _ready(reason: Reason, message: str) -> Verdict:
@@ -114,13 +115,13 @@ def _used(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
     return _ready(Reason.LIVE, f"it is live in rollout {', '.join(sorted(live))}") if live else None
 
 
-def _wanted(view: VersionView, versions: Sequence[VersionView], rollouts: Sequence[RolloutUse]) -> Verdict | None:
+def _wanted(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
     """Speak of a version that a rollout will take up in its next pass, or that it may not."""
     if not rollouts:
         message = f"waiting for a rollout of {view.spec.model_name}"
         return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
     for use in rollouts:
-        choice = _choice(use, versions)
+        choice = use.choice
         if choice.release is not None and choice.release.manifest_digest == view.digest:
             message = f"rollout {use.desired.name} takes it up"
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
@@ -136,12 +137,12 @@ def _wanted(view: VersionView, versions: Sequence[VersionView], rollouts: Sequen
     return None
 
 
-def _choice(use: RolloutUse, versions: Sequence[VersionView]) -> Choice:
+def _choice(desired: Desired, status: RolloutStatus, versions: Sequence[VersionView]) -> Choice:
     """Say what the rollout would choose now, if it chose."""
-    if use.desired.spec.suspend:
+    if desired.spec.suspend:
         return Choice(None, reason=Reason.SUSPENDED)
     try:
-        return choose(use.desired.spec, versions, use.status)
+        return choose(desired.spec, versions, status)
     except InvalidVersion:
         return Choice(None, reason=Reason.INVALID_SPEC)
 

@@ -68,10 +68,12 @@ class Reconciler:
         seen = observe.version_views(model, self.verifier.outcome)
         trouble = list[BaseException]()
         plans = [await _kept(self._roll(model, rollout, seen, now), trouble) for rollout in _standing(model)]
-        uses = [RolloutUse(observe.desired(r), p.status) for r, p in zip(_standing(model), plans, strict=True) if p]
+        uses = [
+            RolloutUse.of(observe.desired(r), p.status, seen) for r, p in zip(_standing(model), plans, strict=True) if p
+        ]
         if len(uses) == len(plans):  # a version's status names its users: not before all of them are known
             await self._gather(
-                (self._judge(v, s, seen, uses, now) for v, s in zip(model.versions, seen, strict=True)), trouble
+                (self._judge(v, s, uses, now) for v, s in zip(model.versions, seen, strict=True)), trouble
             )
         await self._gather((self._refuse(broken) for broken in model.broken), trouble)
         if is_quiet:
@@ -157,11 +159,10 @@ class Reconciler:
         self,
         known: VersionObject,
         view: VersionView,
-        seen: tuple[VersionView, ...],
         uses: Sequence[RolloutUse],
         now: datetime,
     ) -> None:
-        status = judge(view, seen, uses, known.status, now)
+        status = judge(view, uses, known.status, now)
         if status.wire() == known.status.wire():
             return
         await self.record.status(VERSIONS, known, status)
