@@ -159,11 +159,11 @@ def _was_there(store: ObjectStore, twin: VerifiedManifest, version: NamedVersion
 def _check_whole(store: ObjectStore, manifest: Manifest) -> None:
     """Sealing draws fresh keys and IVs, so a lost blob's very bytes cannot be made again."""
     if lost := lost_blobs(store, manifest.blobs):
-        blobs = "1 blob" if len(lost) == 1 else f"{len(lost)} blobs"
+        blobs, more = ("1 blob", "") if len(lost) == 1 else (f"{len(lost)} blobs", " and others")
         raise ObjectMissing(
-            f"{store} has lost {blobs} of {manifest.model.name} {manifest.version}, {lost[0].object_key} first",
-            hint="restore it from the bucket's versioning or a backup, or publish the directory as another version: "
-            "a blob cannot be sealed into the same bytes twice",
+            f"{store} has lost {blobs} of {manifest.model.name} {manifest.version}: {lost[0].object_key}{more}",
+            hint="restore what is lost from the bucket's versioning or a backup, or publish the directory as another "
+            "version: a blob cannot be sealed into the same bytes twice",
         )
 
 

@@ -31,7 +31,7 @@ from torch import nn
 
 from modelparams.arena import ReadableArena
 from modelparams.digest import Digest
-from modelparams.errors import IndexInvalid, ManifestInvalid, UsageError, WrongModel
+from modelparams.errors import IndexInvalid, ManifestInvalid, SequenceTooLow, UsageError, WrongModel
 from modelparams.index import tensors_digest
 from modelparams.keys import KeyProvider, LocalKeyProvider
 from modelparams.manifest import MANIFEST_LIMIT, Expectation, Manifest
@@ -166,11 +166,13 @@ class ParamLoader:
 
         Raises:
             UsageError: there is none.
+            SequenceTooLow: the live version's publisher forbids to serve it any more; the live one stays.
         """
         self._steps.refuse_inside_step()
         with self._changing:
             if self._idle.live is None:
                 raise UsageError("there is no version to go back to", hint="update to the one that you want")
+            _check_floor(self._idle.live, self._now.manifest)
             self._exchange(self._idle.staged, self._now.staged)
             self._now, self._idle = self._idle, self._now
             assert self._now.live
@@ -228,6 +230,19 @@ class ParamLoader:
             began = time.perf_counter()
             exchange(near, before, in_place=self._in_place)
             self.pause_seconds = time.perf_counter() - began
+
+
+def _check_floor(wanted: LiveVersion, live: Manifest | None) -> None:
+    """Refuse to serve again what the live version forbids.
+
+    Raises:
+        SequenceTooLow: it is below the live version's floor.
+    """
+    if live and wanted.sequence < live.floor:
+        raise SequenceTooLow(
+            f"{wanted.model} {wanted.version} has sequence {wanted.sequence}, and {live.version}, which is live, "
+            f"forbids to serve any below {live.floor}"
+        )
 
 
 def _check_digest(arena: ReadableArena) -> None:

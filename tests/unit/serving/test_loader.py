@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,6 +217,63 @@ def test_going_back_without_a_version_to_go_to_says_so(repository: Repository) -
     loader.update("1.0.0")
     with pytest.raises(errors.UsageError, match="no version to go back to"):
         loader.rollback()
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["by-pointer", "in-place"])
+def test_going_back_below_the_live_version_s_floor_is_refused_and_it_stays_live(
+    repository: Repository, in_place: bool
+) -> None:
+    two, module = seeded(2), seeded(9)
+    repository.publish("1.0.0", seeded(1))
+    repository.publish("1.1.0", two, floor=2)
+    loader = loader_of(repository, module, in_place=in_place)
+    loader.update("1.0.0")
+    loader.update("1.1.0")
+    with pytest.raises(errors.SequenceTooLow, match=r"small 1\.0\.0 has sequence 1, and 1\.1\.0, .* any below 2"):
+        loader.rollback()
+    assert holds(module, two)
+    assert loader.live
+    assert loader.live.version.text == "1.1.0"
+
+
+def test_going_back_to_the_floor_itself_is_allowed(repository: Repository) -> None:
+    one = seeded(1)
+    repository.publish("1.0.0", one)
+    repository.publish("1.1.0", seeded(2), floor=1)
+    module = seeded(9)
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    loader.update("1.1.0")
+    assert loader.rollback().version.text == "1.0.0"
+    assert holds(module, one)
+
+
+def test_another_model_of_the_same_name_and_signer_is_not_taken_for_a_newer_version(repository: Repository) -> None:
+    one, module = seeded(1), seeded(9)
+    repository.publish("1.0.0", one)
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    shutil.rmtree(repository.store)
+    repository.publish("1.1.0", seeded(2))
+    repository.publish("1.2.0", seeded(3))  # its sequence is higher than the live one's
+    with pytest.raises(errors.WrongModel, match="another model of that name than the live one"):
+        loader.update("1.2.0")
+    assert holds(module, one)
+
+
+def test_tensors_that_do_not_hash_to_their_index_are_refused(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, module = seeded(1), seeded(9)
+    repository.publish("1.0.0", one)
+    with monkeypatch.context() as patch:
+        patch.setattr("modelparams.plaintext.tensors_digest", lambda *_: "5a" * 32)
+        repository.publish("1.1.0", seeded(2))  # sealed and signed as it should be, but for the digest within
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    with pytest.raises(errors.IndexInvalid, match="do not hash to the digest in their index"):
+        loader.update("1.1.0")
+    assert holds(module, one)
 
 
 def test_an_update_inside_of_a_step_is_refused_instead_of_waiting_for_itself(repository: Repository) -> None:
