@@ -9,7 +9,8 @@ import pytest
 from builders.fake_api import FakeAPI, running, until
 from modelparams import errors
 from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
-from modelparams_operator.shell.ports import LEASES, ObjectKey
+from modelparams_operator.shell.ports import ASSIGNMENTS, LEASES, ObjectKey
+from modelparams_operator.shell.run import highest_ordered_term
 
 KEY = ObjectKey("ns", "operator")
 AWAY = errors.APIUnavailable("away")
@@ -161,6 +162,25 @@ def test_a_renewal_whose_answer_was_lost_is_no_loss() -> None:
 def test_a_lease_that_somebody_deleted_goes_on_above_every_order() -> None:
     async def test() -> None:
         assert await World(highest_term=41).lease("one").acquire() == 42
+
+    running(test)
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "want"),
+    [
+        pytest.param((), 41, id="whole-cluster"),
+        pytest.param(("ns",), 7, id="one-namespace"),
+        pytest.param(("empty",), 0, id="no-orders"),
+    ],
+)
+def test_the_highest_term_is_the_highest_order_s_whatever_pods_answer(namespaces: tuple[str, ...], want: int) -> None:
+    async def test() -> None:
+        api = FakeAPI()
+        api.put(ASSIGNMENTS, {"metadata": {"name": "a"}, "spec": {"term": 7}, "status": {"term": 2**40}})
+        api.put(ASSIGNMENTS, {"metadata": {"name": "b"}, "status": {"term": 50}})
+        api.put(ASSIGNMENTS, {"metadata": {"name": "c", "namespace": "other"}, "spec": {"term": 41}})
+        assert await highest_ordered_term(api, namespaces) == want
 
     running(test)
 

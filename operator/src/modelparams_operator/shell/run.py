@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -24,7 +25,16 @@ from modelparams_operator.shell.kube import Kube, require_kind
 from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
 from modelparams_operator.shell.logs import logger
 from modelparams_operator.shell.loops import Loops
-from modelparams_operator.shell.ports import ASSIGNMENTS, PODS, ROLLOUTS, VERSIONS, ModelKey, ObjectKey, list_all
+from modelparams_operator.shell.ports import (
+    ASSIGNMENTS,
+    PODS,
+    ROLLOUTS,
+    VERSIONS,
+    KubernetesAPI,
+    ModelKey,
+    ObjectKey,
+    list_all,
+)
 from modelparams_operator.shell.reconcile import Reconciler
 from modelparams_operator.shell.record import Recorder
 from modelparams_operator.shell.verifier import Verifier
@@ -128,15 +138,20 @@ class _Parts:
 
 
 def _lease(api: Kube, settings: Settings) -> Lease:
-    async def highest_term() -> int:
-        scopes = settings.watch_namespaces or (None,)
-        lists = [await list_all(api, ASSIGNMENTS, scope) for scope in scopes]
-        parts = (known.get(part) or {} for found, _ in lists for known in found for part in ("spec", "status"))
-        return max((part.get("term") or 0 for part in parts), default=0)
-
     timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry_period)
     key = ObjectKey(settings.lease_namespace, settings.lease_name)
-    return Lease(api, key, settings.identity, timing=timing, highest_term=highest_term)
+    term = functools.partial(highest_ordered_term, api, settings.watch_namespaces)
+    return Lease(api, key, settings.identity, timing=timing, highest_term=term)
+
+
+async def highest_ordered_term(api: KubernetesAPI, namespaces: tuple[str, ...]) -> int:
+    """Find the highest term in any order of `namespaces` (none: the whole cluster); 0 without one.
+
+    What pods answer does not count: a pod could write a term that is no number of the Lease's, and end all leading.
+    """
+    lists = [await list_all(api, ASSIGNMENTS, scope) for scope in namespaces or (None,)]
+    orders = (known.get("spec") or {} for found, _ in lists for known in found)
+    return max((order.get("term") or 0 for order in orders), default=0)
 
 
 async def _require_kinds(api: Kube, settings: Settings) -> None:
