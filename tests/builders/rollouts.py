@@ -58,7 +58,14 @@ def sequence_of(version: str) -> int:
     return int(major) * 100 + int(minor) * 10 + int(patch)
 
 
-def facts(version: str, *, sequence: int | None = None, floor: int = 0, content: str = "") -> VerifiedFacts:
+def facts(
+    version: str,
+    *,
+    sequence: int | None = None,
+    floor: int = 0,
+    content: str = "",
+    not_after: datetime | None = None,
+) -> VerifiedFacts:
     return VerifiedFacts(
         manifest_digest=digest(content or version),
         sequence=sequence_of(version) if sequence is None else sequence,
@@ -66,6 +73,7 @@ def facts(version: str, *, sequence: int | None = None, floor: int = 0, content:
         blobs=3,
         size_bytes=1000,
         signers=("key-1",),
+        not_after=not_after,
         verified_at=NOW,
     )
 

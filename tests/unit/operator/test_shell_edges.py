@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from builders.fake_api import FakeAPI, running
 from builders.rollouts import version_spec
+from builders.sealed import built, verified
 from modelparams import errors
 from modelparams.api.release import S3Source, SecretReference
 from modelparams.names import ModelName, Version
@@ -19,7 +21,7 @@ from modelparams_operator import settings
 from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, superseded_defaults
 from modelparams_operator.core.explain import explain
 from modelparams_operator.shell import views
-from modelparams_operator.shell.check import credentials, require_allowed, require_no_metadata_service
+from modelparams_operator.shell.check import credentials, facts, require_allowed, require_no_metadata_service
 from modelparams_operator.shell.events import EventRecorder, Happened, Regarding
 from modelparams_operator.shell.ports import EVENTS, SECRETS, VERSIONS, ObjectKey
 from modelparams_operator.shell.saved import snapshots
@@ -236,3 +238,10 @@ def test_saved_objects_are_explained_as_the_operator_would_plan_them() -> None:
     }
     (snapshot,) = snapshots(json.dumps({"kind": "List", "items": [version, rollout]}))
     assert "verify chat-1.0.0" in explain(snapshot)
+
+
+@pytest.mark.parametrize("limit", [None, datetime(2100, 1, 2, 3, 4, 5, tzinfo=UTC)])
+def test_a_check_remembers_until_when_a_version_may_be_served(limit: datetime | None) -> None:
+    found = facts(verified(built(not_after=limit)))
+    assert found.not_after == limit
+    assert type(found).parse(found.wire()) == found

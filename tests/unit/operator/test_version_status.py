@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pytest
 
-from builders.rollouts import NOW, desired, failed, final, revision, status, transient, version, withdrawn
+from builders.rollouts import NOW, desired, facts, failed, final, revision, status, transient, version, withdrawn
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
@@ -154,3 +155,52 @@ def test_a_version_names_the_rollouts_that_use_it() -> None:
 def test_a_second_look_changes_nothing() -> None:
     first = judged(version(NEW), [use(status(NEW))])
     assert judged(version(NEW), [use(status(NEW))], old=first) == first
+
+
+def until(limit: datetime, number: str = NEW, **fields: object) -> VersionView:
+    """A version that is not to be served after `limit`."""
+    return dataclasses.replace(version(number, **fields), verified=facts(number, not_after=limit))  # type: ignore[arg-type]
+
+
+PAST = NOW - timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("view", "uses", "ready", "reason", "beside"),
+    [
+        pytest.param(until(PAST), [use(status(NEW))], "False", "Expired", "Stalled", id="live"),
+        pytest.param(until(PAST), [use(status(OLD, NEW))], "False", "Expired", "Stalled", id="rolled-out"),
+        pytest.param(until(PAST), [use(status(OLD))], "False", "Expired", "Stalled", id="wanted-next"),
+        pytest.param(until(PAST, OLD), [use(status(NEW))], "True", "Expired", None, id="wanted-by-nobody"),
+        pytest.param(
+            until(PAST, OLD), [use(status(NEW, history=(revision(OLD),)))], "True", "Expired", None, id="superseded"
+        ),
+        pytest.param(until(PAST, lifecycle="Withdrawn"), [use(status(OLD))], "True", "Withdrawn", None, id="withdrawn"),
+        pytest.param(
+            until(PAST),
+            [use(status(OLD, failed_versions=(failed(NEW),)))],
+            "False",
+            "SwapFailed",
+            "Stalled",
+            id="failed-in-pods",
+        ),
+        pytest.param(until(NOW), [use(status(NEW))], "True", "Live", None, id="in-its-last-second"),
+    ],
+)
+def test_a_version_whose_time_is_over_says_so(
+    view: VersionView, uses: list[Use], ready: str, reason: str, beside: str | None
+) -> None:
+    made = judged(view, uses, *([] if view.name == "chat-1.1.0" else [version(NEW)])).conditions
+    found = find(made, ConditionType.READY)
+    assert found is not None
+    assert (found.status, found.reason) == (ready, reason)
+    assert [c.type for c in made if c.type in ("Reconciling", "Stalled")] == ([beside] if beside else [])
+
+
+def test_an_expired_live_version_says_until_when_and_what_to_do() -> None:
+    found = find(judged(until(PAST), [use(status(NEW))]).conditions, ConditionType.READY)
+    assert found is not None
+    assert found.message == (
+        "it was to be served until 2026-11-24T11:59:59Z: pods that serve it go on, others refuse it; "
+        "publish a new version"
+    )

@@ -38,7 +38,7 @@ def judge(view: VersionView, rollouts: Sequence[RolloutUse], old: VersionStatus,
     It is Ready when there is nothing to wait for: it is live, or superseded, or standing by, or withdrawn. Between its
     check and the moment when a rollout takes it up it is not Ready yet, so that a wait for it is a wait for the pods.
     """
-    verdict = _verdict(view, rollouts)
+    verdict = _verdict(view, rollouts, now)
     found = [(ConditionType.READY, verdict.ready, verdict.reason, verdict.message), _verified(view)]
     if verdict.beside is not None:
         found.append((ConditionType(verdict.beside), ConditionStatus.TRUE, verdict.reason, verdict.message))
@@ -78,7 +78,7 @@ def _verified(view: VersionView) -> tuple[ConditionType, ConditionStatus, Reason
     return ConditionType.VERIFIED, status, failure.reason, failure.message
 
 
-def _verdict(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict:
+def _verdict(view: VersionView, rollouts: Sequence[RolloutUse], now: datetime) -> Verdict:
     failure = view.failure
     if view.is_withdrawn:
         return _ready(Reason.WITHDRAWN, "a person took it out: it is not chosen")
@@ -90,7 +90,20 @@ def _verdict(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict:
         return Verdict(ConditionStatus.FALSE, "Reconciling", failure.reason, failure.message)
     if view.facts is None:
         return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.VERIFYING, "its manifest and blobs are checked")
-    return _used(view, rollouts) or _wanted(view, rollouts) or _idle(view, rollouts)
+    said = _used(view, rollouts) or _wanted(view, rollouts)
+    if view.facts.not_after is not None and now > view.facts.not_after:
+        return _expired(view.facts.not_after, said)
+    return said or _idle(view, rollouts)
+
+
+def _expired(limit: datetime, said: Verdict | None) -> Verdict:
+    """Speak of a version whose time is over; what is wrong with it besides goes first."""
+    if said is None:
+        return _ready(Reason.EXPIRED, f"it was to be served until {limit:%Y-%m-%dT%H:%M:%SZ}; no rollout wants it now")
+    if said.beside == "Stalled":
+        return said
+    message = f"it was to be served until {limit:%Y-%m-%dT%H:%M:%SZ}: pods that serve it go on, others refuse it"
+    return Verdict(ConditionStatus.FALSE, "Stalled", Reason.EXPIRED, f"{message}; publish a new version")
 
 
 def _ready(reason: Reason, message: str) -> Verdict:

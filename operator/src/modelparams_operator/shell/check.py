@@ -92,6 +92,7 @@ def facts(verified: VerifiedManifest) -> VerifiedFacts:
         blobs=len(manifest.blobs),
         size_bytes=manifest.size_bytes,
         signers=verified.signers,
+        not_after=manifest.not_after.replace(microsecond=0) if manifest.not_after is not None else None,
         verified_at=datetime.now(UTC).replace(microsecond=0),  # as the wire has it
     )
 

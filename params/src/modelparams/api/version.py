@@ -56,6 +56,8 @@ class VerifiedFacts(Wire):
     """Sealed bytes of all blobs."""
     signers: Annotated[tuple[KeyId, ...], Field(max_length=SIGNERS_MAX), first(SIGNERS_MAX)] = ()
     """Key ids of the trusted keys that signed."""
+    not_after: WireTime | None = None
+    """Until when the publisher lets it be served."""
     verified_at: WireTime
 
 
