@@ -1,0 +1,100 @@
+"""Each alert fires for what it is meant for and is silent otherwise, by Prometheus' own promtool where there is one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+RULES = Path(__file__).parents[2] / "charts" / "modelparams" / "files" / "alerts.yaml"
+ALERTS = {rule["alert"]: rule for rule in yaml.safe_load(RULES.read_text())["rules"]}
+OPERATOR, AGENT = "modelparams_operator", "modelparams_agent"
+CHECKS = f"{OPERATOR}_verification_seconds_count"
+ROLLOUT = 'namespace="models", rollout="smollm2"'
+
+Series = dict[str, str]
+"""A series to its values, one a minute: `1x20` stays, `0+1x20` grows, `_` is missing."""
+
+WELL: Series = {
+    f'{OPERATOR}_leader{{pod="a"}}': "1x120",
+    f'{OPERATOR}_leader{{pod="b"}}': "0x120",
+    f'{OPERATOR}_reconcile_seconds_count{{result="ok"}}': "0+9x120",
+    f'{OPERATOR}_reconcile_seconds_count{{result="error"}}': "4x120",
+    f'{OPERATOR}_api_errors_total{{code="409"}}': "0+60x120",
+    f'{CHECKS}{{reason="Verified"}}': "0+1x120",
+    f'{CHECKS}{{reason="SignerUnknown"}}': "3x120",
+    f'{OPERATOR}_rollout_pods{{state="total", {ROLLOUT}}}': "3x120",
+    f'{OPERATOR}_rollout_pods{{state="updated", {ROLLOUT}}}': "3x120",
+    f'{OPERATOR}_rollout_pods{{state="failed", {ROLLOUT}}}': "0x120",
+    f"{OPERATOR}_loop_lag_seconds": "0.01x120",
+    f'{AGENT}_engine_up{{pod="web"}}': "1x120",
+}
+ILL: dict[str, list[Series]] = {
+    "ModelParamsNoLeader": [
+        {f'{OPERATOR}_leader{{pod="a"}}': "0x120"},
+        {f'{OPERATOR}_leader{{pod="{pod}"}}': "_x120" for pod in "ab"},
+    ],
+    "ModelParamsPassesFail": [{f'{OPERATOR}_reconcile_seconds_count{{result="error"}}': "0+6x120"}],
+    "ModelParamsAPIErrors": [{f'{OPERATOR}_api_errors_total{{code="none"}}': "0+9x120"}],
+    "ModelParamsVersionRefused": [
+        {f'{CHECKS}{{reason="SealBroken"}}': "_x114 1x6"},
+        {f'{CHECKS}{{reason="SignerUnknown"}}': "3x114 4x6"},
+    ],
+    "ModelParamsStoreFails": [
+        {f'{CHECKS}{{reason="SourceDenied"}}': "0+4x120"},
+        {f'{CHECKS}{{reason="ObjectMissing"}}': "0+4x120"},
+    ],
+    "ModelParamsPodsFail": [{f'{OPERATOR}_rollout_pods{{state="failed", {ROLLOUT}}}': "0x110 1x10"}],
+    "ModelParamsRolloutStands": [{f'{OPERATOR}_rollout_pods{{state="updated", {ROLLOUT}}}': "2x120"}],
+    "ModelParamsEngineAway": [{f'{AGENT}_engine_up{{pod="web"}}': "1x100 0x20"}],
+    "ModelParamsOperatorLags": [{f"{OPERATOR}_loop_lag_seconds": "3x120"}],
+}
+
+
+def promtool(folder: Path, given: Series, firing: str = "") -> str:
+    """What is wrong with the rules when this is seen for two hours; empty when nothing is."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not on PATH; Debian's package prometheus has it")
+    names = [name for name in ALERTS if name != firing]
+    silent = [{"eval_time": "2h", "alertname": name, "exp_alerts": []} for name in names]
+    # Counted rather than compared, since labels and texts are not what is asked here.
+    loud = [
+        {
+            "expr": f'count(ALERTS{{alertname="{firing}", alertstate="firing"}}) > bool 0',
+            "eval_time": "2h",
+            "exp_samples": [{"labels": "{}", "value": 1}],
+        }
+    ]
+    series = [{"series": name, "values": values} for name, values in given.items()]
+    case = {
+        "interval": "1m",
+        "input_series": series,
+        "alert_rule_test": silent,
+        "promql_expr_test": loud if firing else [],
+    }
+    (folder / "rules.yaml").write_text(json.dumps({"groups": [{"name": "all", "rules": list(ALERTS.values())}]}))
+    (folder / "test.yaml").write_text(
+        json.dumps({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [case]})
+    )
+    done = subprocess.run(
+        [program, "test", "rules", "test.yaml"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    return done.stdout + done.stderr if done.returncode else ""
+
+
+def test_every_alert_has_a_case() -> None:
+    assert set(ILL) == set(ALERTS)
+
+
+def test_all_is_silent_when_all_is_well(tmp_path: Path) -> None:
+    assert promtool(tmp_path, WELL) == ""
+
+
+@pytest.mark.parametrize(("name", "seen"), [(name, seen) for name, cases in ILL.items() for seen in cases])
+def test_it_fires_for_what_it_is_meant_for_and_no_other_does(name: str, seen: Series, tmp_path: Path) -> None:
+    assert promtool(tmp_path, WELL | seen, name) == ""
