@@ -67,6 +67,7 @@ def judged(
             version(NEW), [use(status(target=NEW))], "Unknown", "RollingOut", "Reconciling", id="it-is-the-first"
         ),
         pytest.param(version(NEW), [use(status(NEW))], "True", "Live", None, id="it-is-live"),
+        pytest.param(version(OLD), [use(status(OLD, NEW))], "True", "Live", None, id="it-is-live-while-another-comes"),
         pytest.param(
             version(OLD), [use(status(NEW, history=(revision(OLD),)))], "True", "Superseded", None, id="it-was-live"
         ),

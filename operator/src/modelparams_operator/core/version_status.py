@@ -124,7 +124,7 @@ def _used(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
         if target is not None and target.manifest_digest == view.digest and not is_at_rest(use.status):
             message = f"rollout {use.desired.name}: {use.status.pods.summary} pods, step {use.status.step}"
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
-    live = [use.desired.name for use in rollouts if _has(use.status, view) and is_at_rest(use.status)]
+    live = [use.desired.name for use in rollouts if use.status.live is not None and view.is_of(use.status.live)]
     return _ready(Reason.LIVE, f"it is live in rollout {', '.join(sorted(live))}") if live else None
 
 
