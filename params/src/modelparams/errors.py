@@ -130,7 +130,7 @@ class ObjectMissing(StoreError):
     """The key is not in the store."""
 
     reason = Reason.OBJECT_MISSING
-    hint = "check bucket and prefix, or publish the version again; it is tried again"
+    hint = "check bucket and prefix; restore it from the bucket's versions, or publish anew; it is tried again"
 
 
 class KeyUnavailable(ModelParamsError):

@@ -107,9 +107,9 @@ class Manifest(Record):
     model: ModelId
     version: WireVersion
     sequence: int = Field(ge=1, le=MAX_SAFE_INTEGER)
-    """Rises with each publish of the model, whatever the version's number."""
+    """Higher than that of any version of the model that was there when it was published, whatever their numbers."""
     previous: WireDigest | None = None
-    """The manifest digest of the publish before this one: a chain that shows a fork."""
+    """The manifest digest of the highest sequence that the publisher saw; for audits, no reader follows it."""
     floor: _Count = 0
     """The publisher's word that nothing below this sequence may be served any more."""
     created_at: _Time

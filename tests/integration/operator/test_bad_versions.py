@@ -167,7 +167,7 @@ CASES = {
         without_blob,
         Reason.OBJECT_MISSING,
         "{blob} in s3:.* is not there",
-        "Check bucket and prefix, or publish the version again; it is tried again.",
+        "Check bucket and prefix; restore it from the bucket's versions, or publish anew; it is tried again.",
         verified="Unknown",
         beside="Reconciling",
     ),
