@@ -32,6 +32,9 @@ $(READY): $(BIN)/uv requirements.lock pyproject.toml
 tools: $(READY) ## build the control plane and the S3 server (cached outside the tree)
 	@$(RUN) -m cluster.tools build etcd kube-apiserver kube-controller-manager versitygw helm
 
+node-tools: $(READY) ## what a real node is made of: our builds, and Debian's packages by apt-get
+	@$(RUN) -m cluster.node tools --or-skip
+
 check: $(READY) ## formatting, lint, types, import contracts, the chart, no address or secret in what is committed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,10 +53,15 @@ format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff check --fix .
 
 test: check tools ## the whole suite: unit, properties, simulation, attacks, integration
-	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not node' $(ARGS)
+	@$(MAKE) --no-print-directory test-node
 
 test-unit: $(READY) ## what needs no server and no model: seconds
 	$(RUN) -m pytest -n $(WORKERS) -m 'not integration and not model' $(ARGS)
+
+test-node: node-tools ## real pods on a real node: Linux and root, skipped with the reason elsewhere
+	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/node/test_pods.py
+	$(RUN) -m pytest -m node tests/integration/node/test_world.py
 
 demo: tools ## the main job on real input, start to end; writes build/demo/report.json
 	$(RUN) -m demo

@@ -11,6 +11,7 @@ s3.py             versitygw and SeaweedFS
 faults.py         a TCP proxy that cuts, flips, stalls and slows
 containers.py     one container of a stand-in pod
 pods.py           PodRunner, the stand-in kubelet: pods as processes
+node/             a real node: kubelet, containerd and the rest, in a world of its own
 shared.py         one control plane for all workers of a test run
 
 `python -m cluster up` starts a control plane to play with; `python -m cluster.tools build` builds.

@@ -1,8 +1,9 @@
-"""etcd, kube-apiserver and kube-controller-manager on loopback, without any node.
+"""etcd, kube-apiserver and kube-controller-manager on loopback, without any node unless one is to come.
 
 What a rollout operator's tests need is on: RBAC, service-account tokens, garbage collection by owner, Deployments,
 admission policies, an audit log with the bodies of our group only, secrets encrypted at rest. Three controllers
 that would clear away pods without a real node are off. Ready in about five seconds; several run side by side.
+For a real node (`cluster.node`) everything is on, as in production, and a scheduler comes with it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _SERVICES = "10.96.0.0/16"
 _HOSTS = ("127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "10.96.0.1")
 _START_SECONDS = 60.0
 _CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+_PROGRAMS, _SCHEDULER = ("etcd", "kube-apiserver", "kube-controller-manager"), "kube-scheduler"
 
 # Each would remove pods that no kubelet reports on: within 45 s, 64 s and 10 minutes.
 _CONTROLLERS_OFF = ("pod-garbage-collector-controller", "node-lifecycle-controller", "taint-eviction-controller")
@@ -127,15 +130,19 @@ class ControlPlane:
         crds: folder or files with CustomResourceDefinitions. They are created before the controller manager
             starts, since its garbage collector looks for new kinds only every 30 s.
         owner: the process after whose end everything is swept; by default this one.
+        node_address: for real nodes: the address by which they and their pods reach the API server.
 
     Raises (on start):
         ToolMissing: a binary is not there.
         ProcessFailed: one did not start; the message holds the end of its log.
     """
 
-    def __init__(self, *, crds: Path | Iterable[Path] = CRDS, owner: int | None = None) -> None:
+    def __init__(
+        self, *, crds: Path | Iterable[Path] = CRDS, owner: int | None = None, node_address: str | None = None
+    ) -> None:
         self._crds = sorted(crds.glob("*.yaml")) if isinstance(crds, Path) else list(crds)
         self._owner = owner
+        self._node_address = node_address
         self._state: State | None = None
         self._processes: list[Process] = []
 
@@ -150,17 +157,20 @@ class ControlPlane:
 
     def start(self) -> None:
         """Bring all up; in order, since each needs the one before it."""
-        programs = {name: binary(name) for name in ("etcd", "kube-apiserver", "kube-controller-manager")}
+        node = self._node_address
+        programs = {name: binary(name) for name in (*_PROGRAMS, *([_SCHEDULER] if node else []))}
         self._state = State("control-plane", self._owner)
         try:
             self.access = Access(self._state.path, Ports.free())
             self._write_settings()
             self._etcd = self._process(programs["etcd"], _etcd_flags(self.access))
-            self._apiserver = self._process(programs["kube-apiserver"], _apiserver_flags(self.access))
-            self._manager = self._process(programs["kube-controller-manager"], _manager_flags(self.access))
+            self._apiserver = self._process(programs["kube-apiserver"], _apiserver_flags(self.access, node))
+            self._manager = self._process(programs["kube-controller-manager"], _manager_flags(self.access, node))
             self.start_etcd()
             self.start_apiserver()
             self._create_crds()
+            if node:
+                self._process(programs[_SCHEDULER], _scheduler_flags(self.access)).start()
             self.start_controller_manager()
         except BaseException:
             self.close()
@@ -175,6 +185,11 @@ class ControlPlane:
             self._state = None
 
     # One process at a time, for tests of what happens without it.
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """All, by the names of their programs."""
+        return {process.name: process for process in self._processes}
 
     def start_etcd(self) -> None:
         """Start it, with whatever data it had."""
@@ -239,7 +254,9 @@ class ControlPlane:
         return process
 
     def _write_settings(self) -> None:
-        Pki.create(self.access.pki.folder, _HOSTS)
+        pki = Pki.create(self.access.pki.folder, [*_HOSTS, *([self._node_address] if self._node_address else [])])
+        # RBAC lets cluster administrators read every node's logs, as kubeadm has it too.
+        pki.issue("apiserver-kubelet", "kube-apiserver-kubelet-client", ["system:masters"])
         key = base64.b64encode(secrets.token_bytes(32)).decode()
         encryption = {
             "apiVersion": "apiserver.config.k8s.io/v1",
@@ -313,23 +330,41 @@ def _etcd_flags(access: Access) -> list[str]:
     ]
 
 
-def _apiserver_flags(access: Access) -> list[str]:
+_WITHOUT_NODE = (
+    "--bind-address=127.0.0.1",
+    # No pod looks for the API server by the Service `kubernetes`, whose endpoints may not be on loopback.
+    "--advertise-address=127.0.0.1",
+    "--endpoint-reconciler-type=none",
+    # It taints new Nodes until the lifecycle controller, which is off, sees a kubelet.
+    "--disable-admission-plugins=TaintNodesByCondition",
+)
+
+
+def _with_node(access: Access, address: str) -> list[str]:
+    pki = access.pki
+    return [
+        "--bind-address=0.0.0.0",
+        f"--advertise-address={address}",
+        "--allow-privileged=true",
+        f"--kubelet-client-certificate={pki.path('apiserver-kubelet.crt')}",
+        f"--kubelet-client-key={pki.path('apiserver-kubelet.key')}",
+        f"--kubelet-certificate-authority={pki.path('ca.crt')}",
+        "--kubelet-preferred-address-types=InternalIP",
+    ]
+
+
+def _apiserver_flags(access: Access, node_address: str | None) -> list[str]:
     pki = access.pki
     return [
         f"--etcd-servers={access.etcd_url}",
-        "--bind-address=127.0.0.1",
         f"--secure-port={access.ports.apiserver}",
-        # No pod looks for the API server by the Service `kubernetes`, whose endpoints may not be on loopback.
-        "--advertise-address=127.0.0.1",
-        "--endpoint-reconciler-type=none",
+        *(_with_node(access, node_address) if node_address else _WITHOUT_NODE),
         f"--tls-cert-file={pki.path('apiserver.crt')}",
         f"--tls-private-key-file={pki.path('apiserver.key')}",
         f"--client-ca-file={pki.path('ca.crt')}",
         "--anonymous-auth=false",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
-        # It taints new Nodes until the lifecycle controller, which is off, sees a kubelet.
-        "--disable-admission-plugins=TaintNodesByCondition",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={pki.path('sa.pub')}",
         f"--service-account-signing-key-file={pki.path('sa.key')}",
@@ -349,8 +384,20 @@ def _apiserver_flags(access: Access) -> list[str]:
     ]
 
 
-def _manager_flags(access: Access) -> list[str]:
+def _scheduler_flags(access: Access) -> list[str]:
+    login = access.kubeconfig_for("system:kube-scheduler")
+    return [
+        f"--kubeconfig={login}",
+        f"--authentication-kubeconfig={login}",
+        f"--authorization-kubeconfig={login}",
+        "--leader-elect=false",
+        "--secure-port=0",
+    ]
+
+
+def _manager_flags(access: Access, node_address: str | None) -> list[str]:
     pki, login = access.pki, access.kubeconfig_for("system:kube-controller-manager")
+    off = () if node_address else _CONTROLLERS_OFF
     return [
         f"--kubeconfig={login}",
         f"--authentication-kubeconfig={login}",
@@ -363,5 +410,5 @@ def _manager_flags(access: Access) -> list[str]:
         "--secure-port=0",
         "--kube-api-qps=300",  # the defaults (20 and 30) are for a machine that does other things
         "--kube-api-burst=600",
-        "--controllers=*," + ",".join(f"-{name}" for name in _CONTROLLERS_OFF),
+        "--controllers=" + ",".join(["*", *(f"-{name}" for name in off)]),
     ]

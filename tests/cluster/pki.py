@@ -55,13 +55,17 @@ class Pki:
         name = "user-" + base64.urlsafe_b64encode("/".join([user, *groups]).encode()).decode().rstrip("=")
         file = self.path(f"{name}.kubeconfig")
         if not file.exists():
-            self._certify(name, _name(user, groups), issuer="ca")
+            self.issue(name, user, groups)
             credential = {
                 "client-certificate-data": self._b64(f"{name}.crt"),
                 "client-key-data": self._b64(f"{name}.key"),
             }
             self._write(file.name, kubeconfig(server, self.path("ca.crt").read_bytes(), credential))
         return file
+
+    def issue(self, name: str, user: str, groups: Sequence[str] = (), *, hosts: Sequence[str] = ()) -> None:
+        """Write `<name>.crt` and its key: of a client, or of a server when it has hosts."""
+        self._certify(name, _name(user, groups), issuer="ca", hosts=hosts)
 
     def _certify(self, name: str, subject: x509.Name, *, issuer: str, hosts: Sequence[str] = ()) -> None:
         key = ec.generate_private_key(ec.SECP256R1())

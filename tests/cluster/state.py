@@ -2,10 +2,12 @@
 
     <tmp>/modelparams-<uid>/<owner pid>-<owner start time>/<name>-<n>/     one State
     /dev/shm/modelparams-<uid>/…                                           the same, for what must be memory
+    <each control-group hierarchy>/modelparams-<uid>.<owner>.<name>-<n>/   of a state with a node: every process in it
 
 Every process is started with the folder's path in `MODELPARAMS_HARNESS`, so a folder's processes are found in
 /proc by their environment: there is no pid file to be late, lost or about a recycled pid. A guard process per
 owner waits for the owner's end and sweeps; should the guard be killed too, the next run sweeps.
+Pods have an environment of their own: they are found by their control group.
 
 This file is also the guard's program, so it imports the standard library only. Linux only, by /proc.
 """
@@ -24,6 +26,8 @@ from pathlib import Path
 
 MARK = "MODELPARAMS_HARNESS"
 _POLL_SECONDS = 0.1
+_GROUP_SECONDS = 20.0
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 def _root(of: Path) -> Path:
@@ -125,14 +129,48 @@ def sweep_abandoned() -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Kill every process whose state is `folder` or lies in it, then delete its files."""
-    while victims := processes_of(folder):
+    """Kill every process whose state is `folder` or lies in it, then delete its files and control groups."""
+    while victims := {*processes_of(folder), *_grouped(folder)}:
         for pid in victims:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)  # also lets a child that was forked but not yet executed show its environment
+    _remove_groups(folder)
     for root in (disk_root(), memory_root()):
         shutil.rmtree(root / folder.relative_to(disk_root()), ignore_errors=True)
+
+
+def group_name(folder: Path) -> str:
+    """What a state's control groups are called, or begin with when `folder` is an owner's."""
+    return ".".join([_root(Path()).name, *folder.relative_to(disk_root()).parts])
+
+
+def groups_of(folder: Path) -> list[Path]:
+    """The control groups of `folder`, of every hierarchy, each before the one that it is in."""
+    alone = (_CGROUPS / "cgroup.controllers").exists()  # version 2 only
+    roots = [_CGROUPS] if alone else [path for path in _CGROUPS.glob("*") if not path.is_symlink()]
+    name = group_name(folder)
+    tops = [top for root in roots for top in root.glob(f"{name}*") if f"{top.name}.".startswith(f"{name}.")]
+    return [Path(group) for top in tops for group, _, _ in os.walk(top, topdown=False)]
+
+
+def _grouped(folder: Path) -> set[int]:
+    """The processes in its groups, without ourselves."""
+    found: set[int] = set()
+    for group in groups_of(folder):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            found.update(map(int, (group / "cgroup.procs").read_text().split()))
+    return found - {0, os.getpid()}
+
+
+def _remove_groups(folder: Path) -> None:
+    """A group can be removed once the kernel has let go of its last process, a moment after the kill."""
+    deadline = time.monotonic() + _GROUP_SECONDS
+    while (groups := groups_of(folder)) and time.monotonic() < deadline:
+        for group in groups:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        time.sleep(0.02)
 
 
 def processes_of(folder: Path) -> list[int]:

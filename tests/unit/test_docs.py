@@ -22,6 +22,7 @@ RUN = {
     ("operator/README.md", "The operator", ""): DOCUMENTED,
     ("params/samples/README.md", "A sample repository of parameters", ""): DOCUMENTED,
     ("tests/cluster/README.md", "The test cluster", ""): "below: modules and tools",
+    ("tests/cluster/README.md", "A real node", ""): "tests/integration/node/test_world.py",
 }
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")

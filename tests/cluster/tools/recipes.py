@@ -40,7 +40,7 @@ class Recipe:
 
     Attributes:
         name: of the binary.
-        module: the folder beside this file with go.mod and go.sum.
+        module: the folder beside this file with go.mod, and go.sum or sources.
         package: its main package.
         stamps: linker flags beyond `-s -w`.
         minutes: of a cold build on two cores, in this order (later Kubernetes programs share packages).
@@ -74,10 +74,14 @@ RECIPES = {
         _kubernetes("kube-proxy", 0.1),
         Recipe("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", minutes=1.1),
         Recipe("helm", "helm", "helm.sh/helm/v3/cmd/helm", _HELM_FLAGS, minutes=1.2),
+        Recipe("pod", "pod", ".", minutes=0.3),
     )
 }
 DEFAULT = ("versitygw", "etcd", "kube-apiserver", "kube-controller-manager", "helm")
 """What the test suite needs; the rest is built when asked for by name."""
+_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
+NODE = (*_PLANE, "kube-scheduler", "kubelet", "kube-proxy", "pod")
+"""What a real node needs: `pod` is our own program, the sandbox and the containers of tests."""
 
 # Ours, not the user's, so that equal sources give equal bytes.
 ENVIRONMENT = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
@@ -96,7 +100,9 @@ def cached(recipe: Recipe) -> Path:
 
 def inputs_sum(recipe: Recipe) -> str:
     """Sixteen digits for all that decides the bytes: module sums, flags, Go's version and target."""
-    files = [(HERE / recipe.module / name).read_text() for name in ("go.mod", "go.sum")]
+    folder = HERE / recipe.module
+    paths = (folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go")))
+    files = [path.read_text() for path in paths if path.exists()]
     flags = [recipe.package, recipe.ldflags, *ARGUMENTS, *(f"{k}={v}" for k, v in ENVIRONMENT.items())]
     return hashlib.sha256("\0".join([*files, *flags, golang.version(), _target()]).encode()).hexdigest()[:16]
 

@@ -1,0 +1,3 @@
+module example.invalid/tools/pod
+
+go 1.26.0
