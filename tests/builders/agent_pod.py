@@ -16,13 +16,14 @@ from modelparams.api.release import Encryption, Release, S3Source, SecretReferen
 from modelparams.digest import Digest
 from modelparams.names import ModelName, Version
 from modelparams.protocol import EngineState, Region, Reserve, Resident, Slot, SlotPhase, SlotState
+from modelparams_serving.agent.arena import inode_of
 from modelparams_serving.agent.engine_client import EngineClient
 from modelparams_serving.agent.kube import Backoff
 from modelparams_serving.agent.loop import Agent
 from modelparams_serving.agent.memory import Filled
 from modelparams_serving.agent.order import Assignment, Order, Rollout
 from modelparams_serving.agent.order_book import Orders
-from modelparams_serving.agent.staging import ReserveSlot, Staged, Ticket, inode_of
+from modelparams_serving.agent.staging import ReserveSlot, Staged, Ticket
 from modelparams_serving.agent.status_writer import StatusWriter
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)

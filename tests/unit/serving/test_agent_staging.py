@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -24,6 +26,8 @@ from modelparams.publish import publish
 from modelparams.reasons import Reason
 from modelparams.store import FileStore, ObjectStore
 from modelparams.trust import SigningKey, TrustPolicy
+from modelparams_serving.agent import arena as arena_module
+from modelparams_serving.agent.arena import inode_of, mapped
 from modelparams_serving.agent.background import NICE, in_background
 from modelparams_serving.agent.staging import Staged, Stager, Ticket
 
@@ -209,6 +213,83 @@ def test_an_engine_without_the_arena_that_it_named_is_no_harm(shop: Shop) -> Non
 
     with pytest.raises(errors.EngineUnavailable):
         asyncio.run(shop.stager().stage(Ticket(shop.releases["1.0.0"]), reserve))
+
+
+def link_to_file(arena: Path, victim: Path) -> None:
+    arena.symlink_to(victim)
+
+
+def second_name(arena: Path, victim: Path) -> None:
+    arena.hardlink_to(victim)
+
+
+def pipe(arena: Path, _victim: Path) -> None:
+    os.mkfifo(arena)
+
+
+def directory(arena: Path, _victim: Path) -> None:
+    arena.mkdir()
+
+
+def listener(arena: Path, _victim: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(arena))
+
+
+STRANGE = [link_to_file, second_name, pipe, directory, listener]
+
+
+@pytest.mark.parametrize("put", STRANGE)
+def test_something_else_in_the_arenas_place_is_refused_and_never_written(
+    shop: Shop, put: Callable[[Path, Path], None]
+) -> None:
+    victim, before = shop.folder / "agents-own", b"# the agent's own\n" * 40_000
+    victim.write_bytes(before)
+
+    async def reserve(request: Reserve) -> EngineState:
+        state = await shop.reserve(request)
+        arena = shop.runtime / Slot.A.file_name
+        arena.unlink()
+        put(arena, victim)
+        return state
+
+    with pytest.raises(errors.SwapError, match="arena-a is not one that an engine makes") as raised:
+        asyncio.run(shop.stager().stage(Ticket(shop.releases["1.0.0"]), reserve))
+    assert raised.value.reason is Reason.SWAP_FAILED
+    assert victim.read_bytes() == before
+
+
+def test_an_arena_on_another_volume_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / Slot.A.file_name
+    path.write_bytes(b"of a mount over the file")
+    elsewhere = list(path.stat())
+    elsewhere[stat.ST_DEV] += 1
+    monkeypatch.setattr(arena_module.os, "fstat", lambda _descriptor: os.stat_result(elsewhere))
+    with pytest.raises(errors.SwapError, match="another volume"), mapped(path, writable=True):
+        pass
+
+
+@pytest.mark.parametrize("put", STRANGE)
+def test_something_else_in_the_served_arenas_place_only_costs_the_reuse(
+    shop: Shop, put: Callable[[Path, Path], None]
+) -> None:
+    victim = shop.folder / "agents-own"
+    victim.write_bytes(b"x" * 400_000)
+    put(shop.runtime / Slot.B.file_name, victim)
+    staged = shop.stage("1.1.0", resident=(shop.releases["1.0.0"], Slot.B))
+    assert staged.filled.slot is Slot.A
+    assert staged.filled.fetched_bytes == shop.stage("1.1.0").filled.fetched_bytes
+    assert digest_in(shop.arena(), staged.filled.index)
+
+
+def test_a_link_in_an_arenas_place_is_not_taken_for_the_file_it_leads_to(tmp_path: Path) -> None:
+    arena, moved = tmp_path / Slot.A.file_name, tmp_path / "moved"
+    arena.touch()
+    first = inode_of(arena)
+    arena.rename(moved)
+    assert inode_of(arena) == 0
+    arena.symlink_to(moved)
+    assert inode_of(moved) == first != inode_of(arena)
 
 
 def test_background_work_and_its_threads_are_nice_and_the_loop_is_not() -> None:

@@ -28,13 +28,14 @@ from modelparams.protocol import EngineState, Reserve, Resident, Slot, SlotState
 from modelparams.protocol import Prepare as PrepareOrder
 from modelparams.reasons import Reason
 from modelparams_serving.agent import metrics
+from modelparams_serving.agent.arena import inode_of
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Stage, Step, Wait, decide
 from modelparams_serving.agent.engine_client import Sent
 from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway
 from modelparams_serving.agent.order import Order
 from modelparams_serving.agent.order_book import Orders
 from modelparams_serving.agent.report import report
-from modelparams_serving.agent.staging import Stages, Ticket, inode_of
+from modelparams_serving.agent.staging import Stages, Ticket
 from modelparams_serving.agent.status_writer import StatusWriter
 
 PROGRESS_TICK = 1.0

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import mmap
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from modelparams.pull import ReusableArena, SealedRelease, open_release, pull
 from modelparams.store import ObjectStore, open_store
 from modelparams.trust import TrustPolicy
 from modelparams_serving.agent import metrics
+from modelparams_serving.agent.arena import inode_of, mapped
 from modelparams_serving.agent.background import in_background
 from modelparams_serving.agent.memory import Filled
 
@@ -163,43 +162,7 @@ class Stager:
         manifest = self._manifest_of(release)
         if manifest is None:
             return None
-        with contextlib.suppress(errors.EngineUnavailable):
+        with contextlib.suppress(errors.SwapError):
             buffer = maps.enter_context(mapped(self.runtime_dir / other.file_name, writable=False))
             return ReusableArena(manifest, buffer)
         return None
-
-
-def inode_of(path: Path) -> int:
-    """The file's inode number; 0 when there is no file."""
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
-
-
-@contextlib.contextmanager
-def mapped(path: Path, *, writable: bool) -> Iterator[memoryview]:
-    """An arena file as memory, all of it.
-
-    Raises:
-        EngineUnavailable: the engine did not make the file that it named.
-    """
-    access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-    try:
-        descriptor = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
-    except OSError as error:
-        raise errors.EngineUnavailable(f"arena {path.name} cannot be opened ({error.strerror})") from error
-    try:
-        memory = mmap.mmap(descriptor, 0, access=access)
-    except ValueError as error:
-        raise errors.EngineUnavailable(f"arena {path.name} is empty") from error
-    finally:
-        os.close(descriptor)
-    view = memoryview(memory)
-    try:
-        yield view
-    finally:
-        # Slices may be alive in a traceback; then the map goes with the last of them.
-        with contextlib.suppress(BufferError):
-            view.release()
-            memory.close()
