@@ -195,6 +195,15 @@ def ready(subject: Object) -> str:
     return str(next(c["message"] for c in subject["status"]["conditions"] if c["type"] == "Ready"))
 
 
+def wait_for_warning(stage: Stage, name: str, reason: Reason) -> None:
+    stage.wait(lambda: ("Warning", reason) in stage.events(name), f"the event {reason} of {name}")
+
+
+def pinned_to(version: str) -> Object:
+    """A rollout's versionPolicy."""
+    return {"type": "Pinned", "versionName": f"{Releases.model}-{version}"}
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_bad_version_is_told_to_its_user_and_to_no_pod(stage: Stage, kubectl: Kubectl, case: Case) -> None:
     releases, name = stage.releases, f"{Releases.model}-{BAD}"
@@ -214,7 +223,7 @@ def test_a_bad_version_is_told_to_its_user_and_to_no_pod(stage: Stage, kubectl: 
 
         reason, what = case.reason, case.what.format(blob=blob.object_key, size=blob.size, pinned=pinned)
         stage.wait_for_version(BAD, Ready=f"False/{reason}", **{case.beside: f"True/{reason}"})
-        stage.wait(lambda: ("Warning", reason) in stage.events(name), "the event")
+        wait_for_warning(stage, name, reason)
         message = f"{what}.*{re.escape(case.do)}"
         assert re.search(message, ready(stage.version(BAD)))
         shown = kubectl("get", "mpv", name, "--no-headers", "-o", "wide")
@@ -248,7 +257,7 @@ def test_two_rollouts_that_claim_one_pod_are_told_so_and_the_second_gets_none(st
 
         for name, other in (("mine", "theirs"), ("theirs", "mine")):
             stage.wait_for_rollout(name, Ready=f"False/{twice}", Stalled=f"True/{twice}")
-            stage.wait(lambda name=name: ("Warning", twice) in stage.events(name), "the event")
+            wait_for_warning(stage, name, twice)
             assert kubectl("get", "mpr", name, "--no-headers").split()[-3:-1] == ["False", twice]
             message = f"pod web-0 and 1 more is selected by rollout {other} too; make the selectors exclude each other"
             assert message in ready(stage.rollout(name))
@@ -257,15 +266,12 @@ def test_two_rollouts_that_claim_one_pod_are_told_so_and_the_second_gets_none(st
         assert orders(stage) == told
 
         stage.pods("web-2")  # nobody's yet, so neither may take it
-        stage.wait(lambda: stage.rollout("mine")["status"]["pods"]["total"] == 2, "mine to keep what it had")
         stage.wait(lambda: " and 2 more " in ready(stage.rollout("mine")), "mine to see the third")
+        stage.wait(lambda: " and 2 more " in ready(stage.rollout("theirs")), "theirs to see the third")
+        assert stage.rollout("mine")["status"]["pods"]["total"] == len(PODS)
         assert stage.agents.order("web-2") is None
 
         stage.api.delete(stage.path("modelparamrollouts", "theirs"))
         stage.wait_until_live(web_0=GOOD, web_1=GOOD, web_2=GOOD)
         stage.wait_for_rollout("mine", Ready=f"True/{Reason.PROMOTED}")
         assert [pod.served for pod in stage.agents.all()] == [[GOOD]] * 3
-
-
-def pinned_to(version: str) -> Object:
-    return {"type": "Pinned", "versionName": f"{Releases.model}-{version}"}
