@@ -100,16 +100,36 @@ def test_a_stranger_on_the_socket_is_no_engine(tmp_path: Path, line: bytes) -> N
     talk_to_stranger(tmp_path, itertools.repeat((0.0, line)), talking)
 
 
-def test_a_late_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
-    def state(instance: bytes) -> bytes:
-        return b'{"state": {"instance": "%b", "slots": {}}}\n' % instance
+def state_of(instance: str) -> bytes:
+    return b'{"state": {"instance": "%b", "slots": {}}}\n' % instance.encode()
 
+
+def test_a_late_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
     async def talking(client: EngineClient) -> None:
         with pytest.raises(errors.EngineUnavailable):
             await client.ask(GetState(), timeout=0.05)
         assert (await client.ask(GetState())).instance == "second"
 
-    talk_to_stranger(tmp_path, iter([(0.2, state(b"first")), (0.3, state(b"second"))]), talking)
+    talk_to_stranger(tmp_path, iter([(0.2, state_of("first")), (0.3, state_of("second"))]), talking)
+
+
+def test_nor_is_the_answer_to_a_request_that_was_given_up(tmp_path: Path) -> None:
+    heard = asyncio.Event()
+
+    def replies() -> Iterator[tuple[float, bytes]]:
+        heard.set()
+        yield 0.2, state_of("given up")
+        yield 0.0, state_of("wanted")
+
+    async def talking(client: EngineClient) -> None:
+        first = asyncio.create_task(client.state())
+        await heard.wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert (await client.state()).instance == "wanted"
+
+    talk_to_stranger(tmp_path, replies(), talking)
 
 
 def test_no_socket_is_no_engine(tmp_path: Path) -> None:
