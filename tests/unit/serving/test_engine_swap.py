@@ -143,6 +143,19 @@ def test_an_arena_is_not_refilled_while_a_request_runs_on_it(tmp_path: Path) -> 
     within(tmp_path, scene)
 
 
+def test_a_slot_that_is_reserved_for_one_version_is_not_prepared_as_another(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        reserved = await made.reserve(ONE.reserve())
+        TWO.write(tmp_path / Slot.A.file_name)  # as a staging that was given up and had not ended yet
+        with pytest.raises(IllegalTransition, match="reserved for another version"):
+            await made.prepare(TWO.prepare(Slot.A))
+        assert made.state(slot=Slot.A) == reserved
+        ONE.write(tmp_path / Slot.A.file_name)
+        assert (await made.prepare(ONE.prepare(Slot.A))).slots[Slot.A].resident == ONE.resident
+
+    within(tmp_path, scene)
+
+
 def test_what_is_current_cannot_be_discarded_and_what_is_unknown_is_discarded_already(tmp_path: Path) -> None:
     async def scene(made: Swapper) -> None:
         await put_live(made, ONE)
