@@ -65,6 +65,11 @@ class Ports:
         """Three that nobody uses."""
         return cls(free_port(), free_port(), free_port())
 
+    @classmethod
+    def usual(cls) -> Ports:
+        """Those of a cluster that has its network for itself; none can be one that a kubelet takes later."""
+        return cls(2379, 2380, 6443)
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -130,7 +135,7 @@ class ControlPlane:
         crds: folder or files with CustomResourceDefinitions. They are created before the controller manager
             starts, since its garbage collector looks for new kinds only every 30 s.
         owner: the process after whose end everything is swept; by default this one.
-        node_address: for real nodes: the address by which they and their pods reach the API server.
+        node_address: for real nodes, in a network of our own: where they and their pods reach the API server.
 
     Raises (on start):
         ToolMissing: a binary is not there.
@@ -161,7 +166,7 @@ class ControlPlane:
         programs = {name: binary(name) for name in (*_PROGRAMS, *([_SCHEDULER] if node else []))}
         self._state = State("control-plane", self._owner)
         try:
-            self.access = Access(self._state.path, Ports.free())
+            self.access = Access(self._state.path, Ports.usual() if node else Ports.free())
             self._write_settings()
             self._etcd = self._process(programs["etcd"], _etcd_flags(self.access))
             self._apiserver = self._process(programs["kube-apiserver"], _apiserver_flags(self.access, node))

@@ -8,6 +8,7 @@ debian.py      what it needs of the machine, installed where that is possible
 world.py       the namespaces and control group; init.py the mounts and network in them
 settings.py    what containerd, CNI, kubelet and kube-proxy are told
 supervisor.py  what runs inside, and the socket to end and start it
+reboot.py      a power cut
 images.py      image archives and containerd's import
 cluster.py     NodeCluster, and Node for those who did not start it
 

@@ -104,6 +104,10 @@ class Node:
         """Start one again; does not wait until it works."""
         self._order(f"start {program}")
 
+    def reboot(self) -> None:
+        """Cut the node's power and start it again; the control plane is elsewhere. Does not wait until it works."""
+        self._order("reboot")
+
     def _order(self, line: str) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(self.files.control))

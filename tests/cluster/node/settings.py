@@ -77,6 +77,11 @@ class Files:
         return self.folder / "tmp"
 
     @property
+    def kubelet(self) -> Path:
+        """Its folder: pods' volumes are mounted in it."""
+        return self.folder / "kubelet"
+
+    @property
     def log(self) -> Path:
         """Of the world's setup and its supervisor."""
         return self.folder / "world.log"

@@ -15,6 +15,7 @@ from cluster.api import Api, ApiError
 from cluster.control_plane import Access, ControlPlane
 from cluster.node import debian, settings
 from cluster.node.images import Containerd, Image
+from cluster.node.reboot import power_cut
 from cluster.node.settings import ADDRESS, NODE, PAUSE, Files
 from cluster.process import Process, answers_http
 from cluster.state import MARK
@@ -60,7 +61,10 @@ class Supervisor:
         return self._plane.access
 
     def order(self, line: str) -> str:
-        """Do what a line of the socket says, such as `kill kubelet`; "ok", or why not."""
+        """Do what a line of the socket says, such as `kill kubelet` or `reboot`; "ok", or why not."""
+        if line == "reboot":
+            self._reboot()
+            return "ok"
         verb, _, name = line.partition(" ")
         processes = self._node | self._plane.processes
         if verb not in VERBS or name not in processes:
@@ -70,6 +74,15 @@ class Supervisor:
             return f"{name} runs already"
         getattr(process, verb)()
         return "ok"
+
+    def _reboot(self) -> None:
+        for process in self._node.values():
+            process.kill()
+        power_cut(self._files.kubelet)
+        for name, process in self._node.items():
+            process.start()
+            if name == "containerd":  # kubelet ends when it finds none, and nothing here starts it again
+                process.wait_until(self._containerd.answers, seconds=_SECONDS)
 
     def _start(self, name: str, command: Sequence[str | Path]) -> Process:
         environment = {
@@ -88,7 +101,7 @@ def _kubelet(files: Files, access: Access) -> list[str | Path]:
         binary("kubelet"),
         f"--config={files.folder / 'kubelet.yaml'}",
         f"--kubeconfig={login}",
-        f"--root-dir={files.folder / 'kubelet'}",
+        f"--root-dir={files.kubelet}",
         f"--cert-dir={files.folder / 'kubelet-certificates'}",
         f"--hostname-override={NODE}",
         f"--node-ip={ADDRESS}",

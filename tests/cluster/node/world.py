@@ -63,17 +63,13 @@ def mounted_hierarchies() -> list[Hierarchy]:
 
 def _join(hierarchy: Hierarchy, group: Path) -> None:
     """Make a group and move this process into it."""
-    _make(hierarchy, group)
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-
-
-def _make(hierarchy: Hierarchy, group: Path) -> None:
-    if hierarchy.is_alone:
-        _hand_on(group.parent)
     group.mkdir(exist_ok=True)
     for name in ("cpuset.cpus", "cpuset.mems"):  # version 1 makes them empty, and an empty one takes no process
         if hierarchy.kind == "cgroup" and (file := group / name).exists():
             file.write_text((group.parent / name).read_text())
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    if hierarchy.is_alone:
+        _hand_on(group.parent)  # not sooner: it may have no process in it
 
 
 def _hand_on(group: Path) -> None:
@@ -84,8 +80,12 @@ def _hand_on(group: Path) -> None:
 
 def refusal() -> str:
     """Why the kernel lets this process make no world: a line, or nothing when it does."""
+    if not (own := mounted_hierarchies()):
+        return f"no control groups are mounted under {_CGROUPS}"
     try:
-        for hierarchy in mounted_hierarchies():
+        for hierarchy in own:
+            if hierarchy.is_alone:
+                _hand_on(hierarchy.path)
             probe = hierarchy.path / f"modelparams-probe-{os.getpid()}"
             probe.mkdir()
             probe.rmdir()

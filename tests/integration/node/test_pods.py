@@ -161,6 +161,20 @@ def test_pods_outlive_a_crash_of_what_runs_them(scene: Scene, program: str) -> N
     assert scene.ready("web") == [name]
 
 
+def test_after_a_power_cut_pods_come_back_without_what_was_in_memory(scene: Scene) -> None:
+    [name] = scene.serve("web", 1)
+    scene.allow(name)
+    scene.wait_ready("web", 1)
+    scene.node.reboot()
+    wait_until(lambda: restarts(scene.pods("web")[0])["engine"] == 1, "its second start", seconds=SECONDS)
+    assert scene.running("web") == [name]
+    assert scene.ready("web") == []
+    assert scene.run(name, "cat", "/shared/by-agent") == "written"
+    url = f"http://{scene.service_address('web')}/"
+    scene.allow(name)
+    wait_until(lambda: ask(url) == name, "the Service to find it again", seconds=SECONDS)
+
+
 def test_a_new_layer_on_an_image_that_is_there_makes_another_image(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "version").write_text("2")
