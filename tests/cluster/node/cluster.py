@@ -133,12 +133,13 @@ class Node:
         return enter(int(self.files.init.read_text()), command)
 
     def run(self, command: Sequence[str], variables: Mapping[str, str] | None = None) -> int:
-        """Run a command inside with this process's own input and output; its exit code."""
+        """Run a command inside with this process's own input and output; its exit code, as a shell has it."""
         environment = {**os.environ, **self.environment(), **(variables or {})}
         child = subprocess.Popen(self.command(command), env=environment)
         while True:
             try:
-                return child.wait()
+                code = child.wait()
+                return code if code >= 0 else 128 - code
             except KeyboardInterrupt:  # the terminal has told the child too, and it may have things to put away
                 continue
 

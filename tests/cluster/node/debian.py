@@ -99,18 +99,19 @@ def install(package_of: Mapping[str, str] = _PACKAGE_OF, out: TextIO = sys.stder
     if shutil.which("apt-get") is None:
         raise NodeImpossible(f"it needs {', '.join(packages)}, and there is no apt-get to install them")
     print(f"installing Debian's {', '.join(packages)} with apt-get", file=out, flush=True)
-    _apt("update", "--quiet")
+    stale = _apt("update")  # no failure in itself: another source of the machine may be away
     # Never at the price of another package: a machine with Docker's own containerd keeps it.
-    _apt("install", "--quiet", "--yes", "--no-install-recommends", "--no-remove", *packages)
+    if refused := _apt("install", "--yes", "--no-install-recommends", "--no-remove", *packages):
+        raise InstallFailed("\n".join(filter(None, [stale, refused, INSTEAD])))
     if left := missing(package_of):
         raise InstallFailed(f"apt-get installed {', '.join(packages)}, and what {', '.join(left)} brings is not there")
 
 
-def _apt(*arguments: str) -> None:
+def _apt(*arguments: str) -> str:
+    """Run apt-get, waiting for another that runs; what it said if it failed."""
     environment = dict(os.environ) | {"DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", *arguments]
+    command = ["apt-get", "--quiet", "--option=DPkg::Lock::Timeout=300", *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, check=False
     )
-    if done.returncode:
-        raise InstallFailed(f"'{' '.join(command)}' failed: {done.stderr.strip()}\n{INSTEAD}")
+    return f"'{' '.join(command)}' failed: {done.stderr.strip()}" if done.returncode else ""
