@@ -9,6 +9,7 @@ import shutil
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +188,9 @@ def _swap_figures(
     answers = quiet.all + swapped.all
     failed = [answer for answer in answers if answer.error]
     yield Figure("failed requests", len(failed), "", "<= 0", f"of {len(answers)}")
+    named = Counter(answer.version for answer in swapped.all if not answer.error)
+    how = "in the windows with swaps: " + ", ".join(f"{version} {count}" for version, count in sorted(named.items()))
+    yield Figure("versions that the answers name", len(named), "", ">= 2", how)
     torn = Rescorer(directories).torn(answer for answer in answers if not answer.error)
     yield Figure("torn answers", len(torn), "", "<= 0", "each rescored, token by token, by the version that it names")
 

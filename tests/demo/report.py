@@ -20,6 +20,8 @@ class Report:
     sent: int | None = None
     failed: int | None = None
     torn: int | None = None
+    answers_of: dict[str, int] = field(default_factory=dict)
+    """Per version: the load's answers that name it."""
     worst_ms: float | None = None
     p99_ms_without_swap: float | None = None
     p99_ms_with_swap: float | None = None
@@ -47,6 +49,8 @@ class Report:
             yield f"{self.failed} requests failed"
         if self.torn != 0:
             yield f"{self.torn} answers are torn"
+        if unmet := [version for version in self.apply_to_live_s if not self.answers_of.get(version)]:
+            yield f"no answer of the load names {', '.join(unmet)}"
         if self.restarts != 0:
             yield f"{self.restarts} containers were restarted"
         if len(self.pause_ms) != self.pods or len(self.bytes_moved) != self.pods:
@@ -76,6 +80,7 @@ class Report:
 
     def _rows(self) -> Iterator[tuple[str, str]]:
         yield "requests sent / failed / torn", f"{self.sent} / {self.failed} / {self.torn}"
+        yield "answers by version", ", ".join(f"{version} {n}" for version, n in sorted(self.answers_of.items()))
         yield "worst request", _ms(self.worst_ms)
         yield "p99 without / with a swap", f"{_ms(self.p99_ms_without_swap)} / {_ms(self.p99_ms_with_swap)}"
         yield "pause per pod", ", ".join(f"{pod} {pause:.3f} ms" for pod, pause in sorted(self.pause_ms.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,7 @@ class Story:
         self._chapter("every answer is rescored, token by token, by the version that it names, alone")
         good = [answer for answer in answers if not answer.error]
         self.report.sent, self.report.failed = len(answers), len(answers) - len(good)
+        self.report.answers_of = dict(Counter(answer.version for answer in good))
         for answer in answers:
             if answer.error:
                 self.console.print(f"failed on {answer.pod}: {answer.error}")
