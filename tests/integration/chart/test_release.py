@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,27 +21,48 @@ from cluster.process import wait_until
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("chart-release")]
 
 VERSIONS = "/apis/modelparams.dev/v1alpha1/namespaces/models/modelparamversions"
+PLURALS = ("modelparamversions", "modelparamrollouts", "modelparamassignments")
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 POLICIES = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/modelparams-operator"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:modelparams-operator"
 GIVEN = {"serving_namespaces": [{"name": "models"}]}
 
 
 @pytest.fixture(scope="module")
-def empty(bare_cluster: ControlPlane) -> ControlPlane:
+def with_namespaces(bare_cluster: ControlPlane) -> ControlPlane:
     for name in ("models", "others"):
         Api(bare_cluster.kubeconfig).post("/api/v1/namespaces", {"metadata": {"name": name}})
     return bare_cluster
 
 
+@pytest.fixture
+def empty(with_namespaces: ControlPlane) -> Iterator[ControlPlane]:
+    """Without a release, before the test and after it; kinds of an earlier test may be there."""
+    yield with_namespaces
+    uninstall(with_namespaces)
+
+
 def release(plane: ControlPlane, *arguments: str, **given: object) -> str:
+    """Install or upgrade it; return the notes once the kinds are served."""
     command = ("upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace")
-    return Helm(plane.kubeconfig)(*command, *arguments, *values(**(GIVEN | given)))
+    told = Helm(plane.kubeconfig)(*command, *arguments, *values(**(GIVEN | given)))
+    wait_until(lambda: all(is_served(Api(plane.kubeconfig), plural) for plural in PLURALS), "the kinds", seconds=30)
+    return told
+
+
+def is_served(api: Api, plural: str) -> bool:
+    """Not yet with 404, nor with 429: for a moment after it was made a kind's storage begins."""
+    try:
+        api.get(f"/apis/modelparams.dev/v1alpha1/{plural}", limit=1)
+    except ApiError as error:
+        if error.code in (404, 429):
+            return False
+        raise
+    return True
 
 
 def uninstall(plane: ControlPlane) -> None:
-    Helm(plane.kubeconfig)("uninstall", RELEASE, "--namespace", SYSTEM)
+    Helm(plane.kubeconfig)("uninstall", RELEASE, "--namespace", SYSTEM, "--ignore-not-found")
 
 
 def names(api: Api, path: str) -> set[str]:
@@ -50,7 +72,6 @@ def names(api: Api, path: str) -> set[str]:
 def test_objects_outlive_upgrades_and_the_release(empty: ControlPlane) -> None:
     api = Api(empty.kubeconfig)
     assert "helm test modelparams --namespace modelparams-system" in release(empty)
-    wait_until(lambda: api.find(VERSIONS) is not None, "the kinds", seconds=30)
     uid = api.post(VERSIONS, version())["metadata"]["uid"]
 
     release(empty, agent_memory="8Gi", replicas=3)
@@ -63,7 +84,6 @@ def test_objects_outlive_upgrades_and_the_release(empty: ControlPlane) -> None:
 
     release(empty)
     assert api.get(f"{VERSIONS}/smollm2-1.0.0")["metadata"]["uid"] == uid
-    uninstall(empty)
 
 
 def test_kinds_that_are_missing_or_of_another_release_are_named(empty: ControlPlane) -> None:
@@ -90,13 +110,11 @@ def test_kinds_that_are_missing_or_of_another_release_are_named(empty: ControlPl
     release(empty, "--take-ownership")
     found = api.get(f"{CRDS}/{older['metadata']['name']}")
     assert "suspend" in found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-    uninstall(empty)
 
 
 def test_a_serving_namespace_that_is_not_there_is_named(empty: ControlPlane) -> None:
     with pytest.raises(HelmFailed, match='namespaces "nowhere" not found'):
         release(empty, serving_namespaces=[{"name": "nowhere"}])
-    uninstall(empty)
 
 
 def check(plane: ControlPlane, folder: Path, token: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -153,4 +171,3 @@ def test_the_operator_works_with_roles_in_its_namespaces_alone_and_helm_test_see
     assert (seen.returncode, seen.stderr) == (0, "")
     assert seen.stdout == "working: the kinds are served, the Lease is kept, an operator is ready\n"
     assert "403" not in operator.log.read_text()
-    uninstall(empty)
