@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from modelparams.errors import ModelParamsError, UsageError
+from modelparams.variables import listed
 from modelparams_operator import settings
 from modelparams_operator.core import explain
 
@@ -37,7 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = "operate until SIGTERM; settings are MODELPARAMS_* variables, the API server is the pod's or $KUBECONFIG's"
-    commands.add_parser("run", help=run, description=run)
+    commands.add_parser(
+        "run",
+        help=run,
+        description=run,
+        epilog=f"variables, durations in seconds:\n{listed(settings.Settings)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     told = "print the plan for saved objects and why it is so; changes nothing"
     explained = commands.add_parser("explain", help=told, description=told)
     explained.add_argument(

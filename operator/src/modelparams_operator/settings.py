@@ -13,8 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from modelparams.errors import UsageError
-
-PREFIX = "MODELPARAMS_"
+from modelparams.variables import PREFIX, problems
 
 
 def _listed(value: Any) -> Any:
@@ -43,7 +42,9 @@ def _own_name() -> str:
 class Settings(BaseSettings):
     """Each field is the variable `MODELPARAMS_<NAME>`. Durations are in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     trust: Path
     """The trust policy's file: who may sign, and how many must."""
@@ -53,6 +54,7 @@ class Settings(BaseSettings):
     """S3 endpoints that a version may name (`https://s3.example.com`; `aws` for no endpoint); empty: any."""
 
     lease_namespace: str = Field(default_factory=_own_namespace, min_length=1)
+    """Where the lease is: the pod's own namespace, else modelparams-system."""
     lease_name: str = "modelparams-operator"
     identity: str = Field(default_factory=_own_name, min_length=1)
     """Who holds the lease: another name for each process that can run at the same time."""
@@ -101,9 +103,7 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise UsageError("the operator's settings cannot be used: " + "; ".join(map(_said, error.errors()))) from None
-
-
-def _said(problem: Any) -> str:
-    variable = PREFIX + "_".join(map(str, problem["loc"][:1])).upper() if problem["loc"] else PREFIX + "*"
-    return f"{variable}: {problem['msg'].removeprefix('Value error, ')}"
+        raise UsageError(
+            f"the operator's settings cannot be used: {problems(error)}",
+            hint="'modelparams-operator run --help' lists the variables",
+        ) from None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import resource
 import sys
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from typing import NoReturn, Protocol, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from modelparams import variables
 from modelparams_serving import logs
+
+_BAD_USE = 2
 
 
 class _Settings(Protocol):
@@ -19,18 +24,37 @@ class _Settings(Protocol):
 S = TypeVar("S", bound=_Settings)
 
 
-def started(program: str, kind: type[S]) -> S:
-    """Read the settings and set the process up; a setting that cannot be ends it with a line that names it."""
+def started(program: str, what: str, kind: type[S], arguments: Sequence[str] | None = None) -> S:
+    """Read the settings and set the process up; a setting that cannot be ends it with a line that names it.
+
+    Args:
+        program: its name.
+        what: what it does, for `--help`.
+        kind: the settings, whose fields `--help` lists.
+        arguments: by default the process's own; there is none but `--help`.
+    """
+    _parser(program, what, kind).parse_args(arguments)
     try:
         settings = kind()
         logs.set_up(settings.log_level)
     except ValueError as error:
-        sys.exit(f"{program}: {_what_is_wrong(error)}")
+        problem = variables.problems(error) if isinstance(error, ValidationError) else str(error)
+        refuse(program, f"{problem}. {program} --help lists the variables.")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys, parameters, prompts
     return settings
 
 
-def _what_is_wrong(error: ValueError) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(f"MODELPARAMS_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+def refuse(program: str, why: str) -> NoReturn:
+    """End the process as what it was given cannot be used."""
+    print(f"{program}: {why}", file=sys.stderr)
+    sys.exit(_BAD_USE)
+
+
+def _parser(program: str, what: str, kind: type[_Settings]) -> argparse.ArgumentParser:
+    assert issubclass(kind, BaseModel)
+    return argparse.ArgumentParser(
+        prog=program,
+        description=what,
+        epilog=f"variables:\n{variables.listed(kind)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )

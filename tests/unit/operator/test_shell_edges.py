@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from modelparams import errors
 from modelparams.api.release import S3Source, SecretReference
 from modelparams.names import ModelName, Version
 from modelparams_operator import settings
+from modelparams_operator.__main__ import main
 from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, superseded_defaults
 from modelparams_operator.core.explain import explain
 from modelparams_operator.shell import views
@@ -64,8 +66,16 @@ def test_a_bad_setting_is_named(environment: pytest.MonkeyPatch, variable: str, 
 
 def test_a_missing_trust_policy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MODELPARAMS_TRUST", raising=False)
-    with pytest.raises(errors.UsageError, match="MODELPARAMS_TRUST"):
+    with pytest.raises(errors.UsageError, match=r"MODELPARAMS_TRUST: .* 'modelparams-operator run --help' lists"):
         settings.load()
+
+
+def test_the_help_that_a_bad_setting_sends_to_lists_each_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--help"])
+    assert ended.value.code == 0
+    words = set(re.split(r"[\s=]", capsys.readouterr().out))
+    assert {f"MODELPARAMS_{name.upper()}" for name in settings.Settings.model_fields} <= words
 
 
 @pytest.mark.parametrize("endpoint", ["", "http://127.0.0.1:9000", "https://s3.example.com/"])

@@ -1,12 +1,17 @@
-"""A setting that cannot be ends the process with a line that names it."""
+"""How the programs of a pod begin: help lists the settings, and one that cannot be ends the process."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from modelparams.errors import UsageError
+from modelparams_serving.agent.settings import AgentSettings
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.starting import started
 
@@ -19,13 +24,41 @@ from modelparams_serving.starting import started
     ],
 )
 def test_a_variable_that_cannot_be_read_is_named(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, says: str
 ) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as ended:
-        started("modelparams-serve", EngineSettings)
-    assert str(ended.value).startswith(says)
-    assert "\n" not in str(ended.value)
+        started("modelparams-serve", "Serve.", EngineSettings, [])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(says)
+    assert said.endswith("modelparams-serve --help lists the variables.\n")
+    assert said.count("\n") == 1
+
+
+PROGRAMS = [
+    pytest.param("modelparams_serving.agent", AgentSettings, id="agent"),
+    pytest.param("modelparams_serving.engine", EngineSettings, id="engine", marks=pytest.mark.model),
+]
+
+
+def ran(module: str, argument: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", module, argument], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("module", "kind"), PROGRAMS)
+def test_help_lists_each_variable_and_its_default(module: str, kind: type[BaseSettings]) -> None:
+    helped = ran(module, "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "MODELPARAMS_RUNTIME_DIR=/run/modelparams\n      The memory-backed volume" in helped.stdout
+    assert {f"MODELPARAMS_{name.upper()}" for name in kind.model_fields} <= set(re.split(r"[\s=]", helped.stdout))
+
+
+@pytest.mark.parametrize(("module", "kind"), PROGRAMS)
+def test_an_argument_that_is_none_is_refused(module: str, kind: type[BaseSettings]) -> None:
+    refused = ran(module, "--prot=80")
+    assert refused.returncode == 2
+    assert "unrecognized arguments: --prot=80" in refused.stderr
 
 
 @pytest.mark.model

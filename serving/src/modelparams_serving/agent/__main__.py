@@ -23,9 +23,15 @@ from modelparams_serving.starting import started
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+_WHAT = """Obey the orders for this pod: fetch, verify and open model parameters, and have the engine swap to them.
+
+Runs until SIGTERM beside modelparams-serve, whose runtime directory it shares. S3 credentials are boto3's variables
+(AWS_*); the API server is the pod's, or $KUBECONFIG's. Exit codes: 0 after SIGTERM, 2 settings."""
+
+
 def main() -> None:
     """Run until SIGTERM."""
-    settings = started("modelparams-agent", AgentSettings)
+    settings = started("modelparams-agent", _WHAT, AgentSettings)
     if settings.agent_metrics_port:
         start_http_server(settings.agent_metrics_port)
     asyncio.run(run(settings))

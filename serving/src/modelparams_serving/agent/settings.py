@@ -18,7 +18,7 @@ def _model(text: str) -> str:
 class AgentSettings(BaseSettings):
     """S3 credentials are boto3's own business (`AWS_*`), the API server's address that of the pod or `KUBECONFIG`."""
 
-    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True, use_attribute_docstrings=True)
 
     model: Annotated[str, AfterValidator(_model)]
     """The model that this pod serves: its opt-in label's value."""

@@ -16,7 +16,6 @@ import contextlib
 import gc
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -32,11 +31,15 @@ from modelparams_serving.engine.metrics import Metrics
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.socket_server import SocketServer
 from modelparams_serving.engine.swap import Swapper
-from modelparams_serving.starting import started
+from modelparams_serving.starting import refuse, started
 
 _log = structlog.get_logger("engine")
 _BACKLOG = 2048
 _LAST_BYTES_SECONDS = 3
+_WHAT = """Serve the live version of a model over HTTP, and swap to the next one when modelparams-agent says so.
+
+The engine of a serving pod: it has no key, and asks no network. It runs until SIGTERM, and then lets what runs finish.
+Without Kubernetes: modelparams serve --help. Exit codes: 0 after SIGTERM, 2 settings."""
 
 
 class Engine:
@@ -141,13 +144,13 @@ async def _run(settings: EngineSettings) -> bool:
 
 def main() -> None:
     """Start the engine; returns when it has drained."""
-    settings = started("modelparams-serve", EngineSettings)
+    settings = started("modelparams-serve", _WHAT, EngineSettings)
     try:
         _make(settings.runtime_dir)
         set_up_torch(settings)
         asyncio.run(_run(settings))
     except UsageError as error:
-        sys.exit(f"modelparams-serve: {error}")
+        refuse("modelparams-serve", str(error))
 
 
 def _make(runtime_dir: Path) -> None:

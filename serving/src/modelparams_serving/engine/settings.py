@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class EngineSettings(BaseSettings):
     """Each field is the variable `MODELPARAMS_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True, use_attribute_docstrings=True)
 
     runtime_dir: Path = Path("/run/modelparams")
     """The memory-backed volume shared with the agent: both arenas and the socket."""
