@@ -9,10 +9,14 @@ from pathlib import Path
 
 import pytest
 import typer
+from pydantic_settings import BaseSettings
 
 from builders.doc_blocks import ROOT, for_use, pages, the_block
 from cluster.tools.recipes import RECIPES
 from modelparams.cli import build
+from modelparams_operator.settings import Settings as OperatorSettings
+from modelparams_serving.agent.settings import AgentSettings
+from modelparams_serving.engine.settings import EngineSettings
 
 DOCUMENTED = "tests/integration/operator/test_documented_commands.py"
 RUN = {
@@ -105,6 +109,22 @@ def test_the_map_of_the_rooms_leads_somewhere() -> None:
         else:
             missing.append(span)
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "kind"),
+    [
+        ("operator/README.md", "# The operator", OperatorSettings),
+        ("serving/README.md", "# The agent", AgentSettings),
+        ("serving/README.md", "# The engine", EngineSettings),
+    ],
+)
+def test_the_table_of_settings_has_each_and_no_other(page: str, heading: str, kind: type[BaseSettings]) -> None:
+    _, _, below = (ROOT / page).read_text().partition(f"{heading}\n")
+    part = re.split(r"^# ", below, flags=re.MULTILINE)[0]
+    first_cells = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+    named = [name for cell in first_cells for name in re.findall(r"`([A-Z_]+)`", cell)]
+    assert sorted(named) == sorted(name.upper() for name in kind.model_fields)
 
 
 def locked(file: str) -> dict[str, str]:
