@@ -16,7 +16,7 @@ import typer
 
 import modelparams.cli as cli
 from builders.publishing import NAN, Publisher, layered, write_directory
-from modelparams.cli import completing, plugins
+from modelparams.cli import completing, plugins, publishing
 from modelparams.cli.exits import Exit, exit_code, next_step
 from modelparams.cli.output import size
 from modelparams.errors import APIError, ModelParamsError, SwapError, every_kind
@@ -164,7 +164,7 @@ def test_inspect_lists_versions_and_shows_blobs_without_a_key(ready: Run) -> Non
 
 def test_inspect_shows_tensors_to_who_has_the_key(ready: Run) -> None:
     ran = ready("inspect", "1.1.0", *SEALED)
-    assert re.search(r"model\.layers\.1\.mlp\.weight +BF16 +64x64", ran.out)
+    assert re.search(r"^ *\d+ {2,}model\.layers\.1\.mlp\.weight +BF16 +64x64", ran.out, flags=re.MULTILINE)
     index = ready("inspect", "1.1.0", *SEALED, "-o", "json").json["index"]
     assert "salt" not in index  # type: ignore[operator]
 
@@ -184,6 +184,68 @@ def test_diff_names_the_changed_tensor_and_by_how_much(ready: Run, sides: tuple[
     assert found["relativeL2"] == pytest.approx((0.50390625 - 0.25) / 0.50390625)
 
 
+def test_a_limit_is_the_table_s_and_json_has_all(ready: Run) -> None:
+    write_directory(Path("params/tiny/v1.2.0"), layered(layer0=0x3E80, layer1=0x3E80))
+    sides = ("params/tiny/v1.0.0", "params/tiny/v1.2.0", "--limit", "1")
+    assert "1 more" in ready("diff", *sides).err
+    whole = ready("diff", *sides, "-o", "json")
+    assert (len(whole.json["different"]), whole.err) == (2, "")  # type: ignore[arg-type]
+
+
+def test_a_version_can_be_published_with_its_end(ready: Run) -> None:
+    write_directory(Path("params/tiny/v1.2.0"), layered())
+    publish = ("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem", "--not-after")
+    for no_time in ("soon", "2099-01-31T00:00:00"):
+        refused = ready(*publish, no_time)
+        assert (refused.code, "is no time with its zone" in refused.err) == (Exit.USAGE, True)
+    assert ready(*publish, "2099-01-31T02:00:00+02:00").code == 0
+    shown = ready("inspect", "1.2.0", "-s", "store", "--trust", "trust.json", "-o", "json")
+    assert shown.json["notAfter"] == "2099-01-31T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("store", "option", "variables", "endpoint"),
+    [
+        ("s3://weights/p", "", {"AWS_ENDPOINT_URL": "https://a.example.com"}, "https://a.example.com"),
+        (
+            "s3://weights/p",
+            "",
+            {"AWS_ENDPOINT_URL": "https://a.example.com", "AWS_ENDPOINT_URL_S3": "https://s.example.com"},
+            "https://s.example.com",
+        ),
+        (
+            "s3://weights/p",
+            "https://c.example.com",
+            {"AWS_ENDPOINT_URL": "https://a.example.com"},
+            "https://c.example.com",
+        ),
+        (
+            "s3://weights/p?endpoint=https://u.example.com",
+            "",
+            {"AWS_ENDPOINT_URL": "https://a.example.com"},
+            "https://u.example.com",
+        ),
+        (
+            "s3://weights/p",
+            "",
+            {"AWS_ENDPOINT_URL": "https://a.example.com", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+            "",
+        ),
+        ("s3://weights/p", "", {}, ""),
+    ],
+)
+def test_pods_are_sent_where_the_publish_went(
+    monkeypatch: pytest.MonkeyPatch, store: str, option: str, variables: dict[str, str], endpoint: str
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    source = publishing._source(store, option, "")
+    assert source is not None
+    assert source.endpoint == endpoint
+
+
 def test_diff_can_end_as_git_diff_does(ready: Run) -> None:
     assert ready("diff", "1.0.0", "1.1.0", *SEALED, "--exit-code").code == 1
     assert ready("diff", "1.0.0", "1.0.0", *SEALED, "--exit-code").code == 0
@@ -200,7 +262,8 @@ def test_a_kek_is_private_usable_and_never_replaced(run: Run) -> None:
     first = path.read_bytes()
     assert path.stat().st_mode & 0o777 == 0o600
     parse_kek(first)
-    assert run("keys", "kek", "tiny").code == Exit.USAGE
+    again = run("keys", "kek", "tiny")
+    assert (again.code, "keep it safe" in again.err) == (Exit.USAGE, False)
     assert path.read_bytes() == first
 
 
@@ -378,6 +441,14 @@ def test_a_key_is_sought_by_the_model_s_name_unless_another_is_given(ready: Run)
     ran = ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "--keys", "keys", "-o", "json")
     assert (ran.code, ran.json["opened"]) == (0, True)
     assert ready("verify", "1.1.0", *SEALED[:-1], "other").code == Exit.KEY
+
+
+def test_a_wrong_key_is_not_answered_with_a_new_one(ready: Run) -> None:
+    assert ready("keys", "kek", "other").code == 0
+    ran = ready("verify", "1.1.0", *SEALED[:-1], "other")
+    assert ran.code == Exit.KEY
+    assert "the key that the model was sealed with" in ran.err
+    assert "only for a model that was never published" in ran.err
 
 
 @pytest.mark.parametrize("kind", [kind for kind in every_kind() if not issubclass(kind, APIError | SwapError)])

@@ -60,7 +60,11 @@ _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
     (StoreDenied, "check the access key, its secret and its rights on the bucket and prefix"),
     (ObjectMissing, "check --store; 'modelparams inspect' lists what it has"),
     (StoreError, "check the endpoint and the store's health, and run it again"),
-    (KeyUnavailable, "give its directory by --keys and its name by --key-ref; 'modelparams keys kek' makes a new one"),
+    (
+        KeyUnavailable,
+        "give the key that the model was sealed with, by --keys DIR and --key-ref NAME: no other opens it; only for a "
+        "model that was never published does 'modelparams keys kek' make one",
+    ),
     (WrongModel, "give that model's --model, or another --store"),
 )
 _LOOP = "; it is tried again"

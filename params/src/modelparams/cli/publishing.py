@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -69,6 +71,9 @@ def publish_command(
     floor: Annotated[
         int | None, typer.Option(min=0, help="Pods may serve no sequence below this any more. It can only rise.")
     ] = None,
+    not_after: Annotated[
+        str, typer.Option(metavar="TIME", help="When pods begin to refuse it: 2030-01-31T00:00:00Z.")
+    ] = "",
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Of the object that is printed.")] = "",
     cluster_endpoint: Annotated[
         str, typer.Option(metavar="URL", help="The S3 endpoint as pods see it, if it is another.")
@@ -96,6 +101,7 @@ def publish_command(
         raise UsageError(f"--output {output} is neither yaml nor json")
     name, number = model_and_version(directory, model, version)
     ref = key_ref or str(name)
+    end = _time(not_after) if not_after else None
     source = _source(store, cluster_endpoint, credentials_secret)
     signers = [SigningKey.load(path) for path in sign]
     with reporting() as progress:
@@ -109,6 +115,7 @@ def publish_command(
             signers=signers,
             trust=TrustPolicy.load(trust) if trust else None,
             floor=floor,
+            not_after=end,
             workers=workers,
             progress=progress,
         )
@@ -128,9 +135,31 @@ def _source(store: str, endpoint: str, credentials: str) -> S3Source | None:
     """What pods read from; None for a directory."""
     if not store.startswith("s3://"):
         return None
-    changes = {"endpoint": endpoint} if endpoint else {}
+    named = source_of(store)
+    endpoint = endpoint or named.endpoint or _own_endpoint()
     reference = {"credentialsSecretRef": SecretReference.parse({"name": credentials}).wire()} if credentials else {}
-    return S3Source.parse(source_of(store).wire() | changes | reference)
+    return S3Source.parse(named.wire() | {"endpoint": endpoint} | reference)
+
+
+def _own_endpoint() -> str:
+    """Where boto3 goes when the address names no endpoint; pods lack these variables, and would go to AWS."""
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return ""
+    for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if found := os.environ.get(variable):
+            note(f"pods are sent to {variable}'s endpoint as well; --cluster-endpoint names another")
+            return found
+    return ""
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise UsageError(f"--not-after {text[:80]!r} is no time with its zone", hint="write it as 2030-01-31T00:00:00Z")
+    return found.astimezone(UTC).replace(microsecond=0)
 
 
 def _tell(published: Published) -> None:

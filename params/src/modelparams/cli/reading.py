@@ -148,13 +148,11 @@ def _show_blobs(verified: VerifiedManifest, output: Output) -> None:
 def _show_tensors(asked: Asked, keys: Path, key_ref: str, output: Output) -> None:
     sealed = asked.opened(keys, key_ref)
     index, found = read_index(sealed), _described(sealed.manifest)
-    shown = table(f"{found['model']} {found['version']}", "tensor", "dtype", "shape", "blob>", "offset>")
+    shown = table(f"{found['model']} {found['version']}", "#>", "tensor", "dtype", "shape", "blob>", "offset>")
     for number, tensor in enumerate(index.tensors):
-        shown.add_row(
-            f"{number} {tensor.name}", tensor.dtype, _shape(tensor.spec), str(tensor.blob), str(tensor.offset)
-        )
+        shown.add_row(str(number), tensor.name, tensor.dtype, _shape(tensor.spec), str(tensor.blob), str(tensor.offset))
     for asset in index.assets:
-        shown.add_row(asset.name, "file", size(asset.size), "", "")
+        shown.add_row("", asset.name, "file", size(asset.size), "", "")
     plain = index.model_dump(mode="json", by_alias=True, exclude={"salt"})
     result({**found, "index": plain}, shown, output)
 
@@ -175,7 +173,9 @@ def diff_command(
     model: Model = "",
     keys: KeysDirectory = None,
     key_ref: KeyRef = "",
-    limit: Annotated[int, typer.Option(min=0, help="Show so many tensors, the most changed first; 0: all.")] = 40,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Rows of the table, the most changed first; 0: all. JSON has all.")
+    ] = 40,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ, as git diff.")] = False,
     output: As = Output.TABLE,
 ) -> None:
@@ -220,7 +220,7 @@ def _show_differences(found: list[Difference], total: int, limit: int, output: O
         assert spec is not None
         numbers = (str(one.elements or ""), _number(one.max_abs), _number(one.relative_l2))
         shown.add_row(one.name, one.what, spec.dtype, _shape(spec), *numbers)
-    if limit and len(found) > limit:
+    if output is Output.TABLE and limit and len(found) > limit:
         note(f"{len(found) - limit} more; --limit 0 shows all")
     result({"tensors": total, "different": [_difference(one) for one in found]}, shown, output)
 
