@@ -23,6 +23,7 @@ RUN = {
     ("README.md", "See it run", "sh"): "below: the targets; CI and `make demo` themselves",
     ("README.md", "Publish and apply your own model", "sh"): DOCUMENTED,
     ("README.md", "Publish and apply your own model", "python"): DOCUMENTED,
+    ("README.md", "Make a cluster ready", "sh"): DOCUMENTED,
     ("operator/README.md", "The operator", ""): DOCUMENTED,
     ("params/samples/README.md", "A sample repository of parameters", ""): DOCUMENTED,
     ("tests/cluster/README.md", "The test cluster", ""): "below: modules and tools",

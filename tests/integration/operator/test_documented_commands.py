@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from builders.agents import Agents
-from builders.doc_blocks import the_block
+from builders.doc_blocks import ROOT, the_block
 from builders.operator_process import QUICK, OperatorProcess
 from builders.operator_stage import open_namespace
 from builders.releases import SAMPLES
 from cluster.api import Api
+from cluster.control_plane import ControlPlane
 from cluster.process import Process, wait_until
 from cluster.s3 import Versitygw
 from cluster.tools import binary
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.integration
 
 PUBLISH = the_block("README.md", "Publish and apply your own model", "sh")
 LIBRARY = the_block("README.md", "Publish and apply your own model", "python")
+READY = the_block("README.md", "Make a cluster ready", "sh")
 OPERATOR = the_block("operator/README.md", "The operator", "")
 SAMPLE = the_block("params/samples/README.md", "A sample repository of parameters", "")
 _SECONDS = 120.0
@@ -134,6 +136,28 @@ def test_the_first_page_s_commands_bring_a_model_to_the_pods(
     printed = page.log_tail(1000)
     assert "my-model-default" in printed
     assert "Promoted" in printed
+
+
+def test_a_bare_cluster_becomes_ready_and_its_operator_verifies_with_the_secret(
+    own_control_plane: ControlPlane, s3: Versitygw, tmp_path: Path
+) -> None:
+    """On a cluster of its own, since the policies bind whoever writes there."""
+    reader = Reader(tmp_path, own_control_plane.kubeconfig, s3, s3.bucket(f"docs-{os.urandom(4).hex()}"))
+    for room in ("crds", "operator"):
+        (tmp_path / room).symlink_to(ROOT / room)
+    reader.has_directory("my-model", "1.0.0")
+    until_it_is_published, _, _ = PUBLISH.partition("kubectl apply")
+    named = "--sign release.pem --namespace models --credentials-secret modelparams-s3 >"
+    assert "--sign release.pem >" in until_it_is_published
+    published = until_it_is_published.replace("--sign release.pem >", named)
+    reader.runs(reader.made_real(published, "weights", "my-model"))
+    operator = reader.starts(f"cd {tmp_path}\n{READY}", **QUICK)
+    try:
+        operator.wait_until(lambda: "Serving metrics and probes" in operator.log.read_text(), seconds=_SECONDS)
+        reader.runs("kubectl apply -f my-model-1.0.0.yaml")
+        reader.runs("kubectl --namespace=models wait mpv/my-model-1.0.0 --for=condition=Verified --timeout=60s")
+    finally:
+        operator.kill()
 
 
 @pytest.mark.model
