@@ -35,7 +35,7 @@ tools: $(READY) ## build the control plane and the S3 server (cached outside the
 node-tools: $(READY) ## what a real node is made of: our builds, and Debian's packages by apt-get
 	@$(RUN) -m cluster.node tools --or-skip
 
-check: $(READY) ## formatting, lint, types, import contracts, the chart, no address or secret in what is committed
+check: $(READY) ## formatting, lint, types, import contracts, the chart, no address in a lock, kinds and chart as the code has them
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -43,6 +43,7 @@ check: $(READY) ## formatting, lint, types, import contracts, the chart, no addr
 	@! grep -n '://' requirements.lock requirements-setup.lock || { echo "check: a lock names an address"; exit 1; }
 	@if helm=$$($(RUN) -m cluster.tools where helm 2>/dev/null); then "$$helm" lint --quiet --strict --set trust.existingConfigMap=trust charts/modelparams; \
 	else echo "check: the chart was not linted: make tools builds helm"; fi
+	@$(RUN) -m pytest -q tests/contract
 
 chart: ## copy the kinds, roles and policies of the tree into the chart
 	cp crds/*.yaml charts/modelparams/files/crds/
