@@ -24,6 +24,7 @@ VERSIONS = "/apis/modelparams.dev/v1alpha1/namespaces/models/modelparamversions"
 PLURALS = ("modelparamversions", "modelparamrollouts", "modelparamassignments")
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 POLICIES = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies"
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/modelparams-operator"
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:modelparams-operator"
 GIVEN = {"serving_namespaces": [{"name": "models"}]}
 
@@ -117,6 +118,17 @@ def test_a_serving_namespace_that_is_not_there_is_named(empty: ControlPlane) -> 
         release(empty, serving_namespaces=[{"name": "nowhere"}])
 
 
+def may_act(operator: Api) -> bool:
+    """The API server learns of roles a moment after they were made."""
+    try:
+        operator.get(VERSIONS)
+        return operator.find(LEASE) is None
+    except ApiError as error:
+        if error.code == 403:
+            return False
+        raise
+
+
 def check(plane: ControlPlane, folder: Path, token: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """What `helm test` runs, as the operator's account."""
     (folder / "token").write_text(token)
@@ -144,6 +156,7 @@ def test_the_operator_works_with_roles_in_its_namespaces_alone_and_helm_test_see
         with pytest.raises(ApiError) as refusal:
             Api(login).get(denied)
         assert refusal.value.code == 403
+    wait_until(lambda: may_act(Api(login)), "the operator's roles", seconds=30)
     spec = {"spec": {"expirationSeconds": 600}}
     accounts = f"/api/v1/namespaces/{SYSTEM}/serviceaccounts/modelparams-operator/token"
     token = api.post(accounts, spec)["status"]["token"]
