@@ -53,9 +53,8 @@ format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: check tools ## the whole suite: unit, properties, simulation, attacks, integration
+test: check tools ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not node' $(ARGS)
-	@$(MAKE) --no-print-directory test-node
 
 test-unit: $(READY) ## what needs no server and no model: seconds
 	$(RUN) -m pytest -n $(WORKERS) -m 'not integration and not model' $(ARGS)
