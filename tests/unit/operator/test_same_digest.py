@@ -22,6 +22,7 @@ from builders.rollouts import (
     version,
     withdrawn,
 )
+from modelparams.api.conditions import ConditionType, find
 from modelparams.api.release import S3Source, Source
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
@@ -127,6 +128,23 @@ def test_a_failure_of_the_target_turns_back_though_another_name_for_live_is_with
     views = (typo(lifecycle="Withdrawn"), version(LIVE), version("1.11.0"))
     made = plan(desired(), observed(*views, sick, memory=status(LIVE, "1.11.0")))
     assert made.status.target == release(LIVE)
+
+
+def reasons(memory: RolloutStatus, *views: VersionView) -> list[Reason | None]:
+    """What each version is said to be in a rollout that pins 1.9.0."""
+    uses = [RolloutUse.of(desired(pin=LIVE), memory, views)]
+    found = (find(judge(view, uses, VersionStatus(), NOW).conditions, ConditionType.READY) for view in views)
+    return [condition.reason if condition else None for condition in found]
+
+
+def test_another_name_for_the_digest_that_is_rolled_out_is_not_rolled_out() -> None:
+    said = reasons(status(BEFORE, LIVE), version(BEFORE), version(LIVE), version(TYPO, content=LIVE))
+    assert said == [Reason.LIVE, Reason.ROLLING_OUT, Reason.STANDBY]
+
+
+def test_another_name_for_the_digest_that_is_chosen_is_not_taken_up() -> None:
+    said = reasons(status(BEFORE), version(BEFORE), version(LIVE), version(TYPO, content=LIVE))
+    assert said == [Reason.LIVE, Reason.ROLLING_OUT, Reason.STANDBY]
 
 
 def test_another_name_for_the_live_digest_is_used_by_nobody() -> None:

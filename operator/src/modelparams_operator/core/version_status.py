@@ -121,7 +121,7 @@ def _used(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
             return Verdict(ConditionStatus.FALSE, "Stalled", failed.reason, message)
     for use in rollouts:
         target = use.status.target
-        if target is not None and target.manifest_digest == view.digest and not is_at_rest(use.status):
+        if target is not None and view.is_of(target) and not is_at_rest(use.status):
             message = f"rollout {use.desired.name}: {use.status.pods.summary} pods, step {use.status.step}"
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
     live = [use.desired.name for use in rollouts if use.status.live is not None and view.is_of(use.status.live)]
@@ -135,7 +135,7 @@ def _wanted(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None
         return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
     for use in rollouts:
         choice = use.choice
-        if choice.release is not None and choice.release.manifest_digest == view.digest:
+        if choice.release is not None and view.is_of(choice.release):
             message = f"rollout {use.desired.name} takes it up"
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
         if choice.reason is Reason.VERIFYING and use.status.target is None:
