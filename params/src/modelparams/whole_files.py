@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -12,14 +15,12 @@ def write_key_file(path: Path, data: bytes) -> None:
 
     Raises:
         FileExistsError: there is such a file; it is left as it is.
-        OSError: it cannot be written; what was begun is gone.
+        OSError: it cannot be written, or the file system has no second names; what was begun is gone.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        _fill(descriptor, data)
-    except OSError:
-        path.unlink()
-        raise
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    with _written_beside(path, data, mode=0o600) as unfinished:
+        os.link(unfinished, path)  # unlike a rename, it replaces nothing that came meanwhile
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -32,21 +33,24 @@ def replace_file(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
         return
     target = path.resolve()  # a link stays one
-    descriptor, unfinished = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+    with _written_beside(target, text.encode(), mode=mode) as unfinished:
+        unfinished.replace(target)
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, data: bytes, *, mode: int) -> Iterator[Path]:
+    """A whole file in the same directory, under a name of its own that is gone afterwards."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        os.fchmod(descriptor, target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask())
-        _fill(descriptor, text.encode())
-        Path(unfinished).replace(target)
-    except OSError:
-        Path(unfinished).unlink()
-        raise
-
-
-def _fill(descriptor: int, data: bytes) -> None:
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _umask() -> int:

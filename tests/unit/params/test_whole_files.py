@@ -6,12 +6,15 @@ import contextlib
 import os
 import resource
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from modelparams import whole_files
 from modelparams.errors import UsageError
 from modelparams.hashes import write_hashes
 from modelparams.whole_files import replace_file, write_key_file
@@ -37,6 +40,42 @@ def test_a_key_is_whole_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         write_key_file(tmp_path / "key", b"y")
     assert (tmp_path / "key").read_bytes() == b"x" * 100
+
+
+def killed_while_it_writes(call: str, path: Path) -> None:
+    """Do `call` in a process that ends, as by SIGKILL, when the bytes are down and nothing else is done."""
+    code = f"""
+import os, pathlib, sys
+from modelparams import whole_files
+path = pathlib.Path(sys.argv[1])
+whole_files.os.fsync = lambda _: os._exit(9)
+whole_files.{call}
+"""
+    assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 9
+
+
+def test_a_kill_leaves_no_half_key_in_the_way_of_the_next_try(tmp_path: Path) -> None:
+    killed_while_it_writes("write_key_file(path, b'x' * 100)", tmp_path / "key")
+    assert not (tmp_path / "key").exists()
+    write_key_file(tmp_path / "key", b"x" * 100)
+    assert (tmp_path / "key").read_bytes() == b"x" * 100
+
+
+def test_a_kill_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    replace_file(tmp_path / "trust.json", "old")
+    killed_while_it_writes("replace_file(path, 'new')", tmp_path / "trust.json")
+    assert (tmp_path / "trust.json").read_text() == "old"
+
+
+def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(whole_files.os, "fsync", interrupted)
+    for write in (lambda: write_key_file(tmp_path / "key", b"x"), lambda: replace_file(tmp_path / "trust.json", "new")):
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_cannot_be_written_anew_is_as_it_was(tmp_path: Path) -> None:
