@@ -13,13 +13,15 @@ from typing import Any
 from builders.sealed import bf16
 from modelparams.hashes import write_hashes
 from modelparams.keys import LocalKeyProvider
-from modelparams.manifest import Expectation
+from modelparams.manifest import Expectation, Manifest
 from modelparams.names import ModelName, Version
+from modelparams.pointers import read_pointer
 from modelparams.publish import Published, publish
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
 from modelparams.store import ObjectStore, open_store
 from modelparams.tensors import TensorSpec
 from modelparams.trust import SigningKey, TrustPolicy
+from modelparams.verify import fetch_manifest
 
 MODEL = ModelName("tiny")
 KEY_REF = "tiny-kek"
@@ -111,6 +113,11 @@ class Publisher:
 
     def expect(self, version: str | None = None) -> Expectation:
         return Expectation(MODEL, version=Version(version) if version else None, now=datetime.now(UTC))
+
+    def manifest(self, version: str) -> Manifest:
+        """What the store has under `version`, verified."""
+        digest = read_pointer(self.store, Version(version)).digest
+        return fetch_manifest(self.store, digest, trust=self.trust, expect=self.expect(version)).manifest
 
     def open(self, published: Published, **options: Any) -> SealedRelease:
         options = {"trust": self.trust, "expect": self.expect(), "keys": self.keys, "key_ref": KEY_REF} | options

@@ -19,24 +19,17 @@ from modelparams.errors import (
     VersionExists,
 )
 from modelparams.history import Past
-from modelparams.manifest import Manifest
 from modelparams.model_keys import publisher_keys
 from modelparams.names import Version
 from modelparams.pointers import list_claims, list_pointers, list_versions, pointer_key, read_claim, read_pointer
 from modelparams.publish import Published
 from modelparams.store import FileStore
 from modelparams.trust import SigningKey, TrustPolicy
-from modelparams.verify import fetch_manifest
 
 
 @pytest.fixture
 def publisher(tmp_path: Path) -> Publisher:
     return Publisher(tmp_path)
-
-
-def manifest_of(publisher: Publisher, version: str) -> Manifest:
-    digest = read_pointer(publisher.store, Version(version)).digest
-    return fetch_manifest(publisher.store, digest, trust=publisher.trust, expect=publisher.expect(version)).manifest
 
 
 def write(publisher: Publisher, key: str, text: str) -> None:
@@ -69,12 +62,12 @@ def test_of_publishers_at_once_each_has_a_sequence_and_no_floor_is_lost(publishe
     other = publisher.directory("1.1.0", layered(layer1=0x3E80))
     act = lambda: publisher.publish("1.1.0", directory=other, floor=2)  # noqa: E731
     late = publisher.publish("1.2.0", layered(layer0=0x3E80), store=Meanwhile(publisher, moment, act))
-    early, manifest = manifest_of(publisher, "1.1.0"), manifest_of(publisher, "1.2.0")
+    early, manifest = publisher.manifest("1.1.0"), publisher.manifest("1.2.0")
     assert (early.sequence, early.floor) == (2, 2)
     assert (late.sequence, manifest.sequence, manifest.floor) == (3, 3, 2)
     assert manifest.previous == read_pointer(publisher.store, Version("1.1.0")).digest
     publisher.publish("1.3.0", layered(layer2=0x3E80))
-    assert (manifest_of(publisher, "1.3.0").sequence, manifest_of(publisher, "1.3.0").floor) == (4, 2)
+    assert (publisher.manifest("1.3.0").sequence, publisher.manifest("1.3.0").floor) == (4, 2)
     publisher.pull(late)
 
 
@@ -118,7 +111,7 @@ def test_a_kill_behind_the_claim_leaves_a_gap_and_its_floor(publisher: Publisher
     with pytest.raises(StoreUnavailable):
         publisher.publish("1.1.0", layered(layer0=0x3E80), floor=2, store=Killed(publisher.home / "store"))
     publisher.publish("1.1.0", layered(layer0=0x3E80))
-    manifest = manifest_of(publisher, "1.1.0")
+    manifest = publisher.manifest("1.1.0")
     assert (manifest.sequence, manifest.floor) == (3, 2)
     assert manifest.previous == read_claim(publisher.store, 2)
 
@@ -137,7 +130,7 @@ def test_an_edited_pointer_lowers_neither_sequence_nor_floor(
     second = publisher.publish("1.1.0", layered(layer1=0x3E80), floor=2)
     write(publisher, "versions/1.0.0", f"{first.manifest_digest} 999\n")
     publisher.publish("1.2.0", layered(layer0=0x3E80))
-    manifest = manifest_of(publisher, "1.2.0")
+    manifest = publisher.manifest("1.2.0")
     assert (manifest.sequence, manifest.floor, manifest.previous) == (3, 2, second.manifest_digest)
     assert "versions/1.0.0 says sequence 999, and the signed manifest 1" in caplog.text
 
@@ -169,7 +162,7 @@ def test_a_stranger_s_version_among_ours_is_passed_over(publisher: Publisher, tm
     publisher.publish("1.1.0", layered(layer1=0x3E80), signers=[stranger], trust=trust, floor=2)
     published = publisher.publish("1.2.0", layered(layer2=0x3E80))
     assert published.sequence == 3
-    assert manifest_of(publisher, "1.2.0").floor == 0
+    assert publisher.manifest("1.2.0").floor == 0
 
 
 def test_a_store_in_which_no_version_verifies_is_not_gone_on_from(publisher: Publisher) -> None:
@@ -187,7 +180,7 @@ def test_a_model_of_the_same_name_from_another_store_is_passed_over(publisher: P
     for key in (f"manifests/sha256/{theirs.manifest_digest.hex}", "versions/5.1.0"):
         publisher.store.put_new(key, other.store.get(key, limit=1 << 20))
     publisher.publish("1.1.0", layered(layer0=0x3E80))
-    assert (manifest_of(publisher, "1.1.0").sequence, manifest_of(publisher, "1.1.0").floor) == (2, 0)
+    assert (publisher.manifest("1.1.0").sequence, publisher.manifest("1.1.0").floor) == (2, 0)
 
 
 class Counting(FileStore):
@@ -237,14 +230,14 @@ def test_junk_and_replayed_claims_hide_no_publish_of_many(publisher: Publisher, 
     history = past_of(publisher, FileStore(publisher.home / "store")).read(list_versions(publisher.store))
     assert (history.sequence, history.floor) == (7, 4)
     assert publisher.publish("2.0.0", layered(layer0=digit(0))).sequence == 8
-    assert manifest_of(publisher, "2.0.0").floor == 4
+    assert publisher.manifest("2.0.0").floor == 4
 
 
 def test_many_versions_from_before_claims_were_are_all_read(publisher: Publisher, many: list[Published]) -> None:
     for number in range(1, 8):
         (publisher.home / "store" / "sequences" / str(number)).unlink()
     assert publisher.publish("2.0.0", layered(layer0=digit(0))).sequence == 8
-    assert manifest_of(publisher, "2.0.0").floor == 4
+    assert publisher.manifest("2.0.0").floor == 4
 
 
 def test_a_version_published_meanwhile_leaves_only_a_gap(publisher: Publisher) -> None:

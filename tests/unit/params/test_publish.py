@@ -29,24 +29,18 @@ from modelparams.errors import (
 )
 from modelparams.hashes import write_hashes
 from modelparams.keys import KeyContext, write_key_object
-from modelparams.manifest import Manifest
-from modelparams.names import ModelName, Version
-from modelparams.pointers import list_pointers, read_pointer, resolve
+from modelparams.names import ModelName
+from modelparams.pointers import list_pointers, resolve
 from modelparams.publish import manifest_object, manifest_yaml
 from modelparams.secret import Secret32
 from modelparams.store import FileStore, source_of
 from modelparams.trust import SigningKey, TrustPolicy
-from modelparams.verify import fetch_manifest, verify_release
+from modelparams.verify import verify_release
 
 
 @pytest.fixture
 def publisher(tmp_path: Path) -> Publisher:
     return Publisher(tmp_path)
-
-
-def manifest_of(publisher: Publisher, version: str) -> Manifest:
-    digest = read_pointer(publisher.store, Version(version)).digest
-    return fetch_manifest(publisher.store, digest, trust=publisher.trust, expect=publisher.expect(version)).manifest
 
 
 def test_the_first_publish_sends_a_blob_for_each_layer_and_can_be_pulled_back_bit_for_bit(publisher: Publisher) -> None:
@@ -63,7 +57,7 @@ def test_the_first_publish_sends_a_blob_for_each_layer_and_can_be_pulled_back_bi
 def test_an_unchanged_layer_keeps_its_blob_and_only_the_changed_one_is_sent(publisher: Publisher) -> None:
     publisher.publish("1.0.0", layered())
     published = publisher.publish("1.1.0", layered(layer1=0x3E80))
-    before, after = manifest_of(publisher, "1.0.0"), manifest_of(publisher, "1.1.0")
+    before, after = publisher.manifest("1.0.0"), publisher.manifest("1.1.0")
     changed = [
         position for position, pair in enumerate(zip(before.blobs, after.blobs, strict=True)) if len(set(pair)) > 1
     ]
@@ -75,7 +69,7 @@ def test_an_unchanged_layer_keeps_its_blob_and_only_the_changed_one_is_sent(publ
 def test_sequence_rises_and_each_manifest_names_the_one_before(publisher: Publisher) -> None:
     first = publisher.publish("2.0.0")
     publisher.publish("1.9.0", layered(layer0=0x3E80))
-    manifest = manifest_of(publisher, "1.9.0")
+    manifest = publisher.manifest("1.9.0")
     assert (manifest.sequence, manifest.previous) == (2, first.manifest_digest)
     assert [str(pointer.version) for pointer in list_pointers(publisher.store)] == ["2.0.0", "1.9.0"]
 
@@ -174,7 +168,7 @@ def test_a_journal_of_a_lost_model_key_is_not_believed(publisher: Publisher, tmp
 
 
 def blob_file(publisher: Publisher, version: str, position: int) -> Path:
-    return publisher.home / "store" / manifest_of(publisher, version).blobs[position].object_key
+    return publisher.home / "store" / publisher.manifest(version).blobs[position].object_key
 
 
 def cut(blob: Path) -> None:
@@ -231,7 +225,7 @@ def test_a_journaled_blob_of_another_epoch_is_sent_anew(publisher: Publisher, tm
     rewrite_journal(publisher, epoch="e0")
     resumed = publisher.publish("1.0.0")
     assert (resumed.blobs_resumed, resumed.blobs_new) == (0, 6)
-    assert {blob.epoch for blob in manifest_of(publisher, "1.0.0").blobs} == {"e1"}
+    assert {blob.epoch for blob in publisher.manifest("1.0.0").blobs} == {"e1"}
     publisher.pull(resumed)
 
 
@@ -248,7 +242,7 @@ def test_where_versions_are_a_lost_key_is_never_made_anew(publisher: Publisher, 
 def test_a_key_that_takes_another_s_place_is_noticed_before_anything_is_sent(publisher: Publisher) -> None:
     publisher.publish("1.0.0")
     key = publisher.home / "store" / "keys" / "e1.json"
-    context = KeyContext.of_model_key(manifest_of(publisher, "1.0.0").model.uid, "e1")
+    context = KeyContext.of_model_key(publisher.manifest("1.0.0").model.uid, "e1")
     key.write_bytes(write_key_object(Secret32.random(), context, publisher.keys, [KEY_REF]))
     before = set(publisher.store.list(""))
     with pytest.raises(KeyMismatch, match="epoch e1"):
@@ -259,7 +253,7 @@ def test_a_key_that_takes_another_s_place_is_noticed_before_anything_is_sent(pub
 def test_a_lost_key_of_the_newest_epoch_does_not_lead_back_to_the_one_before(publisher: Publisher) -> None:
     publisher.publish("1.0.0")
     keys = publisher.home / "store" / "keys"
-    context = KeyContext.of_model_key(manifest_of(publisher, "1.0.0").model.uid, "e2")
+    context = KeyContext.of_model_key(publisher.manifest("1.0.0").model.uid, "e2")
     (keys / "e2.json").write_bytes(write_key_object(Secret32.random(), context, publisher.keys, [KEY_REF]))
     publisher.pull(publisher.publish("1.1.0", layered(layer1=0x3E80)))
     (keys / "e2.json").unlink()
@@ -369,7 +363,7 @@ def test_two_models_share_no_content_id(tmp_path: Path) -> None:
     first, second = Publisher(tmp_path / "a"), Publisher(tmp_path / "b")
     first.publish("1.0.0")
     second.publish("1.0.0")
-    ids = [{blob.content_id for blob in manifest_of(one, "1.0.0").blobs} for one in (first, second)]
+    ids = [{blob.content_id for blob in one.manifest("1.0.0").blobs} for one in (first, second)]
     assert not ids[0] & ids[1]
 
 
@@ -408,7 +402,7 @@ def test_the_floor_is_kept_can_rise_and_never_falls(publisher: Publisher) -> Non
     publisher.publish("1.0.0")
     publisher.publish("1.1.0", layered(layer0=0x3E80), floor=2)
     publisher.publish("1.2.0", layered(layer0=0x3E81))
-    assert manifest_of(publisher, "1.2.0").floor == 2
+    assert publisher.manifest("1.2.0").floor == 2
     with pytest.raises(UsageError, match="floor is 2"):
         publisher.publish("1.3.0", layered(layer0=0x3E82), floor=1)
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelparams.names import ModelName
+from modelparams.variables import PREFIX
 
 
 def _model(text: str) -> str:
@@ -18,7 +19,7 @@ def _model(text: str) -> str:
 class AgentSettings(BaseSettings):
     """S3 credentials are boto3's own business (`AWS_*`), the API server's address that of the pod or `KUBECONFIG`."""
 
-    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
 
     model: Annotated[str, AfterValidator(_model)]
     """The model that this pod serves: its opt-in label's value."""

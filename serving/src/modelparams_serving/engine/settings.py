@@ -8,11 +8,13 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from modelparams.variables import PREFIX
+
 
 class EngineSettings(BaseSettings):
     """Each field is the variable `MODELPARAMS_<FIELD>`."""
 
-    model_config = SettingsConfigDict(env_prefix="MODELPARAMS_", frozen=True, use_attribute_docstrings=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
 
     runtime_dir: Path = Path("/run/modelparams")
     """The memory-backed volume shared with the agent: both arenas and the socket."""
