@@ -17,11 +17,12 @@ from cluster.node import debian, settings
 from cluster.node.images import Containerd, Image
 from cluster.node.reboot import power_cut
 from cluster.node.settings import ADDRESS, NODE, PAUSE, Files
-from cluster.process import Process, answers_http
+from cluster.process import Process, ProcessFailed, answers_http, wait_until
 from cluster.state import MARK
 from cluster.tools import binary
 
 _SECONDS = 60.0
+_KUBELET_HEALTH = "http://127.0.0.1:10248/healthz"
 VERBS = ("start", "stop", "kill")
 
 
@@ -50,6 +51,7 @@ class Supervisor:
         containerd.wait_until(self._containerd.answers, seconds=_SECONDS)
         self._containerd.load(Image.scratch(["/bin/pod"]).with_layer({"bin/pod": binary("pod")}).archive(PAUSE))
         kubelet = self._start("kubelet", _kubelet(self._files, self._plane.access))
+        self._keep_starting(kubelet)
         proxy = self._start("kube-proxy", _proxy(self._files))
         api = Api(self._plane.kubeconfig)
         kubelet.wait_until(lambda: _takes_pods(api), seconds=_SECONDS)
@@ -81,8 +83,25 @@ class Supervisor:
         power_cut(self._files.kubelet)
         for name, process in self._node.items():
             process.start()
-            if name == "containerd":  # kubelet ends when it finds none, and nothing here starts it again
+            if name == "containerd":
                 process.wait_until(self._containerd.answers, seconds=_SECONDS)
+        self._keep_starting(self._node["kubelet"])
+
+    def _keep_starting(self, kubelet: Process) -> None:
+        """Start it until it stays, as a service manager does: it ends when containerd cannot serve its pods yet.
+
+        On a busy machine containerd answers some seconds before its part for kubelet (CRI) does.
+        """
+
+        def stays() -> bool:
+            if not kubelet.is_running:
+                kubelet.start()
+            return answers_http(_KUBELET_HEALTH)
+
+        try:
+            wait_until(stays, "kubelet to stay up", seconds=_SECONDS, every=0.1)
+        except TimeoutError as late:
+            raise ProcessFailed(f"{late}\n{kubelet.log_tail()}") from late
 
     def _start(self, name: str, command: Sequence[str | Path]) -> Process:
         environment = {
