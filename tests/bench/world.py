@@ -68,7 +68,7 @@ class World:
     @property
     def store(self) -> ObjectStore:
         """A new client of it."""
-        return open_store(self.source, Credentials(self.server.access_key, self.server.secret_key))
+        return open_store(self.source, Credentials(self.server.login.access_key, self.server.login.secret_key))
 
     def expect(self, version: str) -> Expectation:
         """That version of our model, now."""

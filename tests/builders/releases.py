@@ -48,7 +48,7 @@ class Releases:
     def publish(self, version: str, *, sample: str = "v1.0.0") -> Published:
         """Seal a sample as `version`, once."""
         if version not in self.published:
-            credentials = Credentials(self.server.access_key, self.server.secret_key)
+            credentials = Credentials(self.server.login.access_key, self.server.login.secret_key)
             self.published[version] = publish(
                 SAMPLES / sample,
                 open_store(self.source(), credentials),
@@ -69,7 +69,7 @@ class Releases:
 
     def secret(self) -> dict[str, Any]:
         """The Secret that lets the operator read."""
-        data = {"accessKeyID": self.server.access_key, "secretAccessKey": self.server.secret_key}
+        data = {"accessKeyID": self.server.login.access_key, "secretAccessKey": self.server.login.secret_key}
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
         return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "data": encoded}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -19,12 +20,56 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 
 
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Credentials of an S3 server's administrator."""
+
+    access_key: str
+    secret_key: str
+
+    @classmethod
+    def fresh(cls) -> Login:
+        """Ones that nobody had before."""
+        return cls("AKIATEST" + secrets.token_hex(6).upper(), secrets.token_urlsafe(24))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As AWS's libraries look for them."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, endpoint: str) -> Any:
+        """A boto3 client."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=REGION,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+        )
+
+    def make_bucket(self, endpoint: str, name: str) -> str:
+        """Make a bucket (three characters or more) and give its name back."""
+        client = self.client(endpoint)
+        wait_until(lambda: _creates(client, name), f"bucket {name}", seconds=30)
+        client.close()
+        return name
+
+
 class S3Server:
     """A running server: endpoint, one pair of credentials, buckets on demand.
 
     Attributes:
         endpoint: `http://127.0.0.1:<port>`; use path style.
-        access_key, secret_key: of an administrator.
+        login: of an administrator.
     """
 
     name: str
@@ -34,7 +79,7 @@ class S3Server:
         self._owner = owner
         self._state: State | None = None
         self._process: Process | None = None
-        self.access_key, self.secret_key = "AKIATEST" + secrets.token_hex(6).upper(), secrets.token_urlsafe(24)
+        self.login = Login.fresh()
         self.port = free_port()
 
     @property
@@ -45,12 +90,7 @@ class S3Server:
     @property
     def environment(self) -> dict[str, str]:
         """The credentials as AWS's libraries look for them."""
-        return {
-            "AWS_ACCESS_KEY_ID": self.access_key,
-            "AWS_SECRET_ACCESS_KEY": self.secret_key,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return self.login.environment
 
     def __enter__(self) -> Self:
         self.start()
@@ -99,24 +139,11 @@ class S3Server:
 
     def client(self) -> Any:
         """A boto3 client of the administrator."""
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            config=Config(signature_version="s3v4", s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
-        )
+        return self.login.client(self.endpoint)
 
     def bucket(self, name: str) -> str:
         """Make a bucket (three characters or more) and give its name back."""
-        client = self.client()
-        wait_until(lambda: _creates(client, name), f"bucket {name}", seconds=30)
-        client.close()
-        return name
+        return self.login.make_bucket(self.endpoint, name)
 
     def proxy(self) -> FaultProxy:
         """A fault injector before it, to be entered as a context."""
@@ -161,7 +188,7 @@ class Versitygw(S3Server):
         objects, versions = folder / "objects", folder / "versions"
         objects.mkdir()
         versions.mkdir()
-        login = {"ROOT_ACCESS_KEY": self.access_key, "ROOT_SECRET_KEY": self.secret_key}
+        login = {"ROOT_ACCESS_KEY": self.login.access_key, "ROOT_SECRET_KEY": self.login.secret_key}
         # Every S3 server keeps connections open; this one only when it is told to.
         return [
             "--keep-alive",
@@ -182,7 +209,7 @@ class SeaweedFS(S3Server):
 
     def _flags(self, folder: Path) -> tuple[list[str], dict[str, str]]:
         # Without this file it would take any credentials.
-        login = {"accessKey": self.access_key, "secretKey": self.secret_key}
+        login = {"accessKey": self.login.access_key, "secretKey": self.login.secret_key}
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identities = {"identities": [{"name": "test", "credentials": [login], "actions": actions}]}
         (folder / "identities.json").write_text(json.dumps(identities))

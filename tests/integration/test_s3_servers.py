@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from cluster.faults import FaultProxy
 from cluster.process import wait_until
-from cluster.s3 import Versitygw
+from cluster.s3 import Login, Versitygw
 from cluster.state import disk_root
 
 pytestmark = pytest.mark.integration
@@ -41,11 +41,7 @@ def test_a_range_gives_those_bytes(any_bucket) -> None:
 
 def test_a_wrong_secret_is_refused(any_bucket) -> None:
     server = any_bucket.server
-    right, server.secret_key = server.secret_key, "wrong"
-    try:
-        client = server.client()
-    finally:
-        server.secret_key = right
+    client = Login(server.login.access_key, "wrong").client(server.endpoint)
     with pytest.raises(ClientError) as refused:
         client.list_objects_v2(Bucket=any_bucket.name)
     assert _code(refused) == 403

@@ -49,7 +49,7 @@ def store_of(bucket: Any, endpoint: str = "", attempts: int = 2, secret: str = "
     """The bucket's store; through a proxy, or with other credentials."""
     server = bucket.server
     source = S3Source(endpoint=endpoint or server.endpoint, bucket=bucket.name, prefix="models/tiny")
-    credentials = Credentials(access or server.access_key, secret or server.secret_key)
+    credentials = Credentials(access or server.login.access_key, secret or server.login.secret_key)
     return S3Store.from_source(source, credentials, attempts=attempts)
 
 
@@ -367,7 +367,7 @@ def test_publish_with_wrong_credentials_says_so_in_its_exit_code(shop: Shop, tmp
     ran = Command(shop, tmp_path).run(AWS_SECRET_ACCESS_KEY="wrong")
     assert (ran.returncode, ran.stdout) == (4, "")
     assert "SourceDenied" in ran.stderr
-    assert shop.bucket.server.access_key not in ran.stderr
+    assert shop.bucket.server.login.access_key not in ran.stderr
 
 
 def test_a_publish_that_was_killed_goes_on_where_it_ended(shop: Shop, tmp_path: Path, s3_faults: FaultProxy) -> None:

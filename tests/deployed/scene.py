@@ -1,0 +1,111 @@
+"""A cluster with our chart, an S3 server, a publisher, and a Deployment that serves: what a platform team has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.kubectl import Kubectl
+from deployed.publisher import Publisher
+from deployed.release import Release
+from deployed.serving import Serving, deployment
+from deployed.store import SECRET, Store, store
+from deployed.target import Target
+
+BUCKET = "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be brought up.
+
+    Attributes:
+        namespace: a fresh one, in which the model is served; it is deleted at the end.
+        model, replicas, memory: of the Deployment; memory is the volume's size.
+        operator, serving: images, which the cluster has.
+        engine: variables of the engine.
+        limit: the engine's memory limit, if any.
+    """
+
+    namespace: str
+    model: str
+    replicas: int
+    memory: str
+    operator: str
+    serving: str
+    engine: dict[str, str]
+    limit: str = ""
+
+    def deployment(self) -> dict[str, Any]:
+        """As the model's owner writes it."""
+        return deployment(
+            self.model,
+            self.model,
+            self.replicas,
+            image=self.serving,
+            memory=self.memory,
+            limit=self.limit,
+            **self.engine,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All of it, running."""
+
+    target: Target
+    plan: Plan
+    store: Store
+    publisher: Publisher
+    release: Release
+    serving: Serving
+    kubectl: Kubectl
+
+    def publish(self, version: str, source: Path) -> Path:
+        """Publish a version; the object names the store as pods reach it."""
+        file = self.publisher.publish(version, source)
+        file.write_text(self.store.as_pods_see_it(file.read_text()))
+        return file
+
+
+@contextlib.contextmanager
+def scene(target: Target, plan: Plan, work: Path, say: Callable[[str], None]) -> Iterator[Scene]:
+    """Bring it up, the serving pods started and without a version; take it down, but for the kinds.
+
+    Args:
+        target: the cluster; it has the images of the plan.
+        plan: what to bring up.
+        work: an empty folder for the publisher.
+        say: told what is done next.
+    """
+    with contextlib.ExitStack() as stack:
+        admin = Kubectl(target.kubeconfig)
+        admin("create", "namespace", plan.namespace)
+        stack.callback(admin, "delete", "namespace", plan.namespace, timeout=180)
+        say("an S3 server starts in the cluster")
+        s3 = stack.enter_context(store(target, plan.namespace))
+        s3.bucket(BUCKET)
+        kubectl = Kubectl(target.kubeconfig, plan.namespace)
+        publisher = _publisher(plan, work, s3)
+        kubectl.apply(s3.secret(), publisher("keys", "kek", plan.model, "--secret", "--namespace", plan.namespace))
+        say("the chart is installed: helm upgrade --install")
+        release = Release(target, plan.operator, plan.serving, publisher.trust, plan.namespace)
+        stack.callback(release.uninstall)
+        release.install()
+        say(f"a Deployment of {plan.replicas} pods with the label modelparams.dev/model: {plan.model} is applied")
+        kubectl.apply(plan.deployment())
+        serving = Serving(target, plan.namespace, plan.model)
+        stack.callback(serving.close)
+        serving.wait_running(plan.replicas, seconds=120)
+        yield Scene(target, plan, s3, publisher, release, serving, kubectl)
+
+
+def _publisher(plan: Plan, work: Path, s3: Store) -> Publisher:
+    options = ("--namespace", plan.namespace, "--credentials-secret", SECRET)
+    address = f"s3://{BUCKET}/{plan.model}?endpoint={s3.outside}"
+    publisher = Publisher(work, plan.model, address, s3.login.environment, options)
+    publisher.make_keys()
+    return publisher

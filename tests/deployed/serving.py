@@ -1,0 +1,141 @@
+"""A Deployment that serves a model, as its owner writes it: the engine and one label; the API server adds the agent."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.api import Api
+from cluster.kubectl import Kubectl
+from cluster.process import wait_until
+from deployed.target import Target
+
+PORT = 8000
+LABEL = "modelparams.dev/model"
+Object = dict[str, Any]
+
+
+def deployment(
+    name: str, model: str, replicas: int, *, image: str, memory: str, limit: str = "", **environment: str
+) -> Object:
+    """What a user writes.
+
+    Args:
+        name: of the Deployment.
+        model: the label's value.
+        replicas: how many pods.
+        image: the serving image.
+        memory: of the volume of both arenas.
+        limit: the engine's memory limit, if any.
+        environment: variables of the engine.
+    """
+    engine = {
+        "name": "engine",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "command": ["modelparams-serve"],
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "ports": [{"name": "http", "containerPort": PORT}],
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 1},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "resources": {"limits": {"memory": limit}} if limit else {},
+    }
+    labels = {"app": name, LABEL: model}
+    template = {
+        "metadata": {"labels": labels, "annotations": {"modelparams.dev/memory": memory}},
+        "spec": {"enableServiceLinks": False, "terminationGracePeriodSeconds": 30, "containers": [engine]},
+    }
+    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+
+
+@dataclass
+class Serving:
+    """The pods of one Deployment."""
+
+    target: Target
+    namespace: str
+    name: str
+    _ways: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _urls: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.kubectl = Kubectl(self.target.kubeconfig, self.namespace)
+        self._api = Api(self.target.kubeconfig)
+
+    def close(self) -> None:
+        """Forget the ways to the pods."""
+        self._ways.close()
+
+    def pods(self) -> list[Object]:
+        """Those that are not on their way out, by name."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods"
+        found = self._api.get(path, labelSelector=f"app={self.name}")["items"]
+        return sorted(
+            (p for p in found if "deletionTimestamp" not in p["metadata"]), key=lambda p: str(p["metadata"]["name"])
+        )
+
+    def ready(self) -> list[tuple[str, str]]:
+        """Name and base URL of each pod that is Ready."""
+        return [(name_of(p), self.url(name_of(p))) for p in self.pods() if is_ready(p)]
+
+    def url(self, pod: str) -> str:
+        """The base URL of a pod's engine, from here."""
+        if pod not in self._urls:
+            self._urls[pod] = self._ways.enter_context(self.target.reach(self.namespace, f"pod/{pod}", PORT))
+        return self._urls[pod]
+
+    def starts(self) -> dict[str, tuple[int, str]]:
+        """Of each container, as `pod/container`: how often it was started again, and since when it runs."""
+        return {
+            f"{name_of(p)}/{c['name']}": (c["restartCount"], c.get("state", {}).get("running", {}).get("startedAt", ""))
+            for p in self.pods()
+            for c in statuses(p).values()
+        }
+
+    def scale(self, replicas: int) -> None:
+        """Ask for another number of pods; does not wait."""
+        self.kubectl("scale", f"deployment/{self.name}", f"--replicas={replicas}")
+
+    def wait_running(self, number: int, *, seconds: float) -> None:
+        """Until so many pods run, all their containers started."""
+        wait_until(lambda: sum(map(is_running, self.pods())) == number, f"{number} running pods", seconds=seconds)
+
+    def wait_ready(self, number: int, *, seconds: float) -> None:
+        """Until so many pods are Ready, and no other is there."""
+        wait_until(
+            lambda: [is_ready(p) for p in self.pods()] == [True] * number,
+            f"{number} ready pods of {self.name}",
+            seconds=seconds,
+        )
+
+
+def name_of(pod: Object) -> str:
+    """Its name."""
+    return str(pod["metadata"]["name"])
+
+
+def statuses(pod: Object) -> Mapping[str, Object]:
+    """Of its containers, by name, sidecars too."""
+    status = pod.get("status", {})
+    return {c["name"]: c for key in ("initContainerStatuses", "containerStatuses") for c in status.get(key, ())}
+
+
+def is_ready(pod: Object) -> bool:
+    """True when its condition says so."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+
+
+def is_running(pod: Object) -> bool:
+    """True when all its containers run, ready or not."""
+    found = statuses(pod).values()
+    return bool(found) and all("running" in c.get("state", {}) for c in found)

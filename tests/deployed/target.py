@@ -1,0 +1,136 @@
+"""A cluster that takes our images, and how to reach what runs in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from cluster.api import Api
+from cluster.node import Node
+from cluster.process import Process, free_port
+from cluster.tools import binary
+
+LOAD, REBOOT = "MODELPARAMS_LOAD_IMAGE", "MODELPARAMS_REBOOT_NODE"
+"""Environment variables: the command that takes an image archive, `{}` being its file; the one that restarts a node."""
+
+
+class NoTarget(RuntimeError):
+    """There is no cluster to use; the message says how to name one."""
+
+
+class Target(Protocol):
+    """A cluster."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Its administrator's."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    def load(self, archive: Path) -> None:
+        """Let its nodes have an image."""
+
+    def reach(self, namespace: str, target: str, port: int) -> contextlib.AbstractContextManager[str]:
+        """The base URL of a port of `pod/NAME` or `service/NAME`, from here, while the context lasts."""
+
+    def reboot(self) -> None:
+        """Restart a node; does not wait until it is back.
+
+        Raises:
+            NoTarget: nobody said how.
+        """
+
+
+@dataclass(frozen=True)
+class RealNode:
+    """The node that this process runs inside of: its pod and Service addresses are ours too."""
+
+    node: Node
+    name: str = "a real node of this machine"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Its administrator's."""
+        return self.node.kubeconfig
+
+    def load(self, archive: Path) -> None:
+        """By containerd's import."""
+        self.node.load(archive)
+
+    @contextlib.contextmanager
+    def reach(self, namespace: str, target: str, port: int) -> Iterator[str]:
+        """By its own address."""
+        kind, _, name = target.partition("/")
+        found = Api(self.kubeconfig).get(f"/api/v1/namespaces/{namespace}/{kind}s/{name}")
+        address = found["spec"]["clusterIP"] if kind == "service" else found["status"]["podIP"]
+        yield f"http://{address}:{port}"
+
+    def reboot(self) -> None:
+        """A power cut."""
+        self.node.reboot()
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A cluster of which only the kubeconfig is known: what runs in it is reached through the API server."""
+
+    kubeconfig: Path
+    loading: Sequence[str]
+    rebooting: Sequence[str] = ()
+    name: str = "the cluster of KUBECONFIG"
+
+    def load(self, archive: Path) -> None:
+        """By the command that the environment names."""
+        subprocess.run([word.replace("{}", str(archive)) for word in self.loading], check=True)
+
+    @contextlib.contextmanager
+    def reach(self, namespace: str, target: str, port: int) -> Iterator[str]:
+        """By `kubectl port-forward`, which ends with the pod that it found."""
+        local = free_port()
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "log")
+            scope = [f"--kubeconfig={self.kubeconfig}", f"--namespace={namespace}"]
+            command = [binary("kubectl"), *scope, "port-forward", target, f"{local}:{port}"]
+            process = Process("port-forward", command, dict(os.environ), log)
+            process.start()
+            try:
+                process.wait_until(lambda: "Forwarding from" in log.read_text(), seconds=30)
+                yield f"http://127.0.0.1:{local}"
+            finally:
+                process.kill()
+
+    def reboot(self) -> None:
+        """By the command that the environment names."""
+        if not self.rebooting:
+            raise NoTarget(f"nobody said how to restart a node: set {REBOOT}, such as `docker restart kind-worker`")
+        subprocess.run(self.rebooting, check=True)
+
+
+def target() -> Target:
+    """The node that this process is inside of, or the cluster that the environment names.
+
+    Raises:
+        NoTarget: neither.
+    """
+    if node := Node.inside():
+        return RealNode(node)
+    kubeconfig, load = os.environ.get("KUBECONFIG"), os.environ.get(LOAD)
+    if not kubeconfig:
+        raise NoTarget(
+            "no cluster: set KUBECONFIG, or, on Linux as root, run inside a real node: python -m cluster.node exec --"
+        )
+    if not load:
+        raise NoTarget(
+            f"KUBECONFIG is set, and nobody said how its nodes get an image: set {LOAD}, "
+            "such as `kind load image-archive {}`, or to `true` where they pull it"
+        )
+    return Elsewhere(Path(kubeconfig), shlex.split(load), shlex.split(os.environ.get(REBOOT, "")))
