@@ -95,10 +95,12 @@ def version(
     sequence: int | None = None,
     floor: int = 0,
     content: str = "",
+    not_after: datetime | None = None,
     **fields: Any,
 ) -> VersionView:
     """A version's object; `fields` go to its spec (`lifecycle="Withdrawn"`, `suspend=True`)."""
-    known = facts(number, sequence=sequence, floor=floor, content=content) if verified and failure is None else None
+    found = facts(number, sequence=sequence, floor=floor, content=content, not_after=not_after)
+    known = found if verified and failure is None else None
     spec = version_spec(number, content=content, **fields)
     return VersionView(f"chat-{number}", spec, verified=known, failure=failure, deleting=deleting)
 

@@ -118,7 +118,7 @@ def test_counting_pods_is_no_event() -> None:
 def version_story(*views: object) -> list[str]:
     lines, old = [], VersionStatus()
     for view, memory in views:  # type: ignore[misc]
-        new = judge(view, [RolloutUse.of(desired(), memory, (view,))], old, NOW)
+        new = judge(view, [RolloutUse.of(desired(), memory, (view,), NOW)], old, NOW)
         lines += [f"{event.type} {event.reason}" for event in of_version(old, new)]
         old = new
     return lines

@@ -32,7 +32,7 @@ def _first_deploy(count: int) -> Observed:
 def _one_pass(seen: Observed) -> None:
     """Plan, then sum up each version."""
     made = plan(desired(), seen)
-    uses = [RolloutUse.of(desired(), made.status, seen.versions)]
+    uses = [RolloutUse.of(desired(), made.status, seen.versions, NOW)]
     for view in seen.versions:
         judge(view, uses, VersionStatus(), NOW)
 

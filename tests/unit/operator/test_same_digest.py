@@ -132,7 +132,7 @@ def test_a_failure_of_the_target_turns_back_though_another_name_for_live_is_with
 
 def reasons(memory: RolloutStatus, *views: VersionView) -> list[Reason | None]:
     """What each version is said to be in a rollout that pins 1.9.0."""
-    uses = [RolloutUse.of(desired(pin=LIVE), memory, views)]
+    uses = [RolloutUse.of(desired(pin=LIVE), memory, views, NOW)]
     found = (find(judge(view, uses, VersionStatus(), NOW).conditions, ConditionType.READY) for view in views)
     return [condition.reason if condition else None for condition in found]
 
@@ -149,7 +149,7 @@ def test_another_name_for_the_digest_that_is_chosen_is_not_taken_up() -> None:
 
 def test_another_name_for_the_live_digest_is_used_by_nobody() -> None:
     views = (typo(), version(LIVE))
-    uses = [RolloutUse.of(desired(), AT_REST, views)]
+    uses = [RolloutUse.of(desired(), AT_REST, views, NOW)]
     made = [judge(view, uses, VersionStatus(), NOW) for view in views]
     assert [one.used_by for one in made] == [(), ("chat",)]
 

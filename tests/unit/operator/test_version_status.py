@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from builders.rollouts import NOW, desired, facts, failed, final, revision, status, transient, version, withdrawn
+from builders.rollouts import NOW, desired, failed, final, revision, status, transient, version, withdrawn
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
@@ -30,7 +30,9 @@ def judged(
     view: VersionView, uses: Sequence[Use], *others: VersionView, old: VersionStatus | None = None
 ) -> VersionStatus:
     versions = (view, *others)
-    return judge(view, [RolloutUse.of(want, memory, versions) for want, memory in uses], old or VersionStatus(), NOW)
+    return judge(
+        view, [RolloutUse.of(want, memory, versions, NOW) for want, memory in uses], old or VersionStatus(), NOW
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_a_second_look_changes_nothing() -> None:
 
 def until(limit: datetime, number: str = NEW, **fields: object) -> VersionView:
     """A version that is not to be served after `limit`."""
-    return dataclasses.replace(version(number, **fields), verified=facts(number, not_after=limit))  # type: ignore[arg-type]
+    return version(number, not_after=limit, **fields)
 
 
 PAST = NOW - timedelta(seconds=1)
@@ -198,10 +200,14 @@ def test_a_version_whose_time_is_over_says_so(
     assert [c.type for c in made if c.type in ("Reconciling", "Stalled")] == ([beside] if beside else [])
 
 
-def test_an_expired_live_version_says_until_when_and_what_to_do() -> None:
-    found = find(judged(until(PAST), [use(status(NEW))]).conditions, ConditionType.READY)
+@pytest.mark.parametrize(
+    ("memory", "want"),
+    [
+        pytest.param(status(NEW), "pods that serve it go on, others refuse it", id="live"),
+        pytest.param(status(OLD), "it is not taken up any more", id="wanted-next"),
+    ],
+)
+def test_an_expired_version_says_until_when_and_what_to_do(memory: RolloutStatus, want: str) -> None:
+    found = find(judged(until(PAST), [use(memory)]).conditions, ConditionType.READY)
     assert found is not None
-    assert found.message == (
-        "it was to be served until 2026-11-24T11:59:59Z: pods that serve it go on, others refuse it; "
-        "publish a new version"
-    )
+    assert found.message == f"it was to be served until 2026-11-24T11:59:59Z: {want}; publish a new version"

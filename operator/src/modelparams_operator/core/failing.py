@@ -31,12 +31,14 @@ def is_stoppable(memory: RolloutStatus, versions: Sequence[VersionView]) -> bool
 def failure_in_pods(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
     """Find the failure that stops the rollout of the target: the first pod's, by name, that gave up for good.
 
-    A first version is stopped only if it works nowhere: one sick pod must not take it from the others.
+    A first version is stopped only if it works nowhere: one sick pod must not take it from the others. That its time
+    is over says nothing about its bytes: the choice leaves it when its notAfter has passed by our clock as well.
     """
     target = memory.target
     if target is None:
         return None
-    final = [(m, f) for m, f in fleet.failures(target.manifest_digest, attempt_of(memory)) if f.final]
+    final = [(m, f) for m, f in fleet.failures(target.manifest_digest, attempt_of(memory))]
+    final = [(m, f) for m, f in final if f.final and f.reason is not Reason.EXPIRED]
     if not final:
         return None
     if memory.live is None and len(final) < sum(1 for m in fleet.members if m.answer is not None):

@@ -68,6 +68,10 @@ class VersionView:
         """True when a person took it out."""
         return self.spec.lifecycle == "Withdrawn"
 
+    def is_expired(self, now: datetime) -> bool:
+        """Tell whether its publisher's signed time is over, in the very second in which a pod begins to refuse it."""
+        return self.facts is not None and self.facts.not_after is not None and now > self.facts.not_after
+
     def is_of(self, release: Release) -> bool:
         """Tell whether it is `release`'s object: the same bytes under the same name.
 
@@ -99,7 +103,7 @@ class Observed:
     """All that a decision about one rollout depends on."""
 
     now: datetime
-    """Timezone-aware. Used for timed pauses and deadlines alone, never to choose."""
+    """Timezone-aware. For timed pauses, deadlines and what a notAfter forbids; never to prefer a version."""
     status: RolloutStatus = field(default_factory=RolloutStatus)
     """Our own, as last written."""
     versions: tuple[VersionView, ...] = ()

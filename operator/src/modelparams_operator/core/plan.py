@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from modelparams.api.rollout import RolloutStatus
 from modelparams.errors import InvalidVersion
@@ -16,6 +16,9 @@ from modelparams_operator.core.model import Desired, Observed, Plan, Verify, Ver
 from modelparams_operator.core.orders import assignments
 from modelparams_operator.core.rollout_status import conditions, invalid, suspended
 from modelparams_operator.core.selection import Choice, choose
+
+_A_SECOND = timedelta(seconds=1)
+"""A version may be taken up in the very second of its notAfter."""
 
 
 def plan(desired: Desired, observed: Observed) -> Plan:
@@ -43,7 +46,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     memory = refreshed(observed.status, desired, versions)
     memory, is_overdue = _judged(desired, observed, memory, fleet, versions)
     try:
-        choice = choose(spec, versions, memory)
+        choice = choose(spec, versions, memory, now)
     except InvalidVersion as error:
         return Plan(invalid(desired, observed.status, str(error), now), checks, why=(str(error),))
     memory = found_live(memory, choice, fleet, versions)
@@ -59,7 +62,8 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     is_overdue = is_overdue and memory.progressed_at == observed.status.progressed_at
     facts = Facts(desired, memory, choice, course, fleet, versions, now, is_overdue)
     status = changed(memory, observed_generation=desired.generation, conditions=conditions(facts))
-    return Plan(status, (*checks, *orders), _wake_at(desired, observed, status, course), _why(facts))
+    wake_at = _wake_at(desired, observed, status, course, versions)
+    return Plan(status, (*checks, *orders), wake_at, _why(facts))
 
 
 def unverified(versions: Sequence[VersionView]) -> tuple[Verify, ...]:
@@ -130,10 +134,13 @@ def _is_clock_running(memory: RolloutStatus, course: Course, fleet: Fleet) -> bo
     return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(strays(memory, course, fleet))
 
 
-def _wake_at(desired: Desired, observed: Observed, status: RolloutStatus, course: Course) -> datetime | None:
+def _wake_at(
+    desired: Desired, observed: Observed, status: RolloutStatus, course: Course, versions: Sequence[VersionView]
+) -> datetime | None:
     limit = deadline(status, desired.spec.strategy, observed.watching_since)
-    times = [time for time in (course.pause_ends_at, limit) if time is not None and time > observed.now]
-    return min(times, default=None)
+    ends = (view.facts.not_after for view in versions if view.facts is not None and view.facts.not_after is not None)
+    times = (course.pause_ends_at, limit, *(end + _A_SECOND for end in ends))
+    return min((time for time in times if time is not None and time > observed.now), default=None)
 
 
 def _why(facts: Facts) -> tuple[str, ...]:

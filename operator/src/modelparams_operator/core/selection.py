@@ -1,10 +1,15 @@
-"""Which version a rollout should have: the rules of choice, none of which looks at a clock."""
+"""Which version a rollout should have: the rules of choice.
+
+None prefers a version by a clock. One is closed by it: a manifest's notAfter is the publisher's signed word that the
+version is not to be taken up afterwards, and pods refuse it then. What is live stays live.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from modelparams.api.release import Release
 from modelparams.api.rollout import RolloutSpec, RolloutStatus
@@ -29,16 +34,21 @@ class Choice:
     """True when it is being tried again."""
 
 
-def choose(spec: RolloutSpec, versions: Sequence[VersionView], memory: RolloutStatus) -> Choice:
+def choose(
+    spec: RolloutSpec, versions: Sequence[VersionView], memory: RolloutStatus, now: datetime | None = None
+) -> Choice:
     """Choose by the rollout's policy among the versions of its model.
 
     Identity is the digest with the name. An unverified version is never chosen, and a version that failed in pods is
-    not chosen again while `memory.failed_versions` names it.
+    not chosen again while `memory.failed_versions` names it. One whose notAfter is before `now` is not chosen unless
+    it is live; None asks what would be chosen if no time ended.
 
     Raises:
         InvalidVersion: `spec.version_policy.range` is no range.
     """
-    court = _Court(spec, tuple(v for v in versions if v.spec.model_name == spec.model_name and not v.deleting), memory)
+    court = _Court(
+        spec, tuple(v for v in versions if v.spec.model_name == spec.model_name and not v.deleting), memory, now
+    )
     if spec.version_policy.type == "Pinned":
         return court.pinned(spec.version_policy.version_name or "")
     return court.highest(VersionRange(spec.version_policy.range or ""))
@@ -69,17 +79,17 @@ class _Court:
     spec: RolloutSpec
     versions: tuple[VersionView, ...]
     memory: RolloutStatus
+    now: datetime | None
 
     def highest(self, wanted: VersionRange) -> Choice:
         live = self.memory.live
+        eligible = [v for v in self.versions if is_inside(wanted, v.version) and self._is_eligible(v)]
         ranked = sorted(
-            (v for v in self.versions if is_inside(wanted, v.version) and self._is_open(v)),
-            key=lambda view: view.version.parsed,
-            reverse=True,
+            (v for v in eligible if not self._is_over(v)), key=lambda view: view.version.parsed, reverse=True
         )
         best = next((v for v in ranked if self._is_verified(v)), None)
         if best is None:
-            return self._abort() or self._nothing(ranked)
+            return self._abort() or self._nothing(ranked, eligible)
         if live is not None and best.version < live.version and self._stands(live):
             return self._keep(live, best)
         awaited = next((v for v in ranked if v.facts is None and v.failure is None and v.version > best.version), None)
@@ -100,14 +110,21 @@ class _Court:
             return Choice(None, reason=view.failure.reason, message=view.failure.message, stalls=True)
         if is_sequence_too_low(view, self.memory, is_pinned=True):
             return Choice(None, reason=Reason.SEQUENCE_TOO_LOW, message=f"{name} is below the floor", stalls=True)
+        if self._is_over(view):
+            return self._last_good(view, Reason.EXPIRED, f"{name} is pinned, and {_over(view)}")
         if view.spec.suspend and not self._has(view):
             return Choice(None, reason=Reason.SUSPENDED, message=f"{name} is pinned and suspended")
         if not self._is_verified(view):
             return _unverified(view)
         return self._choice(view)
 
-    def _is_open(self, view: VersionView) -> bool:
-        """Tell whether it is a candidate, verified or not yet."""
+    def _is_over(self, view: VersionView) -> bool:
+        """Tell whether it may not be taken up any more; one that is being rolled out goes back to what is live."""
+        live = self.memory.live
+        return self.now is not None and view.is_expired(self.now) and not (live is not None and view.is_of(live))
+
+    def _is_eligible(self, view: VersionView) -> bool:
+        """Tell whether it is a candidate but for its time, verified or not yet."""
         return not (
             view.is_withdrawn
             or view.is_refused
@@ -166,13 +183,17 @@ class _Court:
         message = f"{release.version_name} is below the floor {self.memory.floor}: publish a new version"
         return Choice(None, reason=Reason.SEQUENCE_TOO_LOW, message=message, stalls=True)
 
-    def _nothing(self, ranked: Sequence[VersionView]) -> Choice:
+    def _nothing(self, ranked: Sequence[VersionView], eligible: Sequence[VersionView]) -> Choice:
         """Say, when there is no candidate, what comes nearest to one."""
         live = self.memory.live
         if ranked:
             return _unverified(ranked[0])
         if live is not None and self._stands(live) and self.memory.live_sequence < self.memory.floor:
             return self._kept(live)
+        if eligible:  # all of them, since none is ranked
+            last = max(eligible, key=lambda v: v.version.parsed)
+            message = f"{last.name}: {_over(last)}; publish a new version; pods keep what they serve"
+            return Choice(None, reason=Reason.EXPIRED, message=message, stalls=True)
         refused = max((v for v in self.versions if v.is_refused), key=lambda v: v.version.parsed, default=None)
         if refused is not None and refused.failure is not None and live is None:
             message = f"{refused.name} was refused: {refused.failure.message}"
@@ -202,7 +223,11 @@ class _Court:
         return Choice(good.release, good.facts.sequence, reason, f"{what}; going back to {good.name}", stalls=True)
 
     def _usable(self, digest: Digest) -> Iterable[VersionView]:
-        return (v for v in self.versions if v.digest == digest and v.facts is not None and self._is_open(v))
+        return (
+            v
+            for v in self.versions
+            if v.digest == digest and v.facts is not None and self._is_eligible(v) and not self._is_over(v)
+        )
 
     def _choice(self, view: VersionView) -> Choice:
         """Order it as it was verified: an object made again is not read from before its own check."""
@@ -212,6 +237,11 @@ class _Court:
         if live is not None and view.is_of(live):
             return Choice(live, self.memory.live_sequence)
         return Choice(self.memory.target, self.memory.target_sequence)
+
+
+def _over(view: VersionView) -> str:
+    limit = view.facts.not_after if view.facts is not None else None
+    return f"its notAfter {limit:%Y-%m-%dT%H:%M:%SZ} has passed" if limit is not None else "its notAfter has passed"
 
 
 def _unverified(view: VersionView) -> Choice:

@@ -25,11 +25,15 @@ class RolloutUse:
     status: RolloutStatus
     choice: Choice
     """What it would choose now: made once for all versions, since it looks at all of them."""
+    timeless: Choice
+    """The same if no version's time were over."""
 
     @classmethod
-    def of(cls, desired: Desired, status: RolloutStatus, versions: Sequence[VersionView]) -> RolloutUse:
+    def of(cls, desired: Desired, status: RolloutStatus, versions: Sequence[VersionView], now: datetime) -> RolloutUse:
         """As `versions`, all of the model's, leave the choice."""
-        return cls(desired, status, _choice(desired, status, versions))
+        choice = _choice(desired, status, versions, now)
+        has_ended = any(view.is_expired(now) for view in versions)
+        return cls(desired, status, choice, _choice(desired, status, versions, None) if has_ended else choice)
 
 
 def judge(view: VersionView, rollouts: Sequence[RolloutUse], old: VersionStatus, now: datetime) -> VersionStatus:
@@ -91,19 +95,27 @@ def _verdict(view: VersionView, rollouts: Sequence[RolloutUse], now: datetime) -
     if view.facts is None:
         return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.VERIFYING, "its manifest and blobs are checked")
     said = _used(view, rollouts) or _wanted(view, rollouts)
-    if view.facts.not_after is not None and now > view.facts.not_after:
-        return _expired(view.facts.not_after, said)
+    if view.facts.not_after is not None and view.is_expired(now):
+        return _expired(view, view.facts.not_after, said, rollouts)
     return said or _idle(view, rollouts)
 
 
-def _expired(limit: datetime, said: Verdict | None) -> Verdict:
+def _expired(view: VersionView, limit: datetime, said: Verdict | None, rollouts: Sequence[RolloutUse]) -> Verdict:
     """Speak of a version whose time is over; what is wrong with it besides goes first."""
-    if said is None:
-        return _ready(Reason.EXPIRED, f"it was to be served until {limit:%Y-%m-%dT%H:%M:%SZ}; no rollout wants it now")
-    if said.beside == "Stalled":
+    if said is not None and said.beside == "Stalled":
         return said
-    message = f"it was to be served until {limit:%Y-%m-%dT%H:%M:%SZ}: pods that serve it go on, others refuse it"
-    return Verdict(ConditionStatus.FALSE, "Stalled", Reason.EXPIRED, f"{message}; publish a new version")
+    until = f"it was to be served until {limit:%Y-%m-%dT%H:%M:%SZ}"
+    if any(use.status.live is not None and view.is_of(use.status.live) for use in rollouts):
+        message = f"{until}: pods that serve it go on, others refuse it; publish a new version"
+    elif said is not None or any(_is_choice(use.timeless, view) for use in rollouts):
+        message = f"{until}: it is not taken up any more; publish a new version"
+    else:
+        return _ready(Reason.EXPIRED, f"{until}; no rollout wants it now")
+    return Verdict(ConditionStatus.FALSE, "Stalled", Reason.EXPIRED, message)
+
+
+def _is_choice(choice: Choice, view: VersionView) -> bool:
+    return choice.release is not None and view.is_of(choice.release)
 
 
 def _ready(reason: Reason, message: str) -> Verdict:
@@ -135,7 +147,7 @@ def _wanted(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None
         return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
     for use in rollouts:
         choice = use.choice
-        if choice.release is not None and view.is_of(choice.release):
+        if _is_choice(choice, view):
             message = f"rollout {use.desired.name} takes it up"
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
         if choice.reason is Reason.VERIFYING and use.status.target is None:
@@ -150,12 +162,12 @@ def _wanted(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None
     return None
 
 
-def _choice(desired: Desired, status: RolloutStatus, versions: Sequence[VersionView]) -> Choice:
+def _choice(desired: Desired, status: RolloutStatus, versions: Sequence[VersionView], now: datetime | None) -> Choice:
     """Say what the rollout would choose now, if it chose."""
     if desired.spec.suspend:
         return Choice(None, reason=Reason.SUSPENDED)
     try:
-        return choose(desired.spec, versions, status)
+        return choose(desired.spec, versions, status, now)
     except InvalidVersion:
         return Choice(None, reason=Reason.INVALID_SPEC)
 

@@ -69,7 +69,9 @@ class Reconciler:
         trouble = list[BaseException]()
         plans = [await _kept(self._roll(model, rollout, seen, now), trouble) for rollout in _standing(model)]
         uses = [
-            RolloutUse.of(observe.desired(r), p.status, seen) for r, p in zip(_standing(model), plans, strict=True) if p
+            RolloutUse.of(observe.desired(r), p.status, seen, now)
+            for r, p in zip(_standing(model), plans, strict=True)
+            if p
         ]
         if len(uses) == len(plans):  # a version's status names its users: not before all of them are known
             await self._gather(
