@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 WORKERS ?= $(shell nproc)
 ARGS ?=
 
-.PHONY: help setup tools check chart test test-unit demo bench lock clean format
+.PHONY: help setup tools check chart test test-unit demo bench lock clean format images
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -40,7 +40,7 @@ check: $(READY) ## formatting, lint, types, import contracts, the chart, no addr
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@! grep -n '://' requirements.lock requirements-setup.lock || { echo "check: a lock names an address"; exit 1; }
+	@! grep -n '://' $(LOCKS) || { echo "check: a lock names an address"; exit 1; }
 	@if helm=$$($(RUN) -m cluster.tools where helm 2>/dev/null); then "$$helm" lint --quiet --strict --set trust.existingConfigMap=trust charts/modelparams; \
 	else echo "check: the chart was not linted: make tools builds helm"; fi
 	@$(RUN) -m pytest -q tests/contract
@@ -63,19 +63,30 @@ test-node: node-tools ## real pods on a real node: Linux and root, skipped with 
 	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/node/test_pods.py
 	$(RUN) -m pytest -m node tests/integration/node/test_world.py
 
+test-images: node-tools images ## the images themselves, and pods from them on a real node
+	$(RUN) -m pytest -m node tests/integration/images/test_content.py
+	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/images/test_pods.py
+
 demo: tools ## the main job on real input, start to end; writes build/demo/report.json
 	$(RUN) -m demo
+
+images: $(READY) ## build the images of the operator and of serving pods; BASE=… names another image to begin with
+	@$(RUN) -m cluster.images
 
 bench: tools ## the table of speed and memory; writes build/bench/report.json
 	$(RUN) -m bench
 
+LOCKS := requirements.lock requirements-setup.lock operator/requirements.lock serving/requirements.lock serving/torch.lock
 EXPORT := export --quiet --format requirements-txt --no-header --no-annotate --no-emit-project
 
 lock: $(BIN)/uv ## resolve again and write the locks, with hashes and without addresses
 	$(BIN)/uv lock
 	$(BIN)/uv $(EXPORT) --all-extras --all-groups --no-group setup -o requirements.lock
 	$(BIN)/uv $(EXPORT) --only-group setup -o requirements-setup.lock
-	@! grep -n '://' requirements.lock requirements-setup.lock
+	$(BIN)/uv $(EXPORT) --extra operator -o operator/requirements.lock
+	$(BIN)/uv $(EXPORT) --extra serving --prune torch -o serving/requirements.lock
+	$(BIN)/uv $(EXPORT) --only-group torch -o serving/torch.lock
+	@! grep -n '://' $(LOCKS)
 
 clean: ## remove what was made in the tree (not the caches outside)
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
