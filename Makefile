@@ -63,12 +63,15 @@ test-node: node-tools ## real pods on a real node: Linux and root, skipped with 
 	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/node/test_pods.py
 	$(RUN) -m pytest -m node tests/integration/node/test_world.py
 
-test-images: node-tools images ## the images themselves, and pods from them on a real node
+test-images: node-images ## the images themselves, and pods from them on a real node
 	$(RUN) -m pytest -m node tests/integration/images/test_content.py
 	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/images/test_pods.py
 
 demo: tools ## the main job on real input, start to end; writes build/demo/report.json
 	$(RUN) -m demo
+
+node-images: node-tools # for a node here: buildah's layers need no import
+	@$(RUN) -m cluster.images --builder=buildah --or-skip
 
 images: $(READY) ## build the images of the operator and of serving pods; BASE=… names another image to begin with
 	@$(RUN) -m cluster.images

@@ -10,6 +10,7 @@ builder.py      docker, podman, buildah: which works
 base.py         what the images begin with
 pip_config.py   where this machine's packages come from
 layers.py, seeding.py   into a node without an archive
+locking.py, watching.py   one run at a time, and what it is at
 
 `python -m cluster.images` builds them and says how large they are.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,14 +28,15 @@ from typing import Any, TextIO
 from cluster.images import base as bases
 from cluster.images import layers, seeding
 from cluster.images.builder import Builder, BuildFailed, NoBuilder, find, home, storage
-from cluster.images.inputs import TARGETS, inputs_sum, reference, short
+from cluster.images.inputs import ROOT, TARGETS, inputs_sum, reference, short
 from cluster.images.locking import alone
 from cluster.node import Node
 
 __all__ = ["BuildFailed", "Built", "Images", "NoBuilder", "ensure", "load_into", "reference"]
 
-BASE, BUILDER = "BASE", "MODELPARAMS_BUILDER"
-"""Environment variables: the image to begin with; which of docker, podman and buildah to use."""
+BASE, TORCH, BUILDER = "BASE", "TORCH", "MODELPARAMS_BUILDER"
+"""Environment variables: the image to begin with; the lock of another build of torch; docker, podman or buildah."""
+_KEPT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,39 +95,42 @@ class Images:
         return tuple(built.archive() for built in self.built)
 
 
-def ensure(
-    *,
-    builder: str | None = None,
-    base: str | None = None,
-    out: TextIO = sys.stderr,
-    log: TextIO | None = None,
-) -> Images:
+def ensure(*, builder: str | None = None, base: str | None = None, out: TextIO = sys.stderr) -> Images:
     """Build what is not there for the tree as it is now.
 
     Args:
         builder: docker, podman or buildah; by default $MODELPARAMS_BUILDER, or the first that works.
         base: the image to begin with; by default $BASE, the Dockerfile's, or one of Debian's packages.
         out: where it says what it does.
-        log: where the builder's own words go; by default only the end of them, when it fails.
 
     Raises:
         NoBuilder: nothing here builds images.
         BuildFailed: one did not build.
     """
     chosen = find(builder or os.environ.get(BUILDER), out)
-    with alone(home() / "lock"):
-        begins = bases.find(chosen, base or os.environ.get(BASE), out)
-        return Images(tuple(_ensure(chosen, target, begins, out, log) for target in TARGETS))
+    with alone(home() / "lock", out):
+        arguments = {"BASE": bases.find(chosen, base or os.environ.get(BASE), out)}
+        if torch := os.environ.get(TORCH):
+            arguments["TORCH"] = torch
+        return Images(tuple(_ensure(chosen, target, arguments, out) for target in TARGETS))
 
 
-def _ensure(builder: Builder, target: str, base: str, out: TextIO, log: TextIO | None) -> Built:
-    image = f"localhost/modelparams/{target}:{inputs_sum(target, builder.name, base)}"
+def _ensure(builder: Builder, target: str, arguments: Mapping[str, str], out: TextIO) -> Built:
+    image = f"localhost/modelparams/{target}:{inputs_sum(target, builder.name, arguments['BASE'], _torch(arguments))}"
     if builder.has(image):
         return Built(target, image, builder)
-    print(f"{target:10} building; minutes for the first time, seconds for a change of code", file=out, flush=True)
     begin = time.monotonic()
-    builder.build(target, image, base, log)
+    builder.tidy(_KEPT)
+    builder.build(target, image, arguments, out)
     return Built(target, image, builder, time.monotonic() - begin)
+
+
+def _torch(arguments: Mapping[str, str]) -> str:
+    name = arguments.get("TORCH", "serving/torch.lock")
+    path = ROOT / name
+    if path.parent != ROOT / "serving" or path.suffix != ".lock" or not path.is_file():
+        raise BuildFailed(f"TORCH is {name}: name a lock in the tree, such as serving/torch-cpu.lock")
+    return path.read_text()
 
 
 def load_into(node: Node, images: Images | None = None) -> Images:
@@ -135,11 +141,16 @@ def load_into(node: Node, images: Images | None = None) -> Images:
         ImageFailed: the node did not take one.
     """
     images = images or ensure()
-    for built in images.built:
-        if built.builder.name == "buildah":
-            config = built.config
-            found = layers.of_image(storage(), config["rootfs"]["diff_ids"])
-            seeding.seed(node, reference(built.target), config, found)
-        else:
-            node.load(built.archive())
+    with alone(home() / "lock"):  # or another run tidies a layer away
+        for built in images.built:
+            _load(node, built)
     return images
+
+
+def _load(node: Node, built: Built) -> None:
+    if built.builder.name != "buildah":
+        node.load(built.archive())
+        return
+    config = built.config
+    found = layers.of_image(storage(), config["rootfs"]["diff_ids"])
+    seeding.seed(node, reference(built.target), config, found)

@@ -23,13 +23,16 @@ def main() -> int:
     if options.command == "clean":
         return _clean()
     try:
-        images = ensure(builder=options.builder, base=options.base, log=sys.stderr if options.verbose else None)
+        images = ensure(builder=options.builder, base=options.base)
         if options.command == "archive":
             print(next(built for built in images.built if built.target == options.target).archive())
         else:
             for built in images.built:
                 _report(built)
-    except (NoBuilder, BuildFailed) as error:
+    except NoBuilder as why:
+        print(f"skipped: {why}" if options.or_skip else why, file=sys.stderr)
+        return 0 if options.or_skip else 1
+    except BuildFailed as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -45,7 +48,7 @@ def _options() -> argparse.Namespace:
         "--base", help="the image to begin with (default: $BASE, the Dockerfile's, or Debian's packages)"
     )
     parser.add_argument("--builder", help="docker, podman or buildah (default: $MODELPARAMS_BUILDER, or what works)")
-    parser.add_argument("--verbose", action="store_true", help="show what the builder says")
+    parser.add_argument("--or-skip", action="store_true", help="no failure where nothing builds images")
     return parser.parse_args()
 
 

@@ -14,7 +14,9 @@ from typing import Any, TextIO
 
 from cluster.images import pip_config
 from cluster.images.inputs import ROOT
-from cluster.node import InstallFailed, NodeImpossible, debian
+from cluster.images.watching import watched
+from cluster.node import InstallFailed, Node, NodeImpossible, debian
+from cluster.tools.build import Progress
 from cluster.tools.recipes import cache_folder
 
 _CERTIFICATES = Path("/etc/ssl/certs")
@@ -57,22 +59,42 @@ class Builder:
             return str(error).splitlines()[-1]
         return ""
 
-    def build(self, target: str, image: str, base: str, out: TextIO | None = None) -> None:
+    def build(self, target: str, image: str, arguments: Mapping[str, str], out: TextIO = sys.stderr) -> None:
         """Build one target of the tree's Dockerfile.
 
         Args:
             target: its name.
             image: the name of the result.
-            base: the image that it begins with.
-            out: where the program's words go; nowhere by default.
+            arguments: build arguments, such as BASE.
+            out: where it says what it does.
 
         Raises:
             BuildFailed: it did not build.
         """
-        wanted = ["--target", target, "--build-arg", f"BASE={base}", "--tag", image, "--file", str(ROOT / "Dockerfile")]
+        wanted = ["--target", target, "--tag", image, "--file", str(ROOT / "Dockerfile")]
+        given = [f"--build-arg={name}={value}" for name, value in arguments.items()]
+        progress = Progress(target, out)
         with pip_config.file() as config:
             secret = ["--secret", f"id=pip,src={config}"] if config else []
-            self.run(*self._build(), *wanted, *secret, str(ROOT), out=out)
+            command = [*self.options, *self._build(), *wanted, *given, *secret, str(ROOT)]
+            code, lines = watched(command, self._environment(), progress)
+        if code:
+            progress.end("failed")
+            raise BuildFailed(f"{self.name} could not build {target}:\n" + "\n".join(lines[-20:]))
+        progress.end("built")
+
+    def tidy(self, kept: int) -> None:
+        """Remove what builds that were ended left, and images of ours that are older than some; buildah's only.
+
+        Args:
+            kept: images of each target. A lock that changes leaves gigabytes behind.
+        """
+        if self.name != "buildah":
+            return  # the user's own store
+        self.run("rm", "--all")
+        listed = json.loads(self.run("images", "--json", "--filter=reference=localhost/modelparams/*") or "[]")
+        for name in superseded(listed, kept):
+            self.run("rmi", "--force", name)
 
     def _build(self) -> list[str]:
         if self.name == "docker":
@@ -130,23 +152,18 @@ class Builder:
         else:
             self.run("push", "--quiet", name, f"oci-archive:{path}:{name}")
 
-    def run(self, *arguments: str, out: TextIO | None = None) -> str:
+    def run(self, *arguments: str) -> str:
         """Run one of its commands; what it printed.
 
         Raises:
             BuildFailed: the exit code was not zero.
         """
-        environment = self._environment()
         command = [*self.options, *arguments]
-        if out is None:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            said = done.stderr or done.stdout
-        else:
-            done = subprocess.run(command, env=environment, stdout=out, stderr=out, text=True, check=False)
-            said = f"it ended with {done.returncode}; see above"
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
         if done.returncode:
-            raise BuildFailed(f"{self.name} {arguments[0]}: " + "\n".join(said.strip().splitlines()[-20:]))
-        return done.stdout or ""
+            said = (done.stderr or done.stdout).strip().splitlines()
+            raise BuildFailed(f"{self.name} {arguments[0]}: " + "\n".join(said[-20:]))
+        return done.stdout
 
     def _environment(self) -> Mapping[str, str]:
         environment = dict(os.environ) | {"DOCKER_BUILDKIT": "1"}
@@ -156,6 +173,20 @@ class Builder:
             # chroot: works in a container too, where no further namespaces may be made.
             environment |= {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(temporary)}
         return environment
+
+
+def superseded(listed: Sequence[Mapping[str, Any]], kept: int) -> list[str]:
+    """The names of images beside the newest of each target.
+
+    Args:
+        listed: `names` and `created` of each, as `buildah images --json` has them.
+        kept: how many of each target.
+    """
+    by_target: dict[str, list[tuple[int, str]]] = {}
+    for entry in listed:
+        for name in entry["names"] or ():
+            by_target.setdefault(str(name).rpartition(":")[0], []).append((entry["created"], name))
+    return [name for dated in by_target.values() for _, name in sorted(dated, reverse=True)[kept:]]
 
 
 def storage() -> Path:
@@ -175,12 +206,13 @@ def find(name: str | None = None, out: TextIO = sys.stderr) -> Builder:
     """The first that works; buildah is installed where that is possible.
 
     Args:
-        name: take this one.
+        name: take this one. Inside of a node it is buildah: an engine's socket is not seen there.
         out: where it says what it installs.
 
     Raises:
         NoBuilder: none works.
     """
+    name = name or ("buildah" if Node.inside() else None)
     candidates = [builder for builder in known() if name in (None, builder.name)]
     if not candidates:
         raise NoBuilder(f"no builder {name}: one of {', '.join(b.name for b in known())}")

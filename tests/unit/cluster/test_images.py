@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import hashlib
+import io
 import json
 import os
 import stat
@@ -14,8 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cluster import images
 from cluster.images import base, builder, inputs, layers, pip_config, seeding
-from cluster.images.builder import Builder, NoBuilder
+from cluster.images.builder import Builder, BuildFailed, NoBuilder
+from cluster.images.watching import watched
+from cluster.tools.build import Progress
 
 
 @pytest.fixture
@@ -92,6 +96,26 @@ def test_a_docker_client_without_an_engine_does_not_count(tmp_path: Path, monkey
     assert "Cannot connect to the Docker daemon" in Builder("docker", ("docker",)).works()
     with pytest.raises(NoBuilder, match=r"(?s)Start Docker or Podman.*docker: .*Cannot connect to the Docker daemon"):
         builder.find("docker")
+
+
+def test_of_each_target_the_newest_images_stay() -> None:
+    listed = [{"names": [f"localhost/modelparams/{t}:{n}"], "created": n} for t in ("a", "b") for n in (2, 3, 1)]
+    listed.append({"names": None, "created": 9})
+    old = ["localhost/modelparams/a:1", "localhost/modelparams/b:1"]
+    assert builder.superseded(listed, 2) == old
+    assert builder.superseded(listed, 3) == []
+
+
+def test_a_long_command_says_what_it_is_at_and_gives_its_words_when_it_fails() -> None:
+    out = io.StringIO()
+    code, lines = watched(["sh", "-c", "echo one; echo two >&2; exit 3"], os.environ, Progress("x", out))
+    assert (code, lines) == (3, ["one", "two"])
+
+
+@pytest.mark.parametrize("name", ["serving/none.lock", "/etc/passwd", "serving/README.md"])
+def test_a_lock_of_torch_that_a_build_cannot_see_is_refused(name: str) -> None:
+    with pytest.raises(BuildFailed, match=f"TORCH is {name}: name a lock in the tree"):
+        images._torch({"TORCH": name})
 
 
 def test_a_builder_that_nobody_knows_is_refused_with_those_that_are() -> None:
