@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import torch
 
 from builders.arenas import Laid
 from cluster.process import free_port
 from modelparams.protocol import SOCKET_NAME, Answer, EngineState
 from modelparams_serving.engine.__main__ import Engine
+from modelparams_serving.engine.library import Library
 from modelparams_serving.engine.metrics import Metrics
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap import Swapper
@@ -31,7 +31,8 @@ def settings(runtime_dir: Path, **changes: Any) -> EngineSettings:
 @contextlib.asynccontextmanager
 async def swapper(runtime_dir: Path, **changes: Any) -> AsyncIterator[Swapper]:
     """The swapper alone."""
-    made = Swapper(settings(runtime_dir, **changes), torch.device("cpu"), Metrics())
+    small = settings(runtime_dir, **changes)
+    made = Swapper(small, Library.at_once(small), Metrics())
     try:
         yield made
     finally:
@@ -53,10 +54,13 @@ async def put_live(swapper: Swapper, version: Laid) -> EngineState:
 
 
 @contextlib.asynccontextmanager
-async def engine(runtime_dir: Path, **changes: Any) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
-    """A whole engine that listens, and a client of it."""
+async def engine(
+    runtime_dir: Path, library: Library | None = None, **changes: Any
+) -> AsyncIterator[tuple[Engine, httpx.AsyncClient]]:
+    """A whole engine that listens, and a client of it. Its library is there, unless it is given."""
     port = free_port()
-    made, listening = Engine(settings(runtime_dir, **{"port": port, **changes})), asyncio.Event()
+    chosen = settings(runtime_dir, **{"port": port, **changes})
+    made, listening = Engine(chosen, library or Library.at_once(chosen)), asyncio.Event()
     serving = asyncio.create_task(made.serve(on_listening=listening))
     await asyncio.wait({asyncio.create_task(listening.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
     try:

@@ -147,6 +147,8 @@ class EngineState(Wire):
     pause_microseconds: int | None = None
     """For `commit` and `rollback`: time in which no request could start."""
     term: int = 0
+    starting: bool = False
+    """The engine cannot prepare yet: what it is made of is still being loaded. It reserves, so fetching can begin."""
 
     def slot_of(self, digest: object) -> Slot | None:
         """Where a version is resident, if it is."""

@@ -27,6 +27,10 @@ def failed(version: str, retry_after: timedelta | None, attempt: str = "", memor
     return (memory or Memory()).having_failed(what, NOW)
 
 
+def starting(state: EngineState) -> EngineState:
+    return state.model_copy(update={"starting": True})
+
+
 @pytest.mark.parametrize(
     ("wanted", "state", "memory", "step"),
     [
@@ -44,6 +48,20 @@ def failed(version: str, retry_after: timedelta | None, attempt: str = "", memor
             Memory(filled=(filled("1.0.0"),)),
             Prepare(filled("1.0.0")),
             id="what-is-filled-is-prepared",
+        ),
+        pytest.param(
+            order("1.0.0"),
+            starting(engine(slot(FILLING, "1.0.0"))),
+            Memory(filled=(filled("1.0.0"),)),
+            Wait(NOW + timedelta(milliseconds=200)),
+            id="an-engine-that-starts-is-not-asked-to-prepare",
+        ),
+        pytest.param(
+            order("1.0.0"),
+            starting(engine()),
+            Memory(),
+            Stage(release("1.0.0")),
+            id="while-the-engine-starts-its-first-version-is-fetched",
         ),
         pytest.param(
             NEW,

@@ -83,7 +83,9 @@ def decide(order: Order | None, engine: EngineState | None, memory: Memory, now:
     if engine is None:
         return Wait(now + ENGINE_POLL)
     step = _serve(order, engine, memory, now) or _drop(order, engine, memory, now)
-    return step or (_hold(order, engine, memory, now) if order else Wait(now + RESYNC))
+    step = step or (_hold(order, engine, memory, now) if order else Wait(now + RESYNC))
+    # One that ends while it starts would be held against the version that it was to prepare.
+    return Wait(now + ENGINE_POLL) if engine.starting and isinstance(step, Prepare) else step
 
 
 def _serve(order: Order | None, engine: EngineState, memory: Memory, now: datetime) -> Step | None:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before transformers is imported: this process asks no hub, ever
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# While an old version drains, two forward passes share the cores: OpenMP threads that spin between two of their
-# operations would take them from the other one. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import asyncio
-import atexit
 import contextlib
-import gc
+import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import structlog
-import torch
 import uvicorn
+from starlette.applications import Starlette
 
 from modelparams.errors import UsageError
-from modelparams_serving.engine import device as devices
 from modelparams_serving.engine.drain import Drain
-from modelparams_serving.engine.http import Front
+from modelparams_serving.engine.library import Library
 from modelparams_serving.engine.metrics import Metrics
+from modelparams_serving.engine.probes import Doors, Probes
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.socket_server import SocketServer
 from modelparams_serving.engine.swap import Swapper
@@ -43,22 +35,25 @@ Without Kubernetes: modelparams serve --help. Exit codes: 0 after SIGTERM, 2 set
 
 
 class Engine:
-    """One engine: its swapper, its socket, its HTTP front."""
+    """One engine: its swapper, its socket, its HTTP front. It listens first, and then brings its library."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        self.settings, self.drain, metrics = settings, Drain(settings.late_seconds), Metrics()
-        self.swapper = Swapper(settings, devices.choose(settings.device), metrics)
-        self._front = Front(self.swapper, self.drain, metrics, settings)
+    def __init__(self, settings: EngineSettings, library: Library | None = None) -> None:
+        self.settings, self.drain, self._metrics = settings, Drain(settings.late_seconds), Metrics()
+        self.library = library or Library(settings)
+        self.swapper = Swapper(settings, self.library, self._metrics)
+        self._doors = Doors(Probes(self.swapper, self.drain, self._metrics))
+        if self.library.is_there:
+            self._doors.inner = self._front()
 
     async def serve(self, *, on_listening: asyncio.Event | None = None) -> bool:
         """Serve until `drain` is asked for. False when requests were cut off at the end of the grace period.
 
         Raises:
-            UsageError: the address or the socket's path cannot be listened on.
+            UsageError: the address or the socket's path cannot be listened on, the library or the device is not there.
         """
         server = _Server(
             uvicorn.Config(
-                self._front.app(),
+                self._doors,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -73,9 +68,7 @@ class Engine:
             _log.info("listening", host=self.settings.host, port=listener.getsockname()[1])
             if on_listening:
                 on_listening.set()
-            leave = asyncio.create_task(self.drain.asked())
-            await asyncio.wait({leave, http}, return_when=asyncio.FIRST_COMPLETED)
-            leave.cancel()
+            await self._until_asked(http)
             whole = await self.drain.quiet(
                 lambda: self.swapper.requests,
                 quiet_seconds=self.settings.quiet_seconds,
@@ -83,6 +76,26 @@ class Engine:
             )
         _log.info("left", whole=whole)
         return whole
+
+    async def _until_asked(self, http: asyncio.Task[None]) -> None:
+        leave, opened = asyncio.create_task(self.drain.asked()), asyncio.create_task(self._open())
+        try:
+            await asyncio.wait({leave, http, opened}, return_when=asyncio.FIRST_COMPLETED)
+            if opened.done():
+                opened.result()
+                await asyncio.wait({leave, http}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leave.cancel()
+            opened.cancel()
+
+    async def _open(self) -> None:
+        await self.library.bring()
+        self._doors.inner = self._front()
+
+    def _front(self) -> Starlette:
+        from modelparams_serving.engine.http import Front  # imports torch
+
+        return Front(self.swapper, self.drain, self._metrics, self.settings).app()
 
     @contextlib.asynccontextmanager
     async def _running(self, server: _Server, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
@@ -120,22 +133,7 @@ def _listener(settings: EngineSettings) -> socket.socket:
     return listener
 
 
-def set_up_torch(settings: EngineSettings) -> None:
-    """Bound torch's threads, and take what is imported out of the garbage collector's rounds.
-
-    transformers' manager collects all garbage whenever one ends; over the 400,000 objects of the imported modules
-    that held the interpreter, and so every answer, for 145 ms.
-    """
-    torch.set_num_threads(settings.forward_threads)
-    with contextlib.suppress(RuntimeError):  # parallel work has begun already; the setting is a bound, not a need
-        torch.set_num_interop_threads(1)
-    gc.collect()
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # or triton's bindings complain of leaks when the interpreter ends
-
-
-async def _run(settings: EngineSettings) -> bool:
-    engine = Engine(settings)
+async def _run(engine: Engine) -> bool:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, engine.drain.begin)
@@ -147,10 +145,13 @@ def main() -> None:
     settings = started("modelparams-serve", _WHAT, EngineSettings)
     try:
         _make(settings.runtime_dir)
-        set_up_torch(settings)
-        asyncio.run(_run(settings))
+        engine = Engine(settings)
+        asyncio.run(_run(engine))
     except UsageError as error:
         refuse("modelparams-serve", str(error))
+    if engine.library.is_under_way:  # a thread that imports cannot be stopped, and would be waited for
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _make(runtime_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP front: OpenAI-compatible endpoints, health, readiness, metrics.
+"""The HTTP front: OpenAI-compatible endpoints, and the probes beside them.
 
 A request takes a lease on the version that is current when it starts, and everything about it, from tokenizing to the
 last byte, is that version's.
@@ -37,6 +37,7 @@ from modelparams_serving.engine.openai import (
     named,
 )
 from modelparams_serving.engine.passes import PassFailed
+from modelparams_serving.engine.probes import COME_BACK, Probes
 from modelparams_serving.engine.refusals import Refused, parsed
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.settings import EngineSettings
@@ -46,7 +47,6 @@ _log = structlog.get_logger("engine.http")
 _CLASSIFY = ("/classify", "/v1/classify")  # vLLM's, and SGLang's for the same
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 _CLIENT_GONE = 499  # nobody reads it; it is for the metrics
-_COME_BACK = {"Retry-After": "1"}
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
 Q = TypeVar("Q", bound=TextsRequest)
@@ -68,31 +68,10 @@ class Front:
                 Route("/v1/embeddings", self._endpoint("embeddings", self.embeddings), methods=["POST"]),
                 *(Route(path, self._endpoint("classify", self.classify), methods=["POST"]) for path in _CLASSIFY),
                 Route("/v1/models", self.models),
-                Route("/healthz", self.healthz),
-                Route("/readyz", self.readyz),
-                Route("/metrics", self.metrics),
+                *Probes(self._swapper, self._drain, self._metrics).routes(),
             ],
             exception_handlers={HTTPException: _http_error},
         )
-
-    # ---- probes
-
-    async def healthz(self, _request: Request) -> Response:
-        """200 while every thread that serves lives."""
-        well = self._swapper.healthy
-        return JSONResponse({"ok": well}, status_code=200 if well else 503)
-
-    async def readyz(self, _request: Request) -> Response:
-        """200 only with a verified version applied, and not when about to leave."""
-        current = self._swapper.current
-        if current is None or self._drain.draining or not self._swapper.healthy:
-            return JSONResponse({"ready": False}, status_code=503)
-        return JSONResponse({"ready": True, **named(current.identity)}, headers=headers(current.identity))
-
-    async def metrics(self, _request: Request) -> Response:
-        """Prometheus' text."""
-        self._metrics.running.set(self._swapper.requests)
-        return Response(self._metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def models(self, _request: Request) -> Response:
         """The one model, named by its version."""
@@ -212,7 +191,7 @@ class Front:
             return self._error(request, 500, body)
 
     def _error(self, request: Request, status: int, body: dict[str, Any]) -> Response:
-        retry = _COME_BACK if status == 503 else {}
+        retry = COME_BACK if status == 503 else {}
         return JSONResponse(body, status_code=status, headers=retry | self._headers(request))
 
     def _headers(self, request: Request) -> dict[str, str]:

@@ -19,7 +19,8 @@ from modelparams.protocol import Commit, Prepare, Reserve, Resident
 from modelparams.pull import pull
 from modelparams.sealed import SealedRelease
 from modelparams_serving import logs
-from modelparams_serving.engine.__main__ import Engine, set_up_torch
+from modelparams_serving.engine.__main__ import Engine
+from modelparams_serving.engine.library import Library, set_up_torch
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap import Swapper
 
@@ -38,14 +39,12 @@ def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, *
         StoreError, IntegrityError, SwapError: the version cannot be served; nothing listens any more.
     """
     logs.set_up(settings.log_level)
+    library = Library.at_once(settings)
     set_up_torch(settings)
-    asyncio.run(_serve(sealed, settings, progress, on_live))
+    asyncio.run(_serve(Engine(settings, library), sealed, progress, on_live))
 
 
-async def _serve(
-    sealed: SealedRelease, settings: EngineSettings, progress: Progress, on_live: Callable[[], None]
-) -> None:
-    engine = Engine(settings)
+async def _serve(engine: Engine, sealed: SealedRelease, progress: Progress, on_live: Callable[[], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, engine.drain.begin)
     listening = asyncio.Event()
@@ -54,7 +53,7 @@ async def _serve(
     if serving.done():  # it cannot listen: nothing is worth pulling
         serving.result()
     try:
-        await put_live(engine.swapper, sealed, settings.runtime_dir, progress, lambda: engine.drain.draining)
+        await put_live(engine.swapper, sealed, engine.settings.runtime_dir, progress, lambda: engine.drain.draining)
         on_live()
     except CancelledError:
         pass  # asked to leave before it was there

@@ -14,8 +14,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-
-import torch
+from typing import TYPE_CHECKING
 
 from modelparams.digest import Digest
 from modelparams.errors import IllegalTransition, IndexInvalid, StaleTerm, SwapFailed
@@ -32,10 +31,13 @@ from modelparams.protocol import (
 )
 from modelparams_serving.engine.arena_files import ArenaFile
 from modelparams_serving.engine.background import Background
+from modelparams_serving.engine.library import Library
 from modelparams_serving.engine.metrics import Metrics
-from modelparams_serving.engine.residents import ResidentVersion, load
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap_state import Happening, after, slot_to_fill
+
+if TYPE_CHECKING:
+    from modelparams_serving.engine.residents import ResidentVersion
 
 _SERVING = (SlotPhase.CURRENT, SlotPhase.DRAINING)
 
@@ -77,8 +79,8 @@ class _Place:
 class Swapper:
     """The two slots and the name "current"."""
 
-    def __init__(self, settings: EngineSettings, device: torch.device, metrics: Metrics) -> None:
-        self._settings, self._device, self._metrics = settings, device, metrics
+    def __init__(self, settings: EngineSettings, library: Library, metrics: Metrics) -> None:
+        self._library, self._metrics = library, metrics
         self._places = {slot: _Place(slot, ArenaFile(settings.runtime_dir / slot.file_name)) for slot in Slot}
         self._instance, self._term = uuid.uuid4().hex[:12], 0
         self._current: _Place | None = None
@@ -111,6 +113,11 @@ class Swapper:
         return self._current.version if self._current else None
 
     @property
+    def starting(self) -> bool:
+        """True while what builds versions is being imported: arenas are given, nothing is prepared yet."""
+        return not self._library.is_there
+
+    @property
     def healthy(self) -> bool:
         """False when a thread that serves has ended: only a restart helps, and it comes back from the arena."""
         return all(p.version.service.alive for p in self._places.values() if p.version and p.phase in _SERVING)
@@ -130,6 +137,7 @@ class Swapper:
             slot=slot,
             pause_microseconds=pause,
             term=self._term,
+            starting=self.starting,
         )
 
     async def reserve(self, order: Reserve) -> EngineState:
@@ -147,7 +155,10 @@ class Swapper:
         return self.state(slot=slot)
 
     async def prepare(self, order: Prepare) -> EngineState:
-        """Check a filled arena, build its model and warm it up. Errors as `residents.load`; the slot is then empty."""
+        """Check a filled arena, build its model and warm it up. Errors as `residents.load`; the slot is then empty.
+
+        Waits until the library is there; a wise agent asks for the state until it is.
+        """
         place, digest = self._places[order.slot], order.resident.manifest_digest
         if place.is_dead:
             self._empty(place, Happening.DISCARDED)
@@ -169,16 +180,10 @@ class Swapper:
     async def _built(self, place: _Place, order: Prepare) -> ResidentVersion:
         if place.arena.capacity == 0:
             raise IndexInvalid(f"slot {order.slot} has no arena yet")
+        load = await self._library.loader()
         beside = self.current.schema if self.current else None
         version = await self._background.run(
-            lambda: load(
-                memoryview(place.arena.map()),
-                order.index,
-                order.resident,
-                beside=beside,
-                device=self._device,
-                settings=self._settings,
-            )
+            lambda: load(memoryview(place.arena.map()), order.index, order.resident, beside=beside)
         )
         version.start()
         try:

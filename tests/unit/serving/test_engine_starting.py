@@ -1,0 +1,114 @@
+"""An engine whose torch is still being imported: it listens, says so, and lets fetching begin."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from builders.arenas import tiny
+from builders.engines import engine, order, settings, until
+from modelparams.errors import UsageError
+from modelparams.protocol import GetState
+from modelparams_serving.engine.library import Library, Load, imported
+from modelparams_serving.engine.settings import EngineSettings
+
+pytestmark = pytest.mark.timeout(300)
+STARTING = "the engine starts: torch and transformers are being imported"
+
+
+def test_the_program_imports_nothing_that_is_slow_before_it_listens() -> None:
+    look = (
+        "import sys, modelparams_serving.engine.__main__\n"
+        "print({'torch', 'transformers', 'tokenizers', 'numpy'} & set(sys.modules))"
+    )
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert said.stdout == "set()\n"
+
+
+class Gate:
+    """An import that waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+
+    def __call__(self, wanted: EngineSettings) -> Load:
+        assert self.opened.wait(60)
+        return imported(wanted)
+
+
+async def ask(runtime_dir: Path, request: Any) -> Any:
+    (answer,) = await order(runtime_dir, request.model_dump_json(by_alias=True).encode())
+    assert answer.state is not None, answer.refusal
+    return answer.state
+
+
+@pytest.mark.model
+def test_until_its_library_is_there_it_is_alive_not_ready_and_gives_arenas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelparams_serving.engine.library.set_up_torch", lambda _settings: None)  # of other tests too
+    gate, version = Gate(), tiny()
+
+    async def scene() -> None:
+        async with engine(tmp_path, Library(settings(tmp_path), gate)) as (_, client):
+            assert (await client.get("/healthz")).json() == {"ok": True}
+            unready = await client.get("/readyz")
+            assert (unready.status_code, unready.json()) == (503, {"ready": False, "reason": STARTING})
+            assert (await client.get("/metrics")).status_code == 200
+            refused = await client.post("/v1/completions", json={"prompt": "hello"})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error"]["code"] == "starting"
+            assert (await ask(tmp_path, GetState())).starting
+            await serves_in_the_end(client)
+
+    async def serves_in_the_end(client: httpx.AsyncClient) -> None:
+        reserved = await ask(tmp_path, version.reserve())
+        version.write(tmp_path / reserved.slot.file_name)
+        waiting = asyncio.create_task(ask(tmp_path, version.prepare(reserved.slot)))
+        assert (await ask(tmp_path, GetState())).starting
+        gate.opened.set()
+        prepared = await waiting
+        assert not prepared.starting
+        assert (await client.get("/readyz")).json()["reason"] == "no verified version is applied yet"
+        await ask(tmp_path, version.commit())
+        answer = await client.post("/v1/completions", json={"prompt": "hello", "max_tokens": 2})
+        assert answer.json()["model_params"]["version"] == "1.0.0"
+
+    asyncio.run(scene())
+
+
+def test_an_engine_whose_library_cannot_be_imported_ends_and_says_why(tmp_path: Path) -> None:
+    def fails(_settings: EngineSettings) -> Load:
+        raise UsageError("torch and transformers cannot be imported (no)", hint="install modelparams[serving]")
+
+    async def scene() -> None:
+        with pytest.raises(UsageError, match="cannot be imported"):
+            async with engine(tmp_path, Library(settings(tmp_path), fails)) as (made, _):
+                await made.drain.asked()
+
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await scene()
+
+    asyncio.run(bounded())
+
+
+def test_an_engine_that_is_asked_to_leave_while_it_imports_leaves_at_once(tmp_path: Path) -> None:
+    gate = Gate()
+
+    async def scene() -> None:
+        async with engine(tmp_path, Library(settings(tmp_path), gate)) as (made, _):
+            await until(lambda: made.library.is_under_way)
+        assert made.library.is_under_way
+
+    try:
+        asyncio.run(scene())
+    finally:
+        gate.opened.set()
