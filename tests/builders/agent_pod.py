@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from builders.fake_engine import FakeEngine
@@ -170,7 +170,7 @@ class Pod:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _client: EngineClient | None = None
 
-    def start_agent(self) -> None:
+    def start_agent(self, **settings: timedelta) -> None:
         """A new agent process: it knows nothing."""
         self.orders = Orders(MODEL, POD_UID)
         writer = StatusWriter(self.sink, Backoff(first=0.01, bound=0.02))
@@ -181,6 +181,7 @@ class Pod:
             engine=self._client,
             stages=self.stages,
             writer=writer,
+            **settings,
         )
         self._tasks = [
             asyncio.create_task(work) for work in (self.agent.run(), writer.run(), self.orders.seek(self.rollouts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,39 @@ def test_a_lost_engine_gets_back_what_it_served_without_a_fetch(tmp_path: Path) 
         await served(pod, "1.0.0")
         await pod.until(lambda: pod.held == {"1.0.0", "1.1.0"})
         assert pod.stages.staged == ["1.0.0", "1.1.0"]
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(("grace", "reason"), [(3600, None), (0, Reason.ENGINE_UNAVAILABLE)])
+def test_an_engine_that_was_never_seen_is_waited_for_before_it_is_called_away(
+    tmp_path: Path, grace: int, reason: Reason | None
+) -> None:
+    async def scene(pod: Pod) -> None:
+        await pod.kill_agent()
+        pod.engine.kill()
+        pod.start_agent(engine_grace=timedelta(seconds=grace))
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.statuses)
+        failure = pod.sink.last.last_failure
+        assert (pod.sink.last.state, failure.reason if failure else None) == (PodState.WAITING, reason)
+        await pod.engine.start()
+        await served(pod, "1.0.0")
+
+    play(tmp_path, scene)
+
+
+def test_a_new_agent_knows_from_its_earlier_life_that_there_was_an_engine(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        await pod.kill_agent()
+        pod.engine.kill()
+        pod.start_agent()
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.last_failure)
+        assert pod.sink.last.last_failure
+        assert pod.sink.last.last_failure.reason is Reason.ENGINE_UNAVAILABLE
 
     play(tmp_path, scene)
 

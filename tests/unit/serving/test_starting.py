@@ -36,6 +36,16 @@ def test_a_variable_that_cannot_be_read_is_named(
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("link", ["tcp://10.0.0.1:80", "udp://[fd00::1]:53"])
+def test_what_a_service_s_name_makes_of_our_variables_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    monkeypatch.setenv("MODELPARAMS_PORT", link)  # of a Service named modelparams
+    assert EngineSettings().port == 8000
+    monkeypatch.setenv("MODELPARAMS_PORT", "9000")
+    assert EngineSettings().port == 9000
+
+
 PROGRAMS = [
     pytest.param("modelparams_serving.agent", AgentSettings, id="agent"),
     pytest.param("modelparams_serving.engine", EngineSettings, id="engine", marks=pytest.mark.model),

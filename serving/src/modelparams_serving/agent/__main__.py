@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+from datetime import timedelta
 
 import structlog
 from prometheus_client import start_http_server
@@ -47,7 +48,14 @@ async def run(settings: AgentSettings) -> None:
     writer = StatusWriter(api)
     stager = Stager.of(settings.runtime_dir, settings.trust, settings.keys, settings.staging_workers)
     async with EngineClient(settings.runtime_dir, on_loss=orders.changed.set) as engine:
-        agent = Agent(orders=orders, runtime_dir=settings.runtime_dir, engine=engine, stages=stager, writer=writer)
+        agent = Agent(
+            orders=orders,
+            runtime_dir=settings.runtime_dir,
+            engine=engine,
+            stages=stager,
+            writer=writer,
+            engine_grace=timedelta(seconds=settings.engine_grace_seconds),
+        )
         logger.info("Started", pod=settings.pod_name, model=settings.model)
         await _until_stopped(agent.run(), writer.run(), kube.follow(api, orders.assigned), orders.seek(api))
         await agent.stop()

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,7 @@ from modelparams_serving.agent.status_writer import StatusWriter
 
 PROGRESS_TICK = 1.0
 AFTER_FAILURE = 0.2
+ENGINE_GRACE = timedelta(seconds=120)
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -68,11 +69,13 @@ class Agent:
         engine: Engine,
         stages: Stages,
         writer: StatusWriter,
+        engine_grace: timedelta = ENGINE_GRACE,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._orders, self._runtime_dir = orders, runtime_dir
         self._engine, self._stages, self._writer, self._now = engine, stages, writer, now
         self._memory = Memory()
+        self._engine_due = now() + engine_grace
         self._ticket: Ticket | None = None
         self._staging: asyncio.Task[None] | None = None
 
@@ -121,6 +124,7 @@ class Agent:
         metrics.ENGINE_UP.set(1)
         self._memory = replace(
             self._memory,
+            engine_seen=True,
             engine_gone_at=None,
             filled=tuple(f for f in self._memory.filled if self._still_holds(f, engine)),
             live=engine.current.manifest_digest if engine.current else self._memory.live,
@@ -130,6 +134,8 @@ class Agent:
 
     def _miss(self, error: errors.EngineUnavailable) -> None:
         metrics.ENGINE_UP.set(0)
+        if not self._memory.engine_seen and self._now() < self._engine_due:
+            return  # a pod's start: the agent is up first, and the engine's image may still be on its way
         if self._memory.engine_gone_at is None:
             logger.warning("Engine does not answer", reason=error.reason, problem=error.message)
             self._memory = replace(self._memory, engine_gone_at=self._now())

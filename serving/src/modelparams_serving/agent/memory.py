@@ -94,7 +94,10 @@ class Memory:
     underway: Underway | None = None
     live: Digest | None = None
     """What the engine was last seen to serve: what to restore when it comes back empty."""
+    engine_seen: bool = False
+    """Whether the engine has answered in this pod's life: one that has not yet may still be starting."""
     engine_gone_at: datetime | None = None
+    """Since when it is missing and should not be."""
     fetched_bytes: int | None = None
     pause_microseconds: int | None = None
     swapped_at: datetime | None = None
@@ -157,6 +160,7 @@ class Memory:
             pause_microseconds=status.pause_microseconds,
             fetched_bytes=status.fetched_bytes,
             swapped_at=status.swapped_at,
+            engine_seen=self.engine_seen or _tells_of_an_engine(status),
         )
         last = status.last_failure
         if last is None or not last.final or memory.setback_of(last.manifest_digest):
@@ -164,6 +168,12 @@ class Memory:
         failure = Failure(last.reason, last.message, None)
         setback = Setback(last.version_name, last.manifest_digest, failure, last.attempt, last.time, None)
         return replace(memory, setbacks=(*memory.setbacks, setback))
+
+
+def _tells_of_an_engine(status: AssignmentStatus) -> bool:
+    failure = status.last_failure
+    is_lost = failure is not None and failure.reason is Reason.ENGINE_UNAVAILABLE
+    return is_lost or bool(status.staged)
 
 
 def _poisoned(version_name: str, losses: int) -> Failure:

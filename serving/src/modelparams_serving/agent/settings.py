@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from modelparams.names import ModelName
 from modelparams.variables import PREFIX
+from modelparams_serving.service_links import PodSettings
 
 
 def _model(text: str) -> str:
     return ModelName(text).text
 
 
-class AgentSettings(BaseSettings):
+class AgentSettings(PodSettings):
     """S3 credentials are boto3's own business (`AWS_*`), the API server's address that of the pod or `KUBECONFIG`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
@@ -34,6 +35,8 @@ class AgentSettings(BaseSettings):
     """A directory with a file for each key-encryption key, named as `encryption.keyRef`."""
     staging_workers: int = Field(default=4, ge=1, le=64)
     """Threads that fetch and open; each holds a buffer of 1 MiB."""
+    engine_grace_seconds: float = Field(default=120.0, ge=0)
+    """So long after its own start the agent waits for an engine that it has never seen, before it calls it away."""
     agent_metrics_port: int = Field(default=0, ge=0, le=65535)
     """Prometheus metrics of the agent; 0: none."""
     log_level: str = "INFO"

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from modelparams.variables import PREFIX
+from modelparams_serving.service_links import PodSettings
 
 
-class EngineSettings(BaseSettings):
+class EngineSettings(PodSettings):
     """Each field is the variable `MODELPARAMS_<FIELD>`."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True)
