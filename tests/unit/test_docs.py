@@ -28,6 +28,7 @@ RUN = {
     ("params/samples/README.md", "A sample repository of parameters", ""): DOCUMENTED,
     ("tests/cluster/README.md", "The test cluster", ""): "below: modules and tools",
     ("tests/cluster/README.md", "A real node", ""): "tests/integration/node/test_world.py",
+    ("tests/cluster/images/README.md", "The images", ""): "tests/unit/cluster/test_images.py",
 }
 PAGES = [str(page.relative_to(ROOT)) for page in pages()]
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -112,17 +112,24 @@ def ensure(*, builder: str | None = None, base: str | None = None, out: TextIO =
         arguments = {"BASE": bases.find(chosen, base or os.environ.get(BASE), out)}
         if torch := os.environ.get(TORCH):
             arguments["TORCH"] = torch
-        return Images(tuple(_ensure(chosen, target, arguments, out) for target in TARGETS))
+        return Images(tuple(_built(chosen, _names(chosen, arguments), arguments, out)))
 
 
-def _ensure(builder: Builder, target: str, arguments: Mapping[str, str], out: TextIO) -> Built:
-    image = f"localhost/modelparams/{target}:{inputs_sum(target, builder.name, arguments['BASE'], _torch(arguments))}"
-    if builder.has(image):
-        return Built(target, image, builder)
-    begin = time.monotonic()
-    builder.tidy(_KEPT)
-    builder.build(target, image, arguments, out)
-    return Built(target, image, builder, time.monotonic() - begin)
+def _names(builder: Builder, arguments: Mapping[str, str]) -> dict[str, str]:
+    """Of each target's image."""
+    inputs = (builder.name, arguments["BASE"], _torch(arguments))
+    return {target: f"localhost/modelparams/{target}:{inputs_sum(target, *inputs)}" for target in TARGETS}
+
+
+def _built(builder: Builder, names: Mapping[str, str], arguments: Mapping[str, str], out: TextIO) -> Iterator[Built]:
+    missing = [image for image in names.values() if not builder.has(image)]
+    if missing:
+        builder.tidy(_KEPT, wanted=names.values())
+    for target, image in names.items():
+        begin = time.monotonic()
+        if image in missing:
+            builder.build(target, image, arguments, out)
+        yield Built(target, image, builder, time.monotonic() - begin if image in missing else 0.0)
 
 
 def _torch(arguments: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -83,18 +83,20 @@ class Builder:
             raise BuildFailed(f"{self.name} could not build {target}:\n" + "\n".join(lines[-20:]))
         progress.end("built")
 
-    def tidy(self, kept: int) -> None:
+    def tidy(self, kept: int, wanted: Container[str] = ()) -> None:
         """Remove what builds that were ended left, and images of ours that are older than some; buildah's only.
 
         Args:
             kept: images of each target. A lock that changes leaves gigabytes behind.
+            wanted: images that stay, however old: what is built again of the same files has the old date.
         """
         if self.name != "buildah":
             return  # the user's own store
         self.run("rm", "--all")
         listed = json.loads(self.run("images", "--json", "--filter=reference=localhost/modelparams/*") or "[]")
         for name in superseded(listed, kept):
-            self.run("rmi", "--force", name)
+            if name not in wanted:
+                self.run("rmi", "--force", name)
 
     def _build(self) -> list[str]:
         if self.name == "docker":

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from builders.doc_blocks import the_block
 from cluster import images
 from cluster.images import base, builder, inputs, layers, pip_config, seeding
 from cluster.images.builder import Builder, BuildFailed, NoBuilder
@@ -164,3 +165,18 @@ def test_a_build_without_a_builder_ends_with_one_message(tmp_path: Path) -> None
     command = [sys.executable, "-m", "cluster.images"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "no builder kaniko: one of docker, podman, buildah\n")
+
+
+def test_the_commands_of_the_page_are_there() -> None:
+    lines = the_block("tests/cluster/images/README.md", "The images", "").splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        command = line.partition("#")[0].split()
+        if command[0] == "make":
+            tried = [*command, "-n"]
+        else:
+            assert command[:2] == ["PYTHONPATH=tests", ".venv/bin/python"]
+            tried = [sys.executable, *command[2:], "--help"]
+        environment = os.environ | {"PYTHONPATH": str(inputs.ROOT / "tests")}
+        done = subprocess.run(tried, cwd=inputs.ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
