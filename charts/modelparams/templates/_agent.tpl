@@ -17,6 +17,7 @@ container:
   - {name: MODELPARAMS_POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
   - {name: MODELPARAMS_TRUST, value: /etc/modelparams/trust/trust.json}
   - {name: MODELPARAMS_AGENT_METRICS_PORT, value: {{ $agent.metricsPort | quote }}}
+  - {name: MODELPARAMS_AGENT_HEALTH_PORT, value: {{ $agent.healthPort | quote }}}
   - {name: MODELPARAMS_LOG_LEVEL, value: {{ $agent.logLevel | quote }}}
   - {name: AWS_ACCESS_KEY_ID, valueFrom: {secretKeyRef: {name: {{ $agent.storeSecret }}, key: accessKeyID, optional: true}}}
   - {name: AWS_SECRET_ACCESS_KEY, valueFrom: {secretKeyRef: {name: {{ $agent.storeSecret }}, key: secretAccessKey, optional: true}}}
@@ -26,8 +27,9 @@ container:
   {{- end }}
   ports:
   - {name: mp-agent, containerPort: {{ $agent.metricsPort }}}
+  - {name: mp-health, containerPort: {{ $agent.healthPort }}}
   livenessProbe:
-    httpGet: {path: /metrics, port: mp-agent}
+    httpGet: {path: /healthz, port: mp-health}
     periodSeconds: 10
     timeoutSeconds: 5
     failureThreshold: 6

@@ -1,7 +1,7 @@
 """Variables that Kubernetes makes of a Service's name, and that nobody meant for us.
 
-A Service `modelparams` gives each pod of its namespace MODELPARAMS_PORT=tcp://10.0.0.1:80, as Docker's links did, unless
-the pod sets `enableServiceLinks: false`. A variable that the pod's own spec sets goes before it, so where such a
+A Service `modelparams` gives each pod of its namespace MODELPARAMS_PORT=tcp://10.0.0.1:80, as Docker's links did,
+unless the pod sets `enableServiceLinks: false`. A variable that the pod's own spec sets goes before it, so where such a
 value arrives nobody has set ours: its default holds.
 """
 

@@ -12,14 +12,15 @@ from datetime import timedelta
 import structlog
 from prometheus_client import start_http_server
 
-from modelparams_serving.agent import kube
+from modelparams.errors import UsageError
+from modelparams_serving.agent import health, kube
 from modelparams_serving.agent.engine_client import EngineClient
 from modelparams_serving.agent.loop import Agent
 from modelparams_serving.agent.order_book import Orders
 from modelparams_serving.agent.settings import AgentSettings
 from modelparams_serving.agent.staging import Stager
 from modelparams_serving.agent.status_writer import StatusWriter
-from modelparams_serving.starting import started
+from modelparams_serving.starting import refuse, started
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -35,7 +36,10 @@ def main() -> None:
     settings = started("modelparams-agent", _WHAT, AgentSettings)
     if settings.agent_metrics_port:
         start_http_server(settings.agent_metrics_port)
-    asyncio.run(run(settings))
+    try:
+        asyncio.run(run(settings))
+    except UsageError as error:
+        refuse("modelparams-agent", str(error))
     # A thread may hang in a read for as long as the store lets it; what it fills nobody looks at any more.
     sys.stderr.flush()
     os._exit(0)
@@ -43,6 +47,11 @@ def main() -> None:
 
 async def run(settings: AgentSettings) -> None:
     """Drive the pod's engine until SIGTERM or SIGINT; the engine serves on."""
+    pulse, beats = health.Pulse(), health.Pulse()
+    if settings.agent_health_port:
+        health.serve(
+            settings.agent_health_host, settings.agent_health_port, (pulse, beats), settings.agent_stuck_seconds
+        )
     orders = Orders(settings.model_name, settings.pod_uid)
     api = kube.PodAPI(settings.pod_namespace, settings.pod_name)
     writer = StatusWriter(api)
@@ -54,10 +63,13 @@ async def run(settings: AgentSettings) -> None:
             engine=engine,
             stages=stager,
             writer=writer,
+            pulse=pulse,
             engine_grace=timedelta(seconds=settings.engine_grace_seconds),
         )
         logger.info("Started", pod=settings.pod_name, model=settings.model)
-        await _until_stopped(agent.run(), writer.run(), kube.follow(api, orders.assigned), orders.seek(api))
+        await _until_stopped(
+            agent.run(), writer.run(), kube.follow(api, orders.assigned), orders.seek(api), health.beat(beats)
+        )
         await agent.stop()
     await api.close()
     logger.info("Stopped")

@@ -30,7 +30,8 @@ from modelparams.reasons import Reason
 from modelparams_serving.agent import metrics
 from modelparams_serving.agent.arena import inode_of
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Stage, Step, Wait, decide
-from modelparams_serving.agent.engine_client import Sent
+from modelparams_serving.agent.engine_client import SLOW, Sent
+from modelparams_serving.agent.health import Pulse
 from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway
 from modelparams_serving.agent.order import Order
 from modelparams_serving.agent.order_book import Orders
@@ -41,6 +42,8 @@ from modelparams_serving.agent.status_writer import StatusWriter
 PROGRESS_TICK = 1.0
 AFTER_FAILURE = 0.2
 ENGINE_GRACE = timedelta(seconds=120)
+_PASS_MAX = 4 * SLOW
+"""Seconds: it asks for the state and gives an order, and each may wait for an order of the staging first."""
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -71,10 +74,11 @@ class Agent:
         writer: StatusWriter,
         engine_grace: timedelta = ENGINE_GRACE,
         now: Callable[[], datetime] = _now,
+        pulse: Pulse | None = None,
     ) -> None:
         self._orders, self._runtime_dir = orders, runtime_dir
         self._engine, self._stages, self._writer, self._now = engine, stages, writer, now
-        self._memory = Memory()
+        self._memory, self._pulse = Memory(), pulse or Pulse()
         self._engine_due = now() + engine_grace
         self._ticket: Ticket | None = None
         self._staging: asyncio.Task[None] | None = None
@@ -83,7 +87,9 @@ class Agent:
         """Loop for ever."""
         while True:
             self._orders.changed.clear()  # before looking: what changes during the pass is not lost
+            self._pulse.next_within(_PASS_MAX)
             pause = await self.once()
+            self._pulse.next_within(pause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._orders.changed.wait()

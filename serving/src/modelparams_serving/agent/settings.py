@@ -39,6 +39,11 @@ class AgentSettings(PodSettings):
     """So long after its own start the agent waits for an engine that it has never seen, before it calls it away."""
     agent_metrics_port: int = Field(default=0, ge=0, le=65535)
     """Prometheus metrics of the agent; 0: none."""
+    agent_health_host: str = "0.0.0.0"  # noqa: S104 -- kubelet asks at the pod's address
+    agent_health_port: int = Field(default=0, ge=0, le=65535)
+    """`/healthz` for a liveness probe: 200 while the agent's loop goes on; 0: none."""
+    agent_stuck_seconds: float = Field(default=60.0, gt=0)
+    """`/healthz` is 503 once the loop is late by more."""
     log_level: str = "INFO"
 
     @property

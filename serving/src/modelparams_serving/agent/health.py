@@ -1,0 +1,80 @@
+"""Whether the agent's loop goes on: `GET /healthz`, for a liveness probe.
+
+It is answered from a thread, so also while the event loop hangs. A store or an API server that is away stops no loop,
+and is no reason to be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from modelparams.errors import UsageError
+
+_BEAT_SECONDS = 1.0
+_CLIENT_SECONDS = 5.0
+
+
+class Pulse:
+    """A loop's sign of life, which says by when the next one comes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._due = clock, clock()
+
+    def next_within(self, seconds: float) -> None:
+        """Promise the next sign."""
+        self._due = self._clock() + seconds
+
+    def late(self) -> float:
+        """Seconds since the promise was broken; negative while it holds."""
+        return self._clock() - self._due
+
+
+async def beat(pulse: Pulse) -> None:
+    """Show that the event loop itself goes on; for ever."""
+    while True:
+        pulse.next_within(_BEAT_SECONDS)
+        await asyncio.sleep(_BEAT_SECONDS)
+
+
+def serve(host: str, port: int, pulses: Sequence[Pulse], stuck_seconds: float) -> ThreadingHTTPServer:
+    """Answer 200 until one of `pulses` is late by more than `stuck_seconds`, then 503; in a thread.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _CLIENT_SECONDS
+
+        def do_GET(self) -> None:
+            if self.path != "/healthz":
+                self._answer(HTTPStatus.NOT_FOUND, "only /healthz is here\n")
+            elif (late := max(pulse.late() for pulse in pulses)) > stuck_seconds:
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"the agent's loop is {late:.0f} s late\n")
+            else:
+                self._answer(HTTPStatus.OK, "ok\n")
+
+        def _answer(self, status: HTTPStatus, text: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain; charset=utf-8")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """A probe is no news."""
+
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise UsageError(
+            f"{host} port {port} cannot be listened on ({error.strerror})",
+            hint="set MODELPARAMS_AGENT_HEALTH_HOST and _PORT to an address that is free",
+        ) from error
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    return server
