@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -35,10 +37,12 @@ def serve(
     """Serve a sealed version here: pull, verify, open in memory, answer.
 
     The steps and the engine are those of a pod. Plaintext lies in memory only. Ctrl-C lets what runs finish.
+    SIGTERM does too, and the exit code is 0, also before the version answers.
 
         modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys .
         curl localhost:8000/v1/completions --json '{"prompt": "Hello"}'
     """
+    signal.signal(signal.SIGTERM, _leave)  # until the engine takes it
     asked = Asked.of(store, release, trust, model)
     sealed = asked.opened(keys, key_ref)
     note("loading torch and transformers")
@@ -59,6 +63,11 @@ def serve(
         name = standalone.resident_of(sealed).version_name
         standalone.serve(sealed, settings, progress, on_live=lambda: note(f"{name} answers on {where}; Ctrl-C ends"))
     note("left")
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    note("left")
+    raise SystemExit(0)
 
 
 @contextlib.contextmanager

@@ -75,6 +75,17 @@ def test_a_sealed_version_answers_until_ctrl_c_and_leaves_no_plaintext(sealed: l
     assert not any(memory.iterdir())
 
 
+def test_a_sigterm_before_the_version_answers_ends_with_zero(sealed: list[str], memory: Path) -> None:
+    port = str(free_port())
+    with subprocess.Popen(command("1.0.0", *sealed, "--port", port), stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr
+        assert any("loading torch" in line for line in started.stderr)
+        started.send_signal(signal.SIGTERM)
+        _, said = started.communicate(timeout=60)
+    assert (started.returncode, said.splitlines()[-1:]) == (0, ["left"])
+    assert not any(memory.iterdir())
+
+
 def _is_ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/readyz").status_code == 200
