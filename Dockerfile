@@ -19,7 +19,8 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 
-# Our own code, in a venv of the same place that holds nothing else.
+# Our own code, in a venv of the same place that holds nothing else. first_process.pth: the kernel keeps SIGTERM from a
+# container's first process until that has a handler, and a program sets its own only after seconds of imports.
 FROM base AS code
 COPY requirements-setup.lock /opt/locks/setup.lock
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -33,6 +34,8 @@ COPY serving/src /src/serving/src
 RUN pip="/opt/tools/bin/python -m pip --quiet --no-cache-dir --disable-pip-version-check" && \
     $pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheels /src && \
     $pip --python /opt/venv/bin/python install --no-index --no-deps --no-compile /wheels/*.whl && \
+    echo 'import os, signal; os.getpid() == 1 and signal.signal(signal.SIGTERM, lambda *_: os._exit(143))' \
+        >"$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first_process.pth" && \
     python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
 # Compiled here, as nothing can be written later. Some packages carry files that are no Python, such as templates.

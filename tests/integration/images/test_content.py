@@ -83,7 +83,11 @@ def test_probes_are_the_clusters_and_labels_say_what_it_is(image: Image) -> None
 def test_the_last_layer_is_our_code_and_nothing_else(image: Image) -> None:
     *below, code = image.layers
     [packages] = code.folder.glob("opt/venv/lib/python3*/site-packages")
-    assert {path.name for path in packages.iterdir()} == {*OURS, f"modelparams-{version()}.dist-info"}
+    assert {path.name for path in packages.iterdir()} == {
+        *OURS,
+        f"modelparams-{version()}.dist-info",
+        "first_process.pth",
+    }
     assert {path.name for path in (code.folder / "opt").iterdir()} == {"venv"}
     assert {path.name for path in code.folder.iterdir()} == {"opt"}
     assert code.size < sum(layer.size for layer in below) / 20

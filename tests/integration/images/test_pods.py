@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import time
@@ -81,6 +82,11 @@ class Pods:
         assert found is not None
         return found
 
+    def ask_to_end(self, name: str) -> None:
+        """As kubelet does, which also ends what was begun inside of the container."""
+        with contextlib.suppress(KubectlFailed):
+            self.python(name, "import os, signal; os.kill(1, signal.SIGTERM)")
+
     def python(self, name: str, script: str) -> str:
         return self.kubectl("exec", name, "--", "python", "-c", script)
 
@@ -116,6 +122,14 @@ def test_the_operator_that_has_no_settings_says_so_and_ends(loaded: Images, pods
     assert "MODELPARAMS_TRUST" in pods.kubectl("logs", "bare")
 
 
+def test_a_program_ends_when_told_also_before_it_has_said_how(loaded: Images, pods: Pods) -> None:
+    """As the first process of its container it would not even notice."""
+    pods.start("imports", loaded.operator, ["python", "-c", "import time; time.sleep(600)"])
+    wait_until(lambda: pods.status("imports")["phase"] == "Running", "it to run", seconds=SECONDS)
+    pods.ask_to_end("imports")
+    assert pods.end("imports")["exitCode"] == 143
+
+
 def test_an_engine_answers_before_it_has_parameters_and_ends_in_order_when_told(loaded: Images, pods: Pods) -> None:
     begin = time.monotonic()
     pods.start("engine", loaded.serving)
@@ -130,6 +144,6 @@ def test_an_engine_answers_before_it_has_parameters_and_ends_in_order_when_told(
         pods.python("engine", "open('/tmp/x', 'w')")
     torch = "import torch; print(torch.ones(2).sum().item(), torch.cuda.is_available())"
     assert pods.python("engine", torch).split() == ["2.0", "False"]
-    pods.python("engine", "import os, signal; os.kill(1, signal.SIGTERM)")
+    pods.ask_to_end("engine")
     ended = pods.end("engine")
     assert (ended["exitCode"], ended["reason"]) == (0, "Completed"), pods.kubectl("logs", "engine")
