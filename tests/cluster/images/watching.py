@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from cluster.tools.build import Progress
 
-_TICK_SECONDS = 0.5
+_TICK_SECONDS, _SHOWN = 0.5, 80
 
 
 def watched(command: Sequence[str], environment: Mapping[str, str], progress: Progress) -> tuple[int, list[str]]:
@@ -22,7 +22,7 @@ def watched(command: Sequence[str], environment: Mapping[str, str], progress: Pr
         try:
             while reader.is_alive():
                 reader.join(_TICK_SECONDS)
-                progress.show(lines[-1] if lines else "")
+                progress.show(lines[-1][:_SHOWN] if lines else "")
         except BaseException:
             child.terminate()
             raise
