@@ -146,13 +146,12 @@ class Builder:
             path: of the archive.
         """
         path.unlink(missing_ok=True)
+        if self.name == "buildah":
+            self.run("push", "--quiet", image, f"oci-archive:{path}:{name}")
+            return
         self.run("tag", image, name)
-        if self.name == "docker":
-            self.run("save", "--output", str(path), name)
-        elif self.name == "podman":
-            self.run("save", "--format=oci-archive", "--output", str(path), name)
-        else:
-            self.run("push", "--quiet", name, f"oci-archive:{path}:{name}")
+        how = ["--format=oci-archive"] if self.name == "podman" else []
+        self.run("save", *how, "--output", str(path), name)
 
     def run(self, *arguments: str) -> str:
         """Run one of its commands; what it printed.
