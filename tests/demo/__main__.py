@@ -1,20 +1,33 @@
-"""`python -m demo`: play the story, write `build/demo/report.json`, exit non-zero when a promise was broken."""
+"""Play the main job as a story, write build/demo/report.json, and exit non-zero when a promise was broken.
+
+It plays on a real node where one can run (Linux, root); on the cluster of KUBECONFIG where that and
+MODELPARAMS_LOAD_IMAGE, the command by which its nodes get an image, are set; else with processes as pods.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
 
+from cluster.helm import HelmFailed
+from cluster.kubectl import KubectlFailed
+from cluster.node import InstallFailed, Node, NodeCluster, NodeImpossible, debian
+from demo.pods import pods
+from demo.processes import processes
 from demo.report import Report
-from demo.scene import ROOT, NotReached, scene
+from demo.scene import ROOT, NotReached, Scene
 from demo.story import Story
+from deployed.publisher import CommandFailed
+from deployed.target import NoTarget, target
 from models import smollm2
 
 _BUILD = ROOT / "build" / "demo"
@@ -28,15 +41,59 @@ class AlreadyRuns(RuntimeError):
 def main() -> int:
     """Play it, alone, and say in a line what ended it."""
     console = Console(highlight=False, soft_wrap=True)
+    options = _options()
     try:
+        if not options.processes and "KUBECONFIG" not in os.environ and _takes_a_node(console):
+            return _inside_a_node(console)
         with _alone(_BUILD / "lock"):
-            return _play(console)
-    except AlreadyRuns as error:
+            return _play(console, _scene(options.processes))
+    except (AlreadyRuns, NoTarget) as error:
         console.print(str(error))
         return 1
     except KeyboardInterrupt:
         console.print("interrupted: all that was started has ended")
         return 130
+
+
+def _options() -> argparse.Namespace:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__, formatter_class=formatter)
+    parser.add_argument("--processes", action="store_true", help="play with processes as pods, whatever there is")
+    return parser.parse_args()
+
+
+def _takes_a_node(console: Console) -> bool:
+    """Whether a real node can run here; says why not."""
+    try:
+        debian.require()
+    except (NodeImpossible, InstallFailed) as why:
+        console.print(f"{why}\nso processes play the pods")
+        return False
+    return True
+
+
+def _inside_a_node(console: Console) -> int:
+    """Start a node and play again inside of its world, where its pods have addresses."""
+    console.print(
+        "starting a cluster with a real node: etcd, kube-apiserver, scheduler, kubelet, containerd, kube-proxy"
+    )
+    with NodeCluster() as cluster:
+        return cluster.run([sys.executable, "-m", "demo"])
+
+
+Bring = Callable[[Path, int, Callable[[str], None]], contextlib.AbstractContextManager[Scene]]
+
+
+def _scene(with_processes: bool) -> Bring:
+    """How the scene is brought up.
+
+    Raises:
+        NoTarget: KUBECONFIG is set and how its nodes get an image is not.
+    """
+    if with_processes or ("KUBECONFIG" not in os.environ and Node.inside() is None):
+        return processes
+    cluster = target()
+    return lambda work, count, say: pods(cluster, work, count, say)
 
 
 @contextlib.contextmanager
@@ -55,14 +112,17 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _play(console: Console) -> int:
+def _play(console: Console, bring: Bring) -> int:
     report, start = Report(pods=_PODS), time.monotonic()
     trouble: list[str] = []
     versions = {"1.0.0": smollm2.base(), "1.1.0": smollm2.pirate(), "1.2.0": smollm2.rome()}
+    work = _BUILD / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     try:
-        with scene(_BUILD / "work", _PODS, console.print) as play:
-            Story(play, console, report, versions).play()
-    except NotReached as error:
+        with bring(work, _PODS, console.print) as scene:
+            Story(scene, console, report, versions).play()
+    except (NotReached, CommandFailed, KubectlFailed, HelmFailed, TimeoutError) as error:
         trouble.append(str(error))
     report.seconds = time.monotonic() - start
     return _conclude(console, report, trouble, _BUILD / "report.json")

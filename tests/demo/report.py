@@ -11,12 +11,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_TIERS = {
+    2: "processes (tier 2)",
+    4: "on a real node of this machine (tier 4)",
+    5: "on the cluster of KUBECONFIG (tier 5)",
+}
+
 
 @dataclass
 class Report:
     """Filled as the story goes; a field that is still None was not reached."""
 
     pods: int = 0
+    tier: int | None = None
+    """2: processes play the pods; 4: a real node of this machine; 5: another cluster."""
     sent: int | None = None
     failed: int | None = None
     torn: int | None = None
@@ -39,6 +47,9 @@ class Report:
     """Per version: the answer to one prompt."""
     refused_reason: str | None = None
     restarts: int | None = None
+    """Of all containers."""
+    same_containers: bool | None = None
+    """Whether each container runs since before the load began."""
     seconds: float | None = None
 
     def broken_promises(self) -> Iterator[str]:
@@ -53,6 +64,8 @@ class Report:
             yield f"no answer of the load names {', '.join(unmet)}"
         if self.restarts != 0:
             yield f"{self.restarts} containers were restarted"
+        if not self.same_containers:
+            yield "not every container runs since before the load began"
         if len(self.pause_ms) != self.pods or len(self.bytes_moved) != self.pods:
             yield "not every pod reported its swap"
         if len(set(self.answers.values())) != len(self.answers) or len(self.answers) < 2:
@@ -79,6 +92,7 @@ class Report:
         console.print(table)
 
     def _rows(self) -> Iterator[tuple[str, str]]:
+        yield "pods", f"{self.pods}, {_TIERS.get(self.tier or 0, '-')}"
         yield "requests sent / failed / torn", f"{self.sent} / {self.failed} / {self.torn}"
         yield "answers by version", ", ".join(f"{version} {n}" for version, n in sorted(self.answers_of.items()))
         yield "worst request", _ms(self.worst_ms)
@@ -90,9 +104,13 @@ class Report:
         for version, size in self.bytes_sealed.items():
             yield f"sealed bytes of {version}", _mb(size)
         yield "bytes moved per pod for the second", ", ".join(_mb(size) for size in self.bytes_moved.values())
-        yield "container restarts", str(self.restarts)
+        yield "container restarts", f"{self.restarts}; all run since before the load: {_yes(self.same_containers)}"
         yield "tampered version", f"refused: {self.refused_reason}"
         yield "the whole demo", "-" if self.seconds is None else f"{self.seconds:.0f} s"
+
+
+def _yes(value: bool | None) -> str:
+    return "-" if value is None else "yes" if value else "no"
 
 
 def _ms(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,9 @@ import httpx
 from rich.console import Console
 
 from demo.report import Report
-from demo.scene import BUCKET, MODEL, ROLLOUT, NotReached, Scene, eventually
+from demo.scene import MODEL, NotReached, Scene, eventually
+from deployed.model import Model, condition
+from deployed.serving import Start
 from models import smollm2
 from traffic.latency import percentile
 from traffic.openloop import Answer, OpenLoop, ask
@@ -53,6 +56,8 @@ class Story:
     console: Console
     report: Report
     versions: dict[str, Path]
+    _starts: dict[str, Start] = field(default_factory=dict)
+    """Of the pods' containers, once the first version was live."""
 
     def play(self) -> None:
         """All chapters.
@@ -61,7 +66,7 @@ class Story:
             NotReached: one did not come to its end.
         """
         self._first_version()
-        load = Load(OpenLoop(self.scene.pods.ready, _PROMPTS, _RATE))
+        load = Load(OpenLoop(self.scene.ready, _PROMPTS, _RATE))
         try:
             quiet = self._quiet()
             swapped = self._second_version()
@@ -77,6 +82,7 @@ class Story:
         self._chapter("1.0.0 is published, applied, and live on all pods")
         self._publish("1.0.0")
         self._apply("1.0.0")
+        self.report.tier, self._starts = self.scene.tier, dict(self.scene.starts())
         self._show_objects()
         self._ask("1.0.0")
 
@@ -89,42 +95,44 @@ class Story:
     def _second_version(self) -> tuple[float, float]:
         self._chapter("1.1.0, a fine-tune of the last two layers, rolls out pod by pod under the load")
         self._publish("1.1.0")
-        patch = f'{{"spec":{{"strategy":{{"steps":{_json(_STEPS)}}}}}}}'
-        self.scene.kubectl("patch", "mpr", ROLLOUT, "--type=merge", "-p", patch)
+        patch = json.dumps({"spec": {"strategy": {"steps": _STEPS}}})
+        self.scene.kubectl("patch", "mpr", f"{MODEL}-default", "--type=merge", "-p", patch)
         start = time.monotonic()
         self._apply("1.1.0")
         end = time.monotonic()
         self._ask("1.1.0")
         self._show_objects()
-        for assignment in self._assignments():
-            name, status = assignment["metadata"]["name"], assignment["status"]
+        for name, order in self._model.orders().items():
+            status = order["status"]
             self.report.pause_ms[name] = status["pauseMicroseconds"] / 1000
             self.report.bytes_moved[name] = status["fetchedBytes"]
         return start, end
 
     def _tampered_version(self) -> None:
         self._chapter("1.2.0 is tampered with in the bucket: it is refused before any pod is touched")
-        file = self._publish("1.2.0")
-        self._flip_a_byte()
-        self.scene.kubectl("apply", "-f", str(file))
+        self._publish("1.2.0")
+        self.scene.tamper()
+        self._model.apply(self.scene.object_file("1.2.0"))
         eventually(
-            "the refusal of 1.2.0", lambda: self._condition("1.2.0", "Stalled") == "True", seconds=_VERDICT_SECONDS
+            "the refusal of 1.2.0", lambda: self._condition("1.2.0", "Stalled")[0] == "True", seconds=_VERDICT_SECONDS
         )
         self.console.print(self.scene.kubectl("get", "mpv"))
         self.console.print(self._conditions_as_described("1.2.0"))
-        digest = self._version("1.2.0")["spec"]["manifestDigest"]
-        if any(digest in str(assignment) for assignment in self._assignments()):
+        digest = self._model.version("1.2.0")["spec"]["manifestDigest"]
+        if any(digest in str(order) for order in self._model.orders().values()):
             raise NotReached("a pod was given the tampered version")
-        self.report.refused_reason = self._reason("1.2.0", "Ready")
+        self.report.refused_reason = self._condition("1.2.0", "Ready")[1]
 
     def _way_back(self) -> None:
         self._chapter("1.1.0 is deleted, as a Git revert would: all pods go back to 1.0.0")
         start = time.monotonic()
-        self.scene.kubectl("delete", "mpv", f"{MODEL}-1.1.0", "--wait=false")
+        self._model.delete("1.1.0")
         self._wait_live("1.0.0")
         self.report.rollback_s = time.monotonic() - start
         self._ask("1.0.0")
-        self.report.restarts = sum(self.scene.pods.restarts().values())
+        starts = self.scene.starts()
+        self.report.restarts = sum(count for count, _ in starts.values())
+        self.report.same_containers = starts == self._starts
 
     def _judge(self, answers: list[Answer], quiet: tuple[float, float], swapped: tuple[float, float]) -> None:
         self._chapter("every answer is rescored, token by token, by the version that it names, alone")
@@ -149,15 +157,15 @@ class Story:
     def _chapter(self, text: str) -> None:
         self.console.rule(f"[bold]{text}", align="left")
 
-    def _publish(self, version: str) -> Path:
-        return self.scene.publish(version, self.versions[version])
+    def _publish(self, version: str) -> None:
+        self.scene.publish(version, self.versions[version])
 
     def _apply(self, version: str) -> None:
         start = time.monotonic()
-        self.scene.kubectl("apply", "-f", str(self.scene.work / f"{MODEL}-{version}.yaml"))
+        self._model.apply(self.scene.object_file(version))
         self._wait_live(version)
         self.report.apply_to_live_s[version] = time.monotonic() - start
-        self.report.bytes_sealed[version] = self._version(version)["status"]["verified"]["sizeBytes"]
+        self.report.bytes_sealed[version] = self._model.version(version)["status"]["verified"]["sizeBytes"]
 
     def _wait_live(self, version: str) -> None:
         """Until all pods serve `version`; each change of a pod or of the step is told."""
@@ -168,23 +176,18 @@ class Story:
             if line != told[0]:
                 self.console.print(line)
                 told[0] = line
-            live = [(a.get("status", {}).get("live") or {}).get("version") for a in self._assignments()]
-            return len(live) == self.report.pods and set(live) == {version} and self._rollout_rests()
+            return list(self._model.live().values()) == [version] * self.report.pods and self._model.is_at_rest()
 
         eventually(f"{version} live on all pods", all_live, seconds=_LIVE_SECONDS, every=0.2)
-
-    def _rollout_rests(self) -> bool:
-        status = self.scene.kubectl.json("get", "mpr", ROLLOUT).get("status", {})
-        return any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
 
     def _progress(self) -> str:
         """One line: the step, and each pod's state, version, digest and last pause."""
         rollouts = self.scene.kubectl.json("get", "mpr")["items"]
         step = rollouts[0].get("status", {}).get("step", "") if rollouts else ""
-        return f"step {step or '-':4} " + "   ".join(_pod_line(assignment) for assignment in self._assignments())
+        return f"step {step or '-':4} " + "   ".join(map(_pod_line, self._model.orders().values()))
 
     def _ask(self, version: str) -> None:
-        _, url = self.scene.pods.ready()[0]
+        _, url = self.scene.ready()[0]
 
         async def once() -> Answer:
             async with httpx.AsyncClient(timeout=60) as client:
@@ -196,34 +199,17 @@ class Story:
             raise NotReached(f"the pod answers with {answer.version}, not {version}")
         self.report.answers[version] = answer.text
 
-    def _flip_a_byte(self) -> None:
-        """In the newest blob, as whoever can write the bucket could."""
-        blobs = self.scene.s3.object_path(BUCKET, f"{MODEL}/blobs/sha256").iterdir()
-        newest = max((blob for blob in blobs if blob.is_file()), key=lambda blob: blob.stat().st_mtime_ns)
-        with newest.open("r+b") as file:
-            file.seek(newest.stat().st_size // 2)
-            byte = file.read(1)
-            file.seek(-1, 1)
-            file.write(bytes([byte[0] ^ 1]))
-
     # Reading objects
 
+    @property
+    def _model(self) -> Model:
+        return Model(self.scene.kubectl, MODEL)
+
     def _show_objects(self) -> None:
-        self.console.print(self.scene.kubectl("get", "mpv,mpr,mpa"))
+        self.console.print(self.scene.kubectl("get", "pods,mpv,mpr,mpa"))
 
-    def _assignments(self) -> list[dict[str, Any]]:
-        return list(self.scene.kubectl.json("get", "mpa")["items"])
-
-    def _version(self, version: str) -> dict[str, Any]:
-        return self.scene.kubectl.json("get", "mpv", f"{MODEL}-{version}")
-
-    def _condition(self, version: str, kind: str) -> str:
-        found = self._version(version).get("status", {}).get("conditions", ())
-        return next((c["status"] for c in found if c["type"] == kind), "")
-
-    def _reason(self, version: str, kind: str) -> str:
-        found = self._version(version)["status"]["conditions"]
-        return str(next(c["reason"] for c in found if c["type"] == kind))
+    def _condition(self, version: str, kind: str) -> tuple[str, str, str]:
+        return condition(self._model.version(version), kind)
 
     def _conditions_as_described(self, version: str) -> str:
         described = self.scene.kubectl("describe", "mpv", f"{MODEL}-{version}")
@@ -242,9 +228,3 @@ def _pod_line(assignment: dict[str, Any]) -> str:
 def _p99_ms(answers: list[Answer], window: tuple[float, float]) -> float | None:
     inside = [1000 * answer.latency for answer in answers if window[0] <= answer.due <= window[1]]
     return percentile(inside, 0.99) if inside else None
-
-
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value)

@@ -43,7 +43,6 @@ class Plan:
         """As the model's owner writes it."""
         return deployment(
             self.model,
-            self.model,
             self.replicas,
             image=self.serving,
             memory=self.memory,

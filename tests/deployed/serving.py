@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +15,15 @@ from deployed.target import Target
 PORT = 8000
 LABEL = "modelparams.dev/model"
 Object = dict[str, Any]
+Start = tuple[int, str]
+"""Restarts of a container, and since when it runs."""
 
 
-def deployment(
-    name: str, model: str, replicas: int, *, image: str, memory: str, limit: str = "", **environment: str
-) -> Object:
+def deployment(model: str, replicas: int, *, image: str, memory: str, limit: str = "", **environment: str) -> Object:
     """What a user writes.
 
     Args:
-        name: of the Deployment.
-        model: the label's value.
+        model: the label's value, and the Deployment's name.
         replicas: how many pods.
         image: the serving image.
         memory: of the volume of both arenas.
@@ -49,22 +48,22 @@ def deployment(
         },
         "resources": {"limits": {"memory": limit}} if limit else {},
     }
-    labels = {"app": name, LABEL: model}
+    labels = {LABEL: model}
     template = {
         "metadata": {"labels": labels, "annotations": {"modelparams.dev/memory": memory}},
         "spec": {"enableServiceLinks": False, "terminationGracePeriodSeconds": 30, "containers": [engine]},
     }
-    spec = {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}
+    spec = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": model}, "spec": spec}
 
 
 @dataclass
 class Serving:
-    """The pods of one Deployment."""
+    """The pods of one model, as the Deployment of its name makes them."""
 
     target: Target
     namespace: str
-    name: str
+    model: str
     _ways: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _urls: dict[str, str] = field(default_factory=dict)
 
@@ -79,7 +78,7 @@ class Serving:
     def pods(self) -> list[Object]:
         """Those that are not on their way out, by name."""
         path = f"/api/v1/namespaces/{self.namespace}/pods"
-        found = self._api.get(path, labelSelector=f"app={self.name}")["items"]
+        found = self._api.get(path, labelSelector=f"{LABEL}={self.model}")["items"]
         return sorted(
             (p for p in found if "deletionTimestamp" not in p["metadata"]), key=lambda p: str(p["metadata"]["name"])
         )
@@ -94,17 +93,13 @@ class Serving:
             self._urls[pod] = self._ways.enter_context(self.target.reach(self.namespace, f"pod/{pod}", PORT))
         return self._urls[pod]
 
-    def starts(self) -> dict[str, tuple[int, str]]:
-        """Of each container, as `pod/container`: how often it was started again, and since when it runs."""
-        return {
-            f"{name_of(p)}/{c['name']}": (c["restartCount"], c.get("state", {}).get("running", {}).get("startedAt", ""))
-            for p in self.pods()
-            for c in statuses(p).values()
-        }
+    def starts(self) -> dict[str, Start]:
+        """Of each container, as `pod/container`."""
+        return starts(self.pods())
 
     def scale(self, replicas: int) -> None:
         """Ask for another number of pods; does not wait."""
-        self.kubectl("scale", f"deployment/{self.name}", f"--replicas={replicas}")
+        self.kubectl("scale", f"deployment/{self.model}", f"--replicas={replicas}")
 
     def wait_running(self, number: int, *, seconds: float) -> None:
         """Until so many pods run, all their containers started."""
@@ -114,9 +109,18 @@ class Serving:
         """Until so many pods are Ready, and no other is there."""
         wait_until(
             lambda: [is_ready(p) for p in self.pods()] == [True] * number,
-            f"{number} ready pods of {self.name}",
+            f"{number} ready pods of {self.model}",
             seconds=seconds,
         )
+
+
+def starts(pods: Iterable[Object]) -> dict[str, Start]:
+    """Of each container, as `pod/container`: how often it was started again, and since when it runs."""
+    return {
+        f"{name_of(p)}/{c['name']}": (c["restartCount"], c.get("state", {}).get("running", {}).get("startedAt", ""))
+        for p in pods
+        for c in statuses(p).values()
+    }
 
 
 def name_of(pod: Object) -> str:

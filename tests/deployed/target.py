@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.api import Api
+from cluster.images import Images, load_into
+from cluster.kubectl import Kubectl
 from cluster.node import Node
 from cluster.process import Process, free_port
 from cluster.tools import binary
@@ -39,8 +42,14 @@ class Target(Protocol):
     def load(self, archive: Path) -> None:
         """Let its nodes have an image."""
 
+    def take(self, images: Images) -> None:
+        """Let its nodes have the product's images."""
+
     def reach(self, namespace: str, target: str, port: int) -> contextlib.AbstractContextManager[str]:
         """The base URL of a port of `pod/NAME` or `service/NAME`, from here, while the context lasts."""
+
+    def kill(self, namespace: str, pod: str, container: str) -> None:
+        """End a container's first process: at once where that can be done, else by asking it to."""
 
     def reboot(self) -> None:
         """Restart a node; does not wait until it is back.
@@ -66,6 +75,10 @@ class RealNode:
         """By containerd's import."""
         self.node.load(archive)
 
+    def take(self, images: Images) -> None:
+        """Their layers are linked; none is copied."""
+        load_into(self.node, images)
+
     @contextlib.contextmanager
     def reach(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """By its own address."""
@@ -73,6 +86,16 @@ class RealNode:
         found = Api(self.kubeconfig).get(f"/api/v1/namespaces/{namespace}/{kind}s/{name}")
         address = found["spec"]["clusterIP"] if kind == "service" else found["status"]["podIP"]
         yield f"http://{address}:{port}"
+
+    def kill(self, namespace: str, pod: str, container: str) -> None:
+        """By SIGKILL, from outside of the container, as the kernel would."""
+        status = Api(self.kubeconfig).get(f"/api/v1/namespaces/{namespace}/pods/{pod}")["status"]
+        every = [*status.get("initContainerStatuses", ()), *status["containerStatuses"]]
+        (known,) = [c["containerID"].partition("://")[2] for c in every if c["name"] == container]
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if known in (process / "cgroup").read_text():
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def reboot(self) -> None:
         """A power cut."""
@@ -92,6 +115,11 @@ class Elsewhere:
         """By the command that the environment names."""
         subprocess.run([word.replace("{}", str(archive)) for word in self.loading], check=True)
 
+    def take(self, images: Images) -> None:
+        """As archives."""
+        for archive in images.archives:
+            self.load(archive)
+
     @contextlib.contextmanager
     def reach(self, namespace: str, target: str, port: int) -> Iterator[str]:
         """By `kubectl port-forward`, which ends with the pod that it found."""
@@ -99,7 +127,7 @@ class Elsewhere:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "log")
             scope = [f"--kubeconfig={self.kubeconfig}", f"--namespace={namespace}"]
-            command = [binary("kubectl"), *scope, "port-forward", target, f"{local}:{port}"]
+            command: list[str | Path] = [binary("kubectl"), *scope, "port-forward", target, f"{local}:{port}"]
             process = Process("port-forward", command, dict(os.environ), log)
             process.start()
             try:
@@ -107,6 +135,11 @@ class Elsewhere:
                 yield f"http://127.0.0.1:{local}"
             finally:
                 process.kill()
+
+    def kill(self, namespace: str, pod: str, container: str) -> None:
+        """By SIGTERM, from inside: no process can kill the first one of its own container."""
+        ask = "import os, signal; os.kill(1, signal.SIGTERM)"
+        Kubectl(self.kubeconfig, namespace)("exec", pod, "-c", container, "--", "python", "-c", ask)
 
     def reboot(self) -> None:
         """By the command that the environment names."""

@@ -7,7 +7,9 @@ Git prunes is gone in an instant, also while no operator runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import dataclasses
+import os
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import kopf
@@ -31,7 +33,8 @@ def make_registry(
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> Any:
-        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        in_cluster = kopf.login_with_service_account(**kwargs)
+        return by_address(in_cluster, os.environ) if in_cluster else kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.on.cleanup(registry=registry)
     async def cleanup(**_: Any) -> None:
@@ -44,6 +47,14 @@ def make_registry(
         wake(ModelKey(namespace or "", str(spec.get("modelName", ""))))
 
     return registry
+
+
+def by_address(login: kopf.ConnectionInfo, environment: Mapping[str, str]) -> kopf.ConnectionInfo:
+    """The API server by the address that each pod is told; kopf calls it by a name, and DNS may be away."""
+    host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "443")
+    if not host:
+        return login
+    return dataclasses.replace(login, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 def make_settings() -> kopf.OperatorSettings:

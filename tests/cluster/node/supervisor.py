@@ -32,7 +32,7 @@ class Supervisor:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._containerd = Containerd(files.socket)
-        self._plane = ControlPlane(node_address=ADDRESS)
+        self._plane = ControlPlane(crds=(), node_address=ADDRESS)  # the chart brings the kinds
         self._node: dict[str, Process] = {}
 
     def start(self) -> None:

@@ -22,6 +22,7 @@ KEPT = Report(
     answers={"1.0.0": "Paris", "1.1.0": "Arr"},
     refused_reason="SealBroken",
     restarts=0,
+    same_containers=True,
 )
 
 
@@ -49,6 +50,7 @@ def test_a_load_that_did_not_meet_both_versions_has_shown_nothing_of_a_swap(name
         {"torn": 1},
         {"torn": None},
         {"restarts": 1},
+        {"same_containers": False},
         {"pause_ms": {}},
         {"bytes_moved": {}},
         {"answers": {"1.0.0": "Paris", "1.1.0": "Paris"}},

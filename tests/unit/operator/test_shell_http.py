@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import kopf
 import pytest
 
 from builders.fake_api import running, until
@@ -224,6 +225,20 @@ def test_kopf_wakes_and_writes_nothing_and_stops_in_a_moment(monkeypatch: pytest
         assert {method for method, _ in server.requests} == {"GET"}
 
     with_kopf(monkeypatch, tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("told", "server"),
+    [
+        ({"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}, "https://10.96.0.1:443"),
+        ({"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "6443"}, "https://[fd00::1]:6443"),
+        ({}, "https://kubernetes.default.svc"),
+    ],
+)
+def test_kopf_finds_the_api_server_without_a_resolver(told: dict[str, str], server: str) -> None:
+    named = kopf.ConnectionInfo(server="https://kubernetes.default.svc", token="t")
+    found = handlers.by_address(named, told)
+    assert (found.server, found.token) == (server, "t")
 
 
 def test_kopf_lists_again_after_a_410(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

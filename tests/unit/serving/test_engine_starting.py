@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from builders.arenas import tiny
 from builders.engines import engine, order, settings, until
 from modelparams.errors import UsageError
 from modelparams.protocol import GetState
+from modelparams_serving.engine.__main__ import have_temporary_files
 from modelparams_serving.engine.library import Library, Load, imported
 from modelparams_serving.engine.settings import EngineSettings
 
@@ -112,3 +115,13 @@ def test_an_engine_that_is_asked_to_leave_while_it_imports_leaves_at_once(tmp_pa
         asyncio.run(scene())
     finally:
         gate.opened.set()
+
+
+def test_where_nothing_else_can_be_written_temporary_files_go_into_the_memory_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.environ.get("TMPDIR", "/proc/none")])
+    monkeypatch.delenv("TMPDIR", raising=False)
+    have_temporary_files(tmp_path)
+    assert tempfile.gettempdir() == str(tmp_path)

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -145,6 +146,7 @@ def main() -> None:
     settings = started("modelparams-serve", _WHAT, EngineSettings)
     try:
         _make(settings.runtime_dir)
+        have_temporary_files(settings.runtime_dir)
         engine = Engine(settings)
         asyncio.run(_run(engine))
     except UsageError as error:
@@ -162,6 +164,14 @@ def _make(runtime_dir: Path) -> None:
             f"MODELPARAMS_RUNTIME_DIR: {runtime_dir} cannot be made ({error.strerror})",
             hint="mount a memory-backed volume there, or name another directory",
         ) from error
+
+
+def have_temporary_files(runtime_dir: Path) -> None:
+    """While it is imported torch asks for a directory of such: where the root is read-only, this is the only one."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        os.environ["TMPDIR"] = str(runtime_dir)
 
 
 if __name__ == "__main__":

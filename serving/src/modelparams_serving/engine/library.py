@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Read when transformers is imported: this process asks no hub, ever.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# torch names a cache after the user while it is imported, and a container's user may have no name.
+os.environ.setdefault("USER", "modelparams")
 # While an old version drains, two forward passes share the cores: OpenMP threads that spin between two of their
 # operations would take them from the other one. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
