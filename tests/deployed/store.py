@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.kubectl import Kubectl
 from cluster.node.images import Image
+from cluster.process import answers_http, wait_until
 from cluster.s3 import Login
 from cluster.tools import binary
 from deployed.target import Target
@@ -69,6 +70,7 @@ def store(target: Target, namespace: str) -> Iterator[Store]:
     kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", f"--timeout={_SECONDS:.0f}s", timeout=_SECONDS + 10)
     inside = f"http://{kubectl.json('get', 'service', NAME)['spec']['clusterIP']}:{PORT}"
     with target.reach(namespace, f"service/{NAME}", PORT) as outside:
+        wait_until(lambda: answers_http(outside), "the Service to reach the S3 server", seconds=_SECONDS)
         yield Store(outside, inside, login)
 
 

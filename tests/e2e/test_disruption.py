@@ -19,8 +19,16 @@ from e2e.conftest import PODS, until
 pytestmark = [pytest.mark.integration]
 
 AGENT_METRICS = 9465
-# Fills its container's memory, and tells the kernel to end the container's first process for it.
-HOG = "open('/proc/1/oom_score_adj', 'w').write('1000')\nkept = []\nwhile True: kept.append(b'x' * (16 << 20))"
+# Fills its container's memory by many small processes, so that the kernel ends the one that is larger and marked.
+HOG = """
+import os, time
+open("/proc/1/oom_score_adj", "w").write("1000")
+while True:
+    if os.fork() == 0:
+        kept = b"x" * (64 << 20)
+        time.sleep(100)
+    time.sleep(0.05)
+"""
 
 
 def names(world: Scene) -> set[str]:
@@ -86,7 +94,7 @@ def test_an_engine_that_the_kernel_kills_comes_back_from_the_arena_without_fetch
     pod = min(names(world))
     before = fetched(world, pod)
     assert before > 0
-    with pytest.raises(KubectlFailed):
+    with pytest.raises(KubectlFailed, match="137"):  # it ends with its container
         world.kubectl("exec", pod, "-c", "engine", "--", "python", "-c", HOG, timeout=120)
     until("the engine to be started again", lambda: restarts(world, pod)["engine"] > 0, 120)
     world.serving.wait_ready(PODS, seconds=120)
