@@ -17,6 +17,7 @@ from builders.rollouts import version_spec
 from builders.sealed import built, verified
 from modelparams import errors
 from modelparams.api.release import S3Source, SecretReference
+from modelparams.api.rollout import RolloutStatus
 from modelparams.names import ModelName, Version
 from modelparams_operator import settings
 from modelparams_operator.__main__ import main
@@ -230,7 +231,7 @@ def test_without_a_version_there_is_no_default_rollout() -> None:
     ],
 )
 def test_a_default_gives_way_only_to_a_users(rollouts: list[tuple[str, bool]], gone: tuple[str, ...]) -> None:
-    assert superseded_defaults([RolloutOrigin(*rollout) for rollout in rollouts]) == gone
+    assert superseded_defaults([RolloutOrigin(*rollout, RolloutStatus()) for rollout in rollouts]) == gone
 
 
 def test_saved_objects_are_explained_as_the_operator_would_plan_them() -> None:

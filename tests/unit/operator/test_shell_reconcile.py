@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from builders.fake_api import FakeAPI, running, until
-from builders.rollouts import facts, version_spec
+from builders.rollouts import facts, failed, status, version_spec
 from modelparams import errors
 from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VerifiedFacts, VersionSpec
@@ -212,6 +212,81 @@ def test_the_default_gives_way_to_a_users_rollout_and_one_that_was_edited_does_n
         world.rollout(DEFAULT, labels=views.DEFAULT_LABELS, managedFields=edited)
         await world.settle()
         assert world.api.at(ROLLOUTS, DEFAULT) is not None
+
+    scenario(test)
+
+
+def test_what_failed_under_the_default_stays_failed_under_the_users_rollout() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        default = world.api.at(ROLLOUTS, DEFAULT)
+        assert default is not None
+        memory = status("1.0.0", failed_versions=(failed("1.1.0"),), attempt=3).wire()
+        world.api.put(ROLLOUTS, {**default, "status": memory})
+        world.version("1.1.0")
+        world.rollout("mine")
+        await world.settle()
+        mine = world.api.at(ROLLOUTS, "mine")
+        assert mine is not None
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+        assert [f["versionName"] for f in mine["status"]["failedVersions"]] == ["chat-1.1.0"]
+        assert mine["status"]["target"]["versionName"] == mine["status"]["live"]["versionName"] == "chat-1.0.0"
+        assert mine["status"]["attempt"] == 3
+
+    scenario(test)
+
+
+def test_the_default_goes_only_after_its_memory_is_handed_on() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        default = world.api.at(ROLLOUTS, DEFAULT)
+        assert default is not None
+        world.api.put(ROLLOUTS, {**default, "status": status(failed_versions=(failed("1.1.0"),)).wire()})
+        world.rollout("mine")
+        world.api.faults["apply"] += [errors.APIUnavailable("away")]
+        with pytest.raises(errors.APIUnavailable):
+            await world.pass_()
+        assert world.api.at(ROLLOUTS, DEFAULT) is not None
+
+    scenario(test)
+
+
+@pytest.mark.parametrize(
+    ("left", "stays"),
+    [
+        pytest.param("nothing", False, id="no-version-and-no-pod"),
+        pytest.param("pod", True, id="a-pod"),
+        pytest.param("broken version", True, id="a-version-that-cannot-be-used"),
+        pytest.param("edited", True, id="somebody-wrote-to-it"),
+        pytest.param("live", True, id="something-was-live-by-it"),
+        pytest.param("failed", True, id="something-failed-by-it"),
+    ],
+)
+def test_a_default_rollout_goes_with_the_last_version_of_a_mistyped_model(left: str, stays: bool) -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        default = world.api.at(ROLLOUTS, DEFAULT)
+        assert default is not None
+        world.api.drop(VERSIONS, ObjectKey("ns", "chat-1.0.0"))
+        match left:
+            case "pod":
+                world.pod("web-0")
+            case "broken version":
+                spec = {**version_spec("1.1.0").wire(), "manifestDigest": "sha256:short"}
+                world.api.put(VERSIONS, {"metadata": {"name": "chat-1.1.0", "generation": 1}, "spec": spec})
+            case "edited":
+                fields = [{"manager": "kubectl-edit", "operation": "Update"}]
+                metadata = {**default["metadata"], "managedFields": fields}
+                world.api.put(ROLLOUTS, {**default, "metadata": metadata})
+            case "live":
+                world.api.put(ROLLOUTS, {**default, "status": status("1.0.0").wire()})
+            case "failed":
+                world.api.put(ROLLOUTS, {**default, "status": status(failed_versions=(failed("1.0.0"),)).wire()})
+        await world.settle()
+        assert (world.api.at(ROLLOUTS, DEFAULT) is not None) is stays
 
     scenario(test)
 

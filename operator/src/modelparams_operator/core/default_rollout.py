@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from modelparams.api.rollout import RolloutSpec, VersionPolicy
+from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
 from modelparams.names import ModelName, Version, VersionRange
 
 
@@ -16,6 +16,7 @@ class RolloutOrigin:
     name: str
     is_default: bool
     """We made it, and nobody has written to its spec since."""
+    status: RolloutStatus
 
 
 def default_name(model: ModelName) -> str:
@@ -43,3 +44,15 @@ def superseded_defaults(rollouts: Sequence[RolloutOrigin]) -> tuple[str, ...]:
     if all(rollout.is_default for rollout in rollouts):
         return ()
     return tuple(rollout.name for rollout in rollouts if rollout.is_default)
+
+
+def forlorn_defaults(rollouts: Sequence[RolloutOrigin], *, has_versions: bool, has_pods: bool) -> tuple[str, ...]:
+    """Names of our rollouts that nobody needs any more: of a model whose name was mistyped, say.
+
+    Only while there is neither a version nor a pod of the model, and the rollout has nothing to tell the next ones:
+    nothing was ever live by it, and nothing failed. So a model that is scaled to nothing while Git has pruned its
+    versions comes up again on what was live.
+    """
+    if has_versions or has_pods:
+        return ()
+    return tuple(r.name for r in rollouts if r.is_default and r.status.live is None and not r.status.failed_versions)

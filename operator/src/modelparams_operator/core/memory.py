@@ -121,6 +121,29 @@ def _release_of(digest: Digest, fleet: Fleet, versions: Sequence[VersionView], m
     return None if ordered is not None and any(v.is_of(ordered) for v in versions) else ordered
 
 
+def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
+    """Take over what `before`, a rollout that gives way, knows of the same pods; doing it twice changes nothing.
+
+    What failed stays failed, and orders go on with its attempt: another one would have pods try again. Target and step
+    are not taken over: this rollout chooses by its own policy, and goes by its own steps.
+    """
+    known = {failed.manifest_digest for failed in memory.failed_versions}
+    fields: dict[str, Any] = {
+        "failed_versions": (
+            *(failed for failed in before.failed_versions if failed.manifest_digest not in known),
+            *memory.failed_versions,
+        )[-FAILED_LIMIT:],
+        "last_failure": memory.last_failure or before.last_failure,
+        "floor": max(memory.floor, before.floor),
+        "attempt": max(memory.attempt, before.attempt),
+        "revision": max(memory.revision, before.revision),
+        "history": memory.history or before.history,
+    }
+    if memory.live is None:
+        fields |= {"live": before.live, "live_sequence": before.live_sequence}
+    return changed(memory, **fields)
+
+
 def stopped(memory: RolloutStatus, failure: PodFailure) -> RolloutStatus:
     """Remember that the target failed."""
     entry = FailedVersion(

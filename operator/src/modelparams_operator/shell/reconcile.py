@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 
 from modelparams.names import ModelName
 from modelparams_operator.core import events as told
-from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, superseded_defaults
+from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, forlorn_defaults, superseded_defaults
+from modelparams_operator.core.memory import inherited
 from modelparams_operator.core.model import Assign, Plan, Verify, VersionView
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.version_status import RolloutUse, judge
@@ -109,13 +110,28 @@ class Reconciler:
             versions = [known.spec.version for known in model.versions if not known.deleting]
             spec = default_spec(ModelName(model.key.model), versions)
             return spec is not None and await self.record.make_default(model.key, spec)
-        origins = [RolloutOrigin(rollout.key.name, rollout.is_default) for rollout in _standing(model)]
-        gone = superseded_defaults(origins)
-        for rollout in model.rollouts:
-            if rollout.key.name in gone:
-                logger.info("Default rollout gives way", namespace=rollout.key.namespace, name=rollout.key.name)
-                await self.record.delete_default(rollout)
+        standing = _standing(model)
+        origins = [RolloutOrigin(rollout.key.name, rollout.is_default, rollout.status) for rollout in standing]
+        superseded = superseded_defaults(origins)
+        forlorn = forlorn_defaults(
+            origins, has_versions=bool(model.versions or model.broken), has_pods=bool(model.pods)
+        )
+        gone = [rollout for rollout in standing if rollout.key.name in {*superseded, *forlorn}]
+        await self._bequeath([r for r in gone if r.key.name in superseded], [r for r in standing if not r.is_default])
+        for rollout in gone:
+            why = "a user's rollout names the model" if rollout.key.name in superseded else "its model is gone"
+            logger.info("Default rollout goes", namespace=rollout.key.namespace, name=rollout.key.name, why=why)
+            await self.record.delete_default(rollout)
         return bool(gone)
+
+    async def _bequeath(self, leaving: Sequence[RolloutObject], heirs: Sequence[RolloutObject]) -> None:
+        """Hand on what a rollout knows before it goes; a kill in between does it again."""
+        for heir in heirs:
+            status = heir.status
+            for rollout in leaving:
+                status = inherited(status, rollout.status)
+            if status != heir.status:
+                await self.record.status(ROLLOUTS, heir, status)
 
     async def _roll(self, model: Model, rollout: RolloutObject, seen: tuple[VersionView, ...], now: datetime) -> Plan:
         observed = observe.observed(

@@ -80,7 +80,7 @@ class Recorder:
         return True
 
     async def delete_default(self, rollout: RolloutObject) -> None:
-        """Make way for a user's rollout."""
+        """Make way for a user's rollout, or go with the model's last version."""
         self._require_lease()
         await self._api.delete(ROLLOUTS, rollout.key, uid=rollout.uid)
 
