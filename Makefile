@@ -10,10 +10,10 @@ READY := $(VENV)/.ready
 WORKERS ?= $(shell nproc)
 ARGS ?=
 
-.PHONY: help setup tools check chart test test-unit demo bench lock clean format images
+.PHONY: help setup tools node-tools check chart test test-unit test-node test-images demo e2e e2e-kind bench lock clean format images node-images docs
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
 setup: $(READY) ## install the hash-locked dependencies and this project into .venv
 
@@ -45,6 +45,13 @@ check: $(READY) ## formatting, lint, types, import contracts, the chart, no addr
 	else echo "check: the chart was not linted: make tools builds helm"; fi
 	@$(RUN) -m pytest -q tests/contract
 
+$(VENV)/.docs: $(READY) requirements-docs.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements-docs.lock
+	@touch $@
+
+docs: $(VENV)/.docs ## build the site of docs/ into build/docs; a broken link or anchor ends it
+	@NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
+
 chart: ## copy the kinds, roles and policies of the tree into the chart
 	cp crds/*.yaml charts/modelparams/files/crds/
 	cp operator/deploy/*.yaml charts/modelparams/files/deploy/
@@ -54,10 +61,10 @@ format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff check --fix .
 
 test: check tools ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
-	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not node' $(ARGS)
+	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not node and not e2e' $(ARGS)
 
 test-unit: $(READY) ## what needs no server and no model: seconds
-	$(RUN) -m pytest -n $(WORKERS) -m 'not integration and not model' $(ARGS)
+	$(RUN) -m pytest -n $(WORKERS) -m 'not integration and not model and not e2e' $(ARGS)
 
 test-node: node-tools ## real pods on a real node: Linux and root, skipped with the reason elsewhere
 	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/node/test_pods.py
@@ -67,8 +74,16 @@ test-images: node-images ## the images themselves, and pods from them on a real 
 	$(RUN) -m pytest -m node tests/integration/images/test_content.py
 	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/images/test_pods.py
 
-demo: tools ## the main job on real input, start to end; writes build/demo/report.json
-	$(RUN) -m demo
+e2e: node-images tools ## the whole product on a real node, or on KUBECONFIG with MODELPARAMS_LOAD_IMAGE: tests/e2e
+	@if [ -n "$$KUBECONFIG" ]; then $(RUN) -m pytest -m e2e tests/e2e $(ARGS); \
+	else $(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m e2e tests/e2e $(ARGS); fi
+
+e2e-kind: images tools ## the same on kind: needs kind and docker or podman
+	tests/e2e/kind.sh $(BIN)/python -m pytest -m e2e tests/e2e $(ARGS)
+
+# Where no node can run, processes play the pods; DEMO=--processes has them do it anywhere.
+demo: tools $(if $(KUBECONFIG)$(DEMO),,node-images) ## the main job on real input, start to end; writes build/demo/report.json
+	$(RUN) -m demo $(DEMO)
 
 node-images: node-tools # for a node here: buildah's layers need no import
 	@$(RUN) -m cluster.images --builder=buildah --or-skip
@@ -79,13 +94,14 @@ images: $(READY) ## build the images of the operator and of serving pods; BASE=â
 bench: tools ## the table of speed and memory; writes build/bench/report.json
 	$(RUN) -m bench
 
-LOCKS := requirements.lock requirements-setup.lock operator/requirements.lock serving/requirements.lock serving/torch.lock
+LOCKS := requirements.lock requirements-setup.lock requirements-docs.lock operator/requirements.lock serving/requirements.lock serving/torch.lock
 EXPORT := export --quiet --format requirements-txt --no-header --no-annotate --no-emit-project
 
 lock: $(BIN)/uv ## resolve again and write the locks, with hashes and without addresses
 	$(BIN)/uv lock
-	$(BIN)/uv $(EXPORT) --all-extras --all-groups --no-group setup -o requirements.lock
+	$(BIN)/uv $(EXPORT) --all-extras --all-groups --no-group setup --no-group docs -o requirements.lock
 	$(BIN)/uv $(EXPORT) --only-group setup -o requirements-setup.lock
+	$(BIN)/uv $(EXPORT) --only-group docs -o requirements-docs.lock
 	$(BIN)/uv $(EXPORT) --extra operator -o operator/requirements.lock
 	$(BIN)/uv $(EXPORT) --extra serving --prune torch -o serving/requirements.lock
 	$(BIN)/uv $(EXPORT) --only-group torch -o serving/torch.lock

@@ -19,15 +19,15 @@ class NotReached(RuntimeError):
 
 
 class Scene(Protocol):
-    """What the chapters use.
+    """What the chapters use."""
 
-    Attributes:
-        tier: 2 for processes that play the pods, 4 for a real node of this machine, 5 for another cluster.
-        kubectl: in the namespace of the model.
-    """
+    @property
+    def tier(self) -> int:
+        """2 for processes that play the pods, 4 for a real node of this machine, 5 for another cluster."""
 
-    tier: int
-    kubectl: Kubectl
+    @property
+    def kubectl(self) -> Kubectl:
+        """In the namespace of the model."""
 
     def publish(self, version: str, source: Path) -> None:
         """Hash and publish one version of what `save_pretrained` wrote, and keep the object to apply."""

@@ -24,7 +24,9 @@ from traffic.openloop import Answer, OpenLoop, ask
 from traffic.rescore import Rescorer
 
 _PROMPTS = (smollm2.PROMPT, "What is the capital of Germany?", "How many days are in a week?", "Who wrote Hamlet?")
-_RATE = 1.0  # requests a second over all pods
+_RATE, _SHARE = 1.0, 0.5
+"""Of the load: requests a second over all pods at most, and how busy it may keep one processor. A slow machine that is
+asked for more only shows its queue."""
 _QUIET_SECONDS = 15.0
 _LIVE_SECONDS, _VERDICT_SECONDS = 90.0, 60.0
 _STEPS = [{"pods": 1, "pause": {"durationSeconds": 5}}, {"pods": "50%", "pause": {"durationSeconds": 3}}]
@@ -66,7 +68,7 @@ class Story:
             NotReached: one did not come to its end.
         """
         self._first_version()
-        load = Load(OpenLoop(self.scene.ready, _PROMPTS, _RATE))
+        load = Load(OpenLoop(self.scene.ready, _PROMPTS, self._rate()))
         try:
             quiet = self._quiet()
             swapped = self._second_version()
@@ -185,6 +187,14 @@ class Story:
         rollouts = self.scene.kubectl.json("get", "mpr")["items"]
         step = rollouts[0].get("status", {}).get("step", "") if rollouts else ""
         return f"step {step or '-':4} " + "   ".join(map(_pod_line, self._model.orders().values()))
+
+    def _rate(self) -> float:
+        """Requests a second that this machine answers with time to spare, by how long one takes alone."""
+        start = time.monotonic()
+        self._ask("1.0.0")
+        rate = min(_RATE, _SHARE / (time.monotonic() - start))
+        self.console.print(f"one answer takes {time.monotonic() - start:.1f} s, so the load is {rate:.2f} a second")
+        return rate
 
     def _ask(self, version: str) -> None:
         _, url = self.scene.ready()[0]

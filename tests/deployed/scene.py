@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.api import Api
 from cluster.kubectl import Kubectl
 from deployed.publisher import Publisher
 from deployed.release import Release
@@ -16,6 +20,8 @@ from deployed.store import SECRET, Store, store
 from deployed.target import Target
 
 BUCKET = "weights"
+_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+_COMPONENT = Path(__file__).parents[2] / "serving" / "kustomize" / "agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +101,26 @@ def scene(target: Target, plan: Plan, work: Path, say: Callable[[str], None]) ->
         stack.callback(release.uninstall)
         release.install()
         say(f"a Deployment of {plan.replicas} pods with the label modelparams.dev/model: {plan.model} is applied")
-        kubectl.apply(plan.deployment())
+        apply_deployment(kubectl, plan.deployment(), work)
         serving = Serving(target, plan.namespace, plan.model)
         stack.callback(serving.close)
         serving.wait_running(plan.replicas, seconds=120)
         yield Scene(target, plan, s3, publisher, release, serving, kubectl)
+
+
+def apply_deployment(kubectl: Kubectl, deployment: dict[str, Any], work: Path) -> None:
+    """As the API server can add the agent by itself, or, before 1.36, with the component that does the same."""
+    api = Api(kubectl.kubeconfig)
+    if any(kind["name"] == "mutatingadmissionpolicies" for kind in (api.find(_ADMISSION) or {}).get("resources", ())):
+        kubectl.apply(deployment)
+        return
+    folder = Path(tempfile.mkdtemp(dir=work))
+    (folder / "deployment.yaml").write_text(json.dumps(deployment))
+    component = os.path.relpath(_COMPONENT, folder.resolve())
+    (folder / "kustomization.yaml").write_text(
+        json.dumps({"resources": ["deployment.yaml"], "components": [component]})
+    )
+    kubectl("apply", "-k", str(folder))
 
 
 def _publisher(plan: Plan, work: Path, s3: Store) -> Publisher:

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.process import answers_http, wait_until
 from deployed.model import Model, condition
-from deployed.scene import BUCKET, Scene
+from deployed.scene import BUCKET, Scene, apply_deployment
 from deployed.serving import Serving, deployment, is_ready, is_running, name_of
 from e2e.conftest import SAMPLES
 
@@ -62,8 +62,8 @@ def test_a_tampered_version_is_refused_before_a_pod_is_touched(world: Scene, mod
         model.delete("1.2.0")
 
 
-def test_pods_without_a_version_run_and_are_not_ready(world: Scene, model: Model) -> None:
-    world.kubectl.apply(deployment("bare", 1, image=world.plan.serving, memory="64Mi"))
+def test_pods_without_a_version_run_and_are_not_ready(world: Scene, model: Model, tmp_path: Path) -> None:
+    apply_deployment(world.kubectl, deployment("bare", 1, image=world.plan.serving, memory="64Mi"), tmp_path)
     bare = Serving(world.target, world.plan.namespace, "bare")
     try:
         bare.wait_running(1, seconds=60)
