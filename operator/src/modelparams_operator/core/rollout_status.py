@@ -122,8 +122,9 @@ def _claimed_twice(facts: Facts) -> Verdict | None:
     claims = facts.fleet.claimed_twice
     if not claims:
         return None
-    more = f" and {len(claims) - 1} more" if len(claims) > 1 else ""
-    claim = f"pod {claims[0][0]}{more} is selected by rollout {claims[0][1]} too"
+    more = len(claims) - 1
+    pods = f"pods {claims[0][0]} and {more} more are" if more else f"pod {claims[0][0]} is"
+    claim = f"{pods} selected by rollout {claims[0][1]} too"
     return _stalled(Reason.PODS_CLAIMED_TWICE, f"{claim}; make the selectors exclude each other")
 
 
