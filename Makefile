@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 WORKERS ?= $(shell nproc)
 ARGS ?=
 
-.PHONY: help setup tools node-tools check chart test test-unit test-node test-images demo e2e e2e-kind bench lock clean format images node-images docs
+.PHONY: help setup tools node-tools check chart test test-unit test-node test-images test-docs demo e2e e2e-kind bench lock clean format images node-images docs
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -80,6 +80,10 @@ e2e: node-images tools ## the whole product on a real node, or on KUBECONFIG wit
 
 e2e-kind: images tools ## the same on kind: needs kind and docker or podman
 	tests/e2e/kind.sh $(BIN)/python -m pytest -m e2e tests/e2e $(ARGS)
+
+test-docs: docs node-images tools ## the site, and the quick start as its page has it on a real node
+	$(RUN) -m pytest tests/unit/test_docs_site.py
+	$(RUN) -m cluster.node exec --fresh --or-skip -- $(BIN)/python -m pytest -m node tests/integration/docs
 
 # Where no node can run, processes play the pods; DEMO=--processes has them do it anywhere.
 demo: tools $(if $(KUBECONFIG)$(DEMO),,node-images) ## the main job on real input, start to end; writes build/demo/report.json

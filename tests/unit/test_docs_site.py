@@ -18,8 +18,10 @@ import typer
 import yaml
 
 from builders import crds, site_pages, values_page
+from builders.chart import TRUST
 from builders.doc_blocks import ROOT, Block, blocks
-from cluster.tools import binary
+from cluster.helm import Helm
+from cluster.tools import ToolMissing, binary
 from deployed.serving import deployment
 from modelparams.cli import build
 from modelparams.reasons import Reason
@@ -184,7 +186,17 @@ def test_every_kind_that_kubectl_is_asked_for_is_one() -> None:
             assert set(kinds) <= ours | theirs, words
 
 
-def test_every_option_of_helm_is_one_of_its_command() -> None:
+@pytest.fixture
+def helm() -> Helm:
+    """It is built by `make tools`, which CI has done before."""
+    try:
+        binary("helm")
+    except ToolMissing as missing:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(str(missing))
+    return Helm()
+
+
+def test_every_option_of_helm_is_one_of_its_command(helm: Helm) -> None:
     for words in of("helm"):
         text = help_of("helm", words[0])
         for option in options_of(words):
@@ -195,6 +207,22 @@ def test_every_command_of_kind_is_one_that_was_looked_up() -> None:
     assert of("kind")
     for words in of("kind"):
         assert options_of(words) <= KIND[words[0], words[1]], words
+
+
+MONITORING = [f"monitoring.coreos.com/v1/{kind}" for kind in ("ServiceMonitor", "PodMonitor", "PrometheusRule")]
+UPGRADES = [words for words in of("helm") if words[0] == "upgrade"]
+
+
+@pytest.mark.parametrize("words", UPGRADES, ids=" ".join)
+def test_the_chart_takes_what_helm_is_told(words: list[str], helm: Helm, reader: Path) -> None:
+    """By `helm template`: the chart and the values of the line; those that it keeps from before are ours."""
+    given = [part for at, w in enumerate(words) if w in ("--set", "--set-file") for part in words[at : at + 2]]
+    for file in ("trust.json", "build/quickstart/trust.json"):
+        (reader / file).write_text(TRUST)
+    (reader / "charts").symlink_to(ROOT / "charts")
+    kept = [] if "--set-file" in given else ["--set=trust.existingConfigMap=kept"]
+    name, chart = [word for word in plain(words[1:]) if word not in given][:2]
+    assert helm("template", name, chart, *given, *kept, *(f"--api-versions={kind}" for kind in MONITORING))
 
 
 def has_value(path: str) -> bool:
