@@ -32,7 +32,8 @@ def figures(folder: Path) -> Iterator[Figure]:
         file = smollm2.base() / "model.safetensors"
         obvious = _Obvious(place, file)
         ours = _Ours(place, file)
-        timings = interleaved({"obvious": obvious.update, "ours": ours.update}, rounds=_ROUNDS)
+        cases = {"obvious": obvious.update, "ours": ours.update, "reading": obvious.read}
+        timings = interleaved(cases, rounds=_ROUNDS)
         obvious.check(file)
         ours.check()
         size = file.stat().st_size
@@ -41,10 +42,11 @@ def figures(folder: Path) -> Iterator[Figure]:
     yield Figure(
         "S3 → verified, opened, live, 269 MB", ratio, "× the obvious way", ">= 2.5", f"{speed:.0f} MB/s; {beside}"
     )
-    cpu = median_cpu(timings["ours"]) / (size / 1e9)
-    theirs = median_cpu(timings["obvious"]) / (size / 1e9)
-    how = f"this process alone; the obvious way {theirs:.2f}; the libraries' part in it, from RAM, {_primitives():.2f}"
-    yield Figure("the same in CPU time", cpu, "CPU s/GB", "<= 1.2", how)
+    cpu, theirs, reading = (median_cpu(timings[name]) / (size / 1e9) for name in ("ours", "obvious", "reading"))
+    least = f"in it, at the least: the libraries' part, from RAM, {_primitives():.2f}; reading the bytes, {reading:.2f}"
+    yield Figure("the same in CPU time", cpu, "CPU s/GB", "<= 1.2", f"this process alone; {least}")
+    how = f"the obvious way {theirs:.2f} CPU s/GB; 3.8 where the reach of 1.2 was set, so 0.32 of it on any processor"
+    yield Figure("that beside the obvious way's", cpu / theirs, "×", "<= 0.32", how)
 
 
 def _primitives() -> float:
@@ -83,6 +85,13 @@ class _Obvious:
         assert hashlib.sha256(sealed).hexdigest() == self._digest
         tensors = load_safetensors(AESGCM(self._key).decrypt(self._nonce, sealed, None))
         self.module.load_state_dict(tensors, strict=False)
+
+    def read(self) -> None:
+        """Take the bytes from the server and do nothing with them: what the kernel and its TCP need."""
+        buffer = bytearray(1 << 20)
+        body = self._client.get_object(Bucket=BUCKET, Key="whole")["Body"]
+        while body.readinto(buffer):
+            pass
 
     def check(self, file: Path) -> None:
         """The module has what the file holds."""
