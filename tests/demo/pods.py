@@ -32,7 +32,7 @@ class Pods:
 
     def publish(self, version: str, source: Path) -> None:
         """By the command line."""
-        self.scene.publish(version, source)
+        self.scene.publisher.publish(version, source)
 
     def object_file(self, version: str) -> Path:
         """In the publisher's folder."""

@@ -36,8 +36,9 @@ class Model:
         return self.kubectl.json("get", "mpr", f"{self.name}-default")
 
     def orders(self) -> dict[str, Object]:
-        """Each pod's assignment."""
-        return {order["metadata"]["name"]: order for order in self.kubectl.json("get", "mpa")["items"]}
+        """Each pod's assignment, from the rollout that the operator made."""
+        every = self.kubectl.json("get", "mpa")["items"]
+        return {o["metadata"]["name"]: o for o in every if o["spec"]["rolloutName"] == f"{self.name}-default"}
 
     def live(self) -> dict[str, str]:
         """Each pod's live version; empty when there is none."""

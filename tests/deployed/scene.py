@@ -69,12 +69,6 @@ class Scene:
     serving: Serving
     kubectl: Kubectl
 
-    def publish(self, version: str, source: Path) -> Path:
-        """Publish a version; the object names the store as pods reach it."""
-        file = self.publisher.publish(version, source)
-        file.write_text(self.store.as_pods_see_it(file.read_text()))
-        return file
-
 
 @contextlib.contextmanager
 def scene(target: Target, plan: Plan, work: Path, say: Callable[[str], None]) -> Iterator[Scene]:
@@ -124,7 +118,7 @@ def apply_deployment(kubectl: Kubectl, deployment: dict[str, Any], work: Path) -
 
 
 def _publisher(plan: Plan, work: Path, s3: Store) -> Publisher:
-    options = ("--namespace", plan.namespace, "--credentials-secret", SECRET)
+    options = ("--namespace", plan.namespace, "--credentials-secret", SECRET, "--cluster-endpoint", s3.inside)
     address = f"s3://{BUCKET}/{plan.model}?endpoint={s3.outside}"
     publisher = Publisher(work, plan.model, address, s3.login.environment, options)
     publisher.make_keys()

@@ -45,10 +45,6 @@ class Store:
         """Make a bucket and give its name back."""
         return self.login.make_bucket(self.outside, name)
 
-    def as_pods_see_it(self, text: str) -> str:
-        """A published object's text, with the address that pods use."""
-        return text.replace(self.outside, self.inside)
-
     def flip_a_byte_of_the_newest(self, bucket: str, prefix: str) -> str:
         """Tamper with an object, as whoever can write the bucket could; its key."""
         client = self.login.client(self.outside)

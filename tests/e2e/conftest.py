@@ -66,7 +66,7 @@ def world(cluster: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     )
     with scene(cluster, plan, tmp_path_factory.mktemp("publisher"), print) as running:
         for version in ("1.0.0", "1.1.0"):
-            running.publish(version, SAMPLES / f"v{version}")
+            running.publisher.publish(version, SAMPLES / f"v{version}")
         yield running
 
 

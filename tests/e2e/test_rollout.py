@@ -50,7 +50,7 @@ def test_deleting_the_newer_version_brings_the_older_back(world: Scene, model: M
 
 def test_a_tampered_version_is_refused_before_a_pod_is_touched(world: Scene, model: Model, tmp_path: Path) -> None:
     orders = {name: order["spec"] for name, order in model.orders().items()}
-    file = world.publish("1.2.0", _changed(world, tmp_path))
+    file = world.publisher.publish("1.2.0", _changed(world, tmp_path))
     world.store.flip_a_byte_of_the_newest(BUCKET, f"{world.plan.model}/blobs/")
     model.apply(file)
     try:
