@@ -25,6 +25,7 @@ from modelparams.api.rollout import RolloutStatus
 from modelparams.errors import InvalidVersion
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
+from modelparams_operator.core.memory import inherited
 from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.selection import Choice, choose
 
@@ -303,3 +304,11 @@ def test_identity_is_the_digest_and_not_the_object() -> None:
     again: Any = version("1.0.0")
     assert again.digest == digest("1.0.0")
     assert chosen(desired(), status("1.0.0"), again).release == release("1.0.0")
+
+
+def test_a_memory_that_is_handed_on_twice_is_handed_on_once() -> None:
+    before = status("1.0.0", failed_versions=(failed("1.1.0"),), attempt=2, revision=5, floor=90)
+    once = inherited(status(failed_versions=(failed("1.2.0"),), floor=95), before)
+    assert [f.version_name for f in once.failed_versions] == ["chat-1.1.0", "chat-1.2.0"]
+    assert (once.live, once.target, once.attempt, once.revision, once.floor) == (before.live, None, 2, 5, 95)
+    assert inherited(once, before) is once
