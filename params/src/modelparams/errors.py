@@ -312,7 +312,7 @@ class ArenaExhausted(SwapError):
     """No memory for an arena of the version's size."""
 
     reason = Reason.ARENA_EXHAUSTED
-    hint = "raise the memory volume (annotation modelparams.dev/memory) and the engine's limit to twice the version's size"
+    hint = "raise the memory volume (modelparams.dev/memory) and the engine's memory limit to twice the version's size"
 
 
 class SlotBusy(SwapError):
