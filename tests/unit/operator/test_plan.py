@@ -669,10 +669,11 @@ def test_the_floor_only_rises() -> None:
 
 def test_what_is_below_the_floor_is_served_on_and_ordered_to_nobody() -> None:
     memory = status(OLD, floor=105)
-    made = plan(
-        desired(), observed(version(OLD), *pods(2, OLD), pod("z", None, staged=[OLD], ordered=None), memory=memory)
-    )
+    without = (pod("y", None, ordered=None), pod("z", None, staged=[OLD], ordered=None))
+    made = plan(desired(), observed(version(OLD), *pods(2, OLD), *without, memory=memory))
     assert OLD not in orders(made).values()
+    named = {action.pod_name for action in made.actions if isinstance(action, Assign) and action.order.releases}
+    assert not named & {"y", "z"}, "nor is it named, to be fetched"
 
 
 def test_a_canary_over_a_live_version_below_its_floor_is_held_when_it_fails() -> None:

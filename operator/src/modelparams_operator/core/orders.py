@@ -174,9 +174,13 @@ class _Clerk:
         room = 2 if served is None or first is not None else 1  # what it serves takes a place, known to us or not
         chosen: dict[Digest, Release] = {}
         for release in (first, to, *self._beside(member)):
-            if release is not None and len(chosen) < room:
+            if release is not None and len(chosen) < room and self._may_hold(release, served):
                 chosen.setdefault(release.manifest_digest, release)
         return tuple(chosen.values())
+
+    def _may_hold(self, release: Release, served: Digest | None) -> bool:
+        """Refuse what is below the floor to whoever does not serve it."""
+        return release.manifest_digest == served or release.manifest_digest not in self.course.barred
 
     def _beside(self, member: Member) -> Iterator[Release | None]:
         """Name the canary's other side, under steps; then what a serving pod held before, for an instant return."""
