@@ -108,6 +108,7 @@ class Api:
             pool = self._client.rest_client.pool_manager  # below the client's own retries and content rules
             answer = pool.request(verb, url, headers=headers, body=body, timeout=30, retries=False)
         except HTTPError as error:
+            self._client.rest_client.pool_manager.clear()  # an API server that was killed leaves half-closed ones
             raise ConnectionError(f"{verb} {path}: {error}") from error
         if answer.status >= 300:
             raise _refusal(answer.status, answer.data)

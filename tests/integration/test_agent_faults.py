@@ -154,7 +154,7 @@ def test_no_memory_for_an_arena_is_waited_for(serving: Scene) -> None:
     serving.faults(memory=300_000)
     serving.order("1.1.0", "1.0.0", activate="1.1.0")
     failure = serving.wait_failure(Reason.ARENA_EXHAUSTED, final=False)
-    assert "sizeLimit" in failure["message"]
+    assert "memory volume" in failure["message"]
     assert serving.serves() == "1.0.0"
     serving.faults()
     serving.order("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
