@@ -60,7 +60,7 @@ format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: check tools ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
+test: tools check ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not node and not e2e' $(ARGS)
 
 test-unit: $(READY) ## what needs no server and no model: seconds
@@ -89,7 +89,7 @@ test-docs: docs node-images tools ## the site, and the quick start as its page h
 demo: tools $(if $(KUBECONFIG)$(DEMO),,node-images) ## the main job on real input, start to end; writes build/demo/report.json
 	$(RUN) -m demo $(DEMO)
 
-node-images: node-tools # for a node here: buildah's layers need no import
+node-images: node-tools ## the same for a real node here: linked, not imported
 	@$(RUN) -m cluster.images --builder=buildah --or-skip
 
 images: $(READY) ## build the images of the operator and of serving pods; BASE=… names another image to begin with

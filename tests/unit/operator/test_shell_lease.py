@@ -196,6 +196,47 @@ def test_two_that_reach_for_it_at_once_do_not_both_get_it() -> None:
     running(test)
 
 
+HIGHEST = 2**31 - 1
+"""What the API server lets a Lease count to."""
+
+
+@pytest.mark.parametrize(
+    ("in_lease", "in_order", "whose"),
+    [
+        pytest.param(HIGHEST, 0, "it has the term 2147483647", id="in-the-lease"),
+        pytest.param(None, 2**40, "an order has the term 1099511627776", id="in-an-order"),
+    ],
+)
+def test_a_term_that_nothing_follows_is_told_with_its_cure_and_the_cure_works(
+    in_lease: int | None, in_order: int, whose: str
+) -> None:
+    async def test() -> None:
+        world = World(highest_term=in_order)
+        if in_lease is not None:
+            world.api.put(LEASES, {"metadata": {"name": KEY.name}, "spec": {"leaseTransitions": in_lease}})
+        started = world.time
+        with pytest.raises(errors.APIInvalid, match=f"the Lease ns/operator cannot be taken: {whose}") as told:
+            await world.lease("one")._try_to_take()
+        assert "kubectl delete mpa --all --all-namespaces" in str(told.value)
+        waiting = asyncio.create_task(world.lease("one").acquire())
+        await until(lambda: world.time > started + 60, "a minute")
+        assert not waiting.done()
+        assert [call for call in world.api.writes() if call[1] == LEASES.kind] == []
+        world._highest = 0
+        if in_lease is not None:
+            world.api.drop(LEASES, KEY)
+        assert await waiting == 1
+
+    running(test)
+
+
+def test_the_last_term_but_one_is_followed_by_the_last() -> None:
+    async def test() -> None:
+        assert await World(highest_term=HIGHEST - 1).lease("one").acquire() == HIGHEST
+
+    running(test)
+
+
 def test_an_api_server_that_is_away_is_waited_for() -> None:
     async def test() -> None:
         world = World()

@@ -147,3 +147,5 @@ class Plan:
     """When time alone will change the plan; None: only an event can."""
     why: tuple[str, ...] = ()
     """The decisions in words, for `explain`."""
+    is_outranked: bool = False
+    """An order has a higher term than ours: nothing is decided."""

@@ -39,7 +39,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     fleet = Fleet.of(desired, observed)
     if fleet.highest_term > observed.term:
         why = f"an order has term {fleet.highest_term}, ours is {observed.term}: another operator took over"
-        return Plan(observed.status, why=(why,))
+        return Plan(observed.status, why=(why,), is_outranked=True)
     if spec.suspend:
         return Plan(suspended(desired, observed.status, now), checks, why=("suspended: nothing is touched",))
 

@@ -29,6 +29,10 @@ class Timing:
     retry: float = 2
 
 
+_TERM_MAX = 2**31 - 1
+"""What the API server lets a Lease count to."""
+
+
 class LeaseLost(Exception):
     """Another may act from now on: stop at once, whatever is half done."""
 
@@ -78,8 +82,9 @@ class Lease:
                 pause = self._timing.retry
             except errors.APIError as error:
                 pause = backoff.next()
+                what = "Lease cannot be taken" if isinstance(error, errors.APIInvalid) else "Waiting for the API server"
                 logger.warning(
-                    "Waiting for the API server", reason=error.reason, problem=str(error), pause=round(pause, 2)
+                    what, reason=error.reason, problem=str(error), pause=round(pause, 2)
                 )
             await self._sleep(pause)
 
@@ -133,7 +138,7 @@ class Lease:
         return spec.get("holderIdentity") in (None, "", self._identity) or self._clock() > self._seen[1] + duration
 
     async def _make(self, asked: float) -> None:
-        term = await self._highest_term() + 1
+        term = self._after(await self._highest_term(), "an order")
         namespace, name = self._key
         body = {
             "apiVersion": LEASES.api_version,
@@ -143,8 +148,24 @@ class Lease:
         self._hold(await self._api.create(LEASES, namespace, {**body, "spec": self._spec(term)}), term, asked)
 
     async def _take(self, lease: JSON, asked: float) -> None:
-        term = ((lease.get("spec") or {}).get("leaseTransitions") or 0) + 1
+        term = self._after((lease.get("spec") or {}).get("leaseTransitions") or 0, "it")
         self._hold(await self._api.replace(LEASES, self._key, {**lease, "spec": self._spec(term)}), term, asked)
+
+    def _after(self, term: int, whose: str) -> int:
+        """The term that follows.
+
+        Raises:
+            APIInvalid: none does: somebody wrote a term that no count of takings leads to. Pods that obeyed it refuse
+                every other, so it cannot be passed over.
+        """
+        if term < _TERM_MAX:
+            return term + 1
+        raise errors.APIInvalid(
+            f"the Lease {self._key.namespace}/{self._key.name} cannot be taken: {whose} has the term {term}, "
+            f"and none above {_TERM_MAX} can be",
+            hint="delete this Lease and all orders (kubectl delete mpa --all --all-namespaces; pods serve on), "
+            "then restart the pods whose orders had that term; it is tried again",
+        )
 
     async def _renew(self) -> None:
         asked, ours = self._clock(), self._ours

@@ -138,6 +138,15 @@ class Reconciler:
             model, rollout, seen, now=now, term=self.lease.term, watching_since=self._watching_since(model.key)
         )
         result = plan(observe.desired(rollout), observed)
+        if result.is_outranked:
+            logger.warning(
+                "Nothing is ordered",
+                reason="StaleTerm",
+                namespace=rollout.key.namespace,
+                name=rollout.key.name,
+                why=result.why,
+                next="if no other operator runs, delete the Lease: this one then takes it above the highest order",
+            )
         if result.status.wire() != rollout.status.wire():
             logger.info("Rollout", namespace=rollout.key.namespace, name=rollout.key.name, why=result.why)
             await self.record.status(ROLLOUTS, rollout, result.status)  # first: a decision is on record before it shows
