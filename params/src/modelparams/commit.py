@@ -1,6 +1,6 @@
 """The end of a publish: a manifest with a sequence of its own, signed, and the pointer that makes it a version.
 
-    manifests/sha256/<hex> → claim sequences/<n>, and again with the next number if it is taken → versions/<semver>
+    manifests/sha256/<hex> → claim sequences/<n>, and again with the next free number if it is taken → versions/<semver>
 
 The manifest is there before its claim, so whoever finds the number taken can read what took it and go on from that:
 of publishers at once each has another sequence, and none lowers another's floor. A kill in between leaves a gap.
@@ -84,8 +84,7 @@ def commit(draft: Draft, past: Past, history: History, signers: Sequence[Signing
         digest = _write(manifest, past, signers)
         if claim_sequence(past.store, sequence, digest):
             break
-        history = past.with_claim(history, sequence)
-        sequence += 1
+        history, sequence = past.beyond(history, sequence)
     _point(past.store, Pointer(manifest.version, digest, sequence))
     return manifest, digest
 

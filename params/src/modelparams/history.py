@@ -26,6 +26,8 @@ from modelparams.verify import fetch_manifest
 _MANY = 50
 """More versions than these are not all read: only this many at a time, by their claims, until some verify."""
 _READERS = 8
+_IN_A_ROW = 100
+"""Numbers that may be claimed behind the last publish: those of publishers at once, of killed ones, and some junk."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -89,10 +91,25 @@ class Past:
             raise ManifestInvalid(_other_sequence(pointer_key(version), pointer.sequence, found))
         return found
 
-    def with_claim(self, history: History, sequence: int) -> History:
-        """`history` and what has claimed `sequence`, if that verifies."""
-        found, _ = self._read_all([sequence], claim_key, self._of_claim)
-        return _history([*found, *([history.last] if history.last else [])], history.floor)
+    def beyond(self, history: History, sequence: int) -> tuple[History, int]:
+        """`history` with what has claimed `sequence` and the numbers behind it; and the next free number.
+
+        One listing, so that junk costs its reading and not a signature each.
+
+        Raises:
+            UsageError: more are claimed in a row than publishers make.
+        """
+        claimed, end = set(list_claims(self.store)), sequence + 1
+        while end in claimed:
+            end += 1
+        if end - sequence > _IN_A_ROW:
+            raise UsageError(
+                f"{self.store} has {end - sequence} claims in a row from {claim_key(sequence)} on, "
+                f"more than the {_IN_A_ROW} that publishers may leave behind the last version",
+                hint="delete those that name no manifest, and let nobody but publishers write below sequences/",
+            )
+        found, _ = self._read_all(range(sequence, end), claim_key, self._of_claim)
+        return _history([*found, *([history.last] if history.last else [])], history.floor), end
 
     def _by_claims(self) -> History:
         """Each publish goes on from those before it, so the newest claims that verify say all."""

@@ -326,7 +326,7 @@ def test_a_new_term_alone_rewrites_no_order() -> None:
 def test_an_operator_that_was_replaced_writes_nothing() -> None:
     seen = observed(*BOTH, *pods(3, OLD), memory=status(OLD), term=0)
     made = plan(desired(), seen)
-    assert (made.actions, made.status) == ((), seen.status)
+    assert (made.actions, made.status, made.is_outranked) == ((), seen.status, True)
 
 
 def test_an_order_to_an_earlier_pod_of_the_same_name_does_not_count() -> None:

@@ -123,6 +123,32 @@ def test_a_junk_claim_only_leaves_a_gap(publisher: Publisher, claim: str, caplog
     assert [record.message.partition(":")[0] for record in caplog.records] == ["sequences/1 is passed over"]
 
 
+def test_junk_claims_cost_one_more_signature_and_not_one_each(publisher: Publisher) -> None:
+    for number in range(1, 41):
+        write(publisher, f"sequences/{number}", "junk")
+    assert publisher.publish("1.0.0").sequence == 41
+    assert len(list(publisher.store.list("manifests/"))) == 2
+
+
+def test_behind_junk_claims_the_floor_of_a_killed_publish_is_found(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    publisher.publish("1.1.0", layered(layer0=digit(1)), floor=2)
+    (publisher.home / "store" / pointer_key(Version("1.1.0"))).unlink()
+    write(publisher, "sequences/3", "junk")
+    manifest = publisher.manifest(str(publisher.publish("1.2.0", layered(layer0=digit(2))).version))
+    assert (manifest.sequence, manifest.floor) == (4, 2)
+
+
+def test_more_claims_in_a_row_than_publishers_leave_are_refused_with_what_to_do(publisher: Publisher) -> None:
+    for number in range(1, 102):
+        write(publisher, f"sequences/{number}", "junk")
+    with pytest.raises(UsageError, match=r"has 101 claims in a row from sequences/1 on.*") as refused:
+        publisher.publish("1.0.0")
+    assert "delete those that name no manifest" in refused.value.next_step
+    (publisher.home / "store/sequences/101").unlink()
+    assert publisher.publish("1.0.0").sequence == 101
+
+
 def test_an_edited_pointer_lowers_neither_sequence_nor_floor(
     publisher: Publisher, caplog: pytest.LogCaptureFixture
 ) -> None:

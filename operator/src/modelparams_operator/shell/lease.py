@@ -83,9 +83,7 @@ class Lease:
             except errors.APIError as error:
                 pause = backoff.next()
                 what = "Lease cannot be taken" if isinstance(error, errors.APIInvalid) else "Waiting for the API server"
-                logger.warning(
-                    what, reason=error.reason, problem=str(error), pause=round(pause, 2)
-                )
+                logger.warning(what, reason=error.reason, problem=str(error), pause=round(pause, 2))
             await self._sleep(pause)
 
     async def keep(self) -> NoReturn:
