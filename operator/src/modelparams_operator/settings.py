@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     )
 
     trust: Path
-    """The trust policy's file: who may sign, and how many must."""
+    """The trust policy's file: who may sign, and how many must. Read again at each `resync`."""
     watch_namespaces: Listed = ()
     """Serve these alone; empty: the whole cluster."""
     allowed_endpoints: Listed = ()
@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     """Threads that read one version, each with a buffer of at most 16 MiB."""
 
     resync: float = Field(default=30, gt=0)
-    """Look at each model at least so often: what finds a deletion whose event was lost."""
+    """Look at each model, and at the trust policy, at least so often: what finds a deletion whose event was lost."""
     quiet_period: float = Field(default=0.05, ge=0)
     """Gather events for so long before a pass."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -35,7 +35,7 @@ class Operator:
         )
         trust = self.publisher.home / "trust.json"
         trust.write_bytes(self.publisher.trust.to_json())
-        checker = check.Checker.of(FakeAPI(), self.publisher.trust, settings.Settings(trust=trust))
+        checker = check.Checker.of(FakeAPI(), lambda: self.publisher.trust, settings.Settings(trust=trust))
         return running(lambda: checker("ns", spec, lambda: False))
 
 

@@ -184,3 +184,24 @@ def test_an_unforeseen_error_shows_its_kind_and_not_its_text() -> None:
         await bench.verifier.stop()
 
     running(test)
+
+
+def test_another_trust_policy_opens_refusals_for_signatures_and_nothing_else() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.store.answers["1.0.0"] = [errors.SignerUnknown("nobody known")]
+        bench.store.answers["1.1.0"] = [errors.BlobDigestMismatch("blob 3")] * 2
+        bench.store.held["1.3.0"] = asyncio.Event()
+        versions = ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
+        for version in versions:
+            bench.ask(version)
+        await until(lambda: len(bench.news) == 3 and "1.3.0" in bench.store.asked, "all but the one that is held")
+        bench.verifier.judge_anew()
+        bench.store.held["1.3.0"].set()
+        for version in versions:
+            bench.ask(version)
+        await until(lambda: bench.found("1.0.0")[0] and bench.found("1.3.0")[0], "the new checks")
+        assert bench.found("1.1.0") == (None, Reason.BLOB_DIGEST_MISMATCH)
+        assert [bench.store.asked.count(version) for version in versions] == [2, 1, 1, 2]
+
+    running(test)

@@ -49,13 +49,14 @@ class Checker:
     """Checks one version by the operator's trust policy, in threads of its own: boto3 blocks, hashing takes long."""
 
     api: KubernetesAPI
-    trust: TrustPolicy
+    trust: Callable[[], TrustPolicy]
+    """The policy of this moment."""
     allowed_endpoints: tuple[str, ...]
     workers: int
     threads: ThreadPoolExecutor
 
     @classmethod
-    def of(cls, api: KubernetesAPI, trust: TrustPolicy, settings: Settings) -> Checker:
+    def of(cls, api: KubernetesAPI, trust: Callable[[], TrustPolicy], settings: Settings) -> Checker:
         """As the settings say."""
         # Each of the threads only waits for the `workers` that read.
         threads = ThreadPoolExecutor(settings.verify_versions, thread_name_prefix="verify")
@@ -74,7 +75,7 @@ class Checker:
         return verify_release(
             open_store(spec.source.s3, found),
             spec.manifest_digest,
-            trust=self.trust,
+            trust=self.trust(),
             expect=Expectation(spec.model_name, version=spec.version, now=datetime.now(UTC)),
             workers=self.workers,
             progress=_Counted(),

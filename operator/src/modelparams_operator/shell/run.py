@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from modelparams import errors
 from modelparams.api import MODEL_LABEL
-from modelparams.trust import TrustPolicy
 from modelparams_operator import handlers
 from modelparams_operator.settings import Settings
 from modelparams_operator.shell import metrics, views
@@ -37,6 +36,7 @@ from modelparams_operator.shell.ports import (
 )
 from modelparams_operator.shell.reconcile import Reconciler
 from modelparams_operator.shell.record import Recorder
+from modelparams_operator.shell.trusted import TrustFile
 from modelparams_operator.shell.verifier import Verifier
 from modelparams_operator.shell.views import Assignment, Pod
 from modelparams_operator.shell.watch import Mirror, Mirrors
@@ -53,7 +53,7 @@ async def operate(settings: Settings) -> int:
         UsageError: the trust policy or the way to the API server cannot be used.
         APIMissing: the CRDs are not installed.
     """
-    trust = TrustPolicy.load(settings.trust)
+    trust = TrustFile(settings.trust)
     stop, health = asyncio.Event(), Health()
     async with await Kube.connect() as api, _serving(settings, health), _background(health.measure_lag()):
         _on_signals(stop.set)
@@ -76,13 +76,14 @@ async def _until_leading(api: Kube, settings: Settings, lease: Lease) -> bool:
 
 
 async def _lead(
-    api: Kube, settings: Settings, trust: TrustPolicy, lease: Lease, health: Health, stop: asyncio.Event
+    api: Kube, settings: Settings, trust: TrustFile, lease: Lease, health: Health, stop: asyncio.Event
 ) -> int:
     """All that only the holder of the lease does."""
     parts = _Parts(api, settings, trust, lease)
     health.watch(parts.mirrors())
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(_background(_die_without(lease)))
+        await stack.enter_async_context(_background(trust.watch(settings.resync, parts.verifier.judge_anew)))
         for mirror in parts.mirrors():
             await stack.enter_async_context(_background(mirror.run()))
         stack.push_async_callback(parts.stop)
@@ -102,7 +103,7 @@ async def _lead(
 class _Parts:
     """The pieces of a leading operator, wired."""
 
-    def __init__(self, api: Kube, settings: Settings, trust: TrustPolicy, lease: Lease) -> None:
+    def __init__(self, api: Kube, settings: Settings, trust: TrustFile, lease: Lease) -> None:
         self.loops = Loops(self._reconcile, quiet=settings.quiet_period, resync=settings.resync)
         scopes = settings.watch_namespaces or (None,)
         wake = self.loops.wake
@@ -120,7 +121,7 @@ class _Parts:
         self.assignments = Mirrors(
             {s: Mirror(api, ASSIGNMENTS, s, parse=views.assignment, changed=order_changed) for s in scopes}
         )
-        self.verifier = Verifier(Checker.of(api, trust, settings), settings.verify_versions, wake)
+        self.verifier = Verifier(Checker.of(api, lambda: trust.policy, settings), settings.verify_versions, wake)
         events, record = EventRecorder(api, settings.identity), Recorder(api, lease.is_held)
         self._reconciler = Reconciler(api, self.pods, self.assignments, self.verifier, record, events, lease)
 

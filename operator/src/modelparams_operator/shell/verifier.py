@@ -87,6 +87,18 @@ class Verifier:
             work.stopped = True
             work.task.cancel()
 
+    def judge_anew(self) -> None:
+        """Forget what another trust policy may see otherwise: refusals for their signatures, and what has not ended.
+
+        What was verified holds for its digest for ever; whoever takes a signer's key out withdraws its versions too.
+        """
+        for subject, work in list(self._work.items()):
+            if work.found is None and (work.failure is None or _is_open(work.failure)):
+                del self._work[subject]
+                work.stopped = True
+                work.task.cancel()
+                self.done(subject.model)
+
     async def stop(self) -> None:
         """End everything within moments; threads stop at their next piece."""
         tasks = [work.task for work in self._work.values()]
@@ -127,6 +139,11 @@ class Verifier:
         _tell(log, work.failure, time.monotonic() - started)
         self.done(subject.model)
         return work.failure
+
+
+def _is_open(failure: Failure) -> bool:
+    of_trust = (Reason.SIGNER_UNKNOWN, Reason.SIGNATURE_INVALID, Reason.TOO_FEW_SIGNATURES)
+    return not failure.is_final or failure.reason in of_trust
 
 
 def _tell(log: structlog.stdlib.BoundLogger, failure: Failure | None, seconds: float) -> None:
