@@ -65,7 +65,7 @@ class Serving:
     namespace: str
     model: str
     _ways: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _urls: dict[str, str] = field(default_factory=dict)
+    _urls: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.kubectl = Kubectl(self.target.kubeconfig, self.namespace)
@@ -85,13 +85,19 @@ class Serving:
 
     def ready(self) -> list[tuple[str, str]]:
         """Name and base URL of each pod that is Ready."""
-        return [(name_of(p), self.url(name_of(p))) for p in self.pods() if is_ready(p)]
+        return [(name_of(p), self._url(p)) for p in self.pods() if is_ready(p)]
 
     def url(self, pod: str) -> str:
         """The base URL of a pod's engine, from here."""
-        if pod not in self._urls:
-            self._urls[pod] = self._ways.enter_context(self.target.reach(self.namespace, f"pod/{pod}", PORT))
-        return self._urls[pod]
+        (found,) = [p for p in self.pods() if name_of(p) == pod]
+        return self._url(found)
+
+    def _url(self, pod: Object) -> str:
+        name = name_of(pod)
+        lives = (name, pod["status"].get("podIP", ""))  # another one after its node's power was cut
+        if lives not in self._urls:
+            self._urls[lives] = self._ways.enter_context(self.target.reach(self.namespace, f"pod/{name}", PORT))
+        return self._urls[lives]
 
     def starts(self) -> dict[str, Start]:
         """Of each container, as `pod/container`."""
