@@ -25,8 +25,8 @@ CONTEXT = KeyContext.of_model_key(UID, "e1")
 
 @pytest.fixture
 def provider(tmp_path):
-    (tmp_path / "kek").write_bytes(b"p" * 32)
-    (tmp_path / "attacker").write_bytes(b"a" * 32)
+    (tmp_path / "kek").write_bytes(b"\xf0" * 32)
+    (tmp_path / "attacker").write_bytes(b"\xfa" * 32)
     return LocalKeyProvider(tmp_path)
 
 

@@ -201,9 +201,12 @@ def parse_kek(data: bytes) -> Secret32:
     """32 raw bytes, or their base64 with or without a newline.
 
     Raises:
-        ValueError: something else.
+        ValueError: something else, or 32 bytes of text: hex of 128 bits, or base64 of 192.
     """
     if len(data) == SECRET_SIZE:
+        # 32 random bytes are all printable with a probability of (95/256)**32, about 2e-14.
+        if all(0x20 <= byte < 0x7F for byte in data):
+            raise ValueError("32 characters of text are no 256-bit key: give 32 random bytes, or their base64")
         return Secret32(data)
     try:
         return Secret32(base64.b64decode(data.strip(), validate=True))

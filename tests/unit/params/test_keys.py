@@ -31,10 +31,10 @@ CONTEXT = KeyContext.of_model_key(UID, "e1")
 
 @pytest.fixture
 def provider(tmp_path):
-    (tmp_path / "prod").write_bytes(b"p" * 32)
-    (tmp_path / "stage").write_text(base64.b64encode(b"s" * 32).decode() + "\n")
+    (tmp_path / "prod").write_bytes(b"\xf0" * 32)
+    (tmp_path / "stage").write_text(base64.b64encode(b"\xf3" * 32).decode() + "\n")
     (tmp_path / "mounted").mkdir()
-    (tmp_path / "mounted" / "key").write_bytes(b"s" * 32)
+    (tmp_path / "mounted" / "key").write_bytes(b"\xf3" * 32)
     return LocalKeyProvider(tmp_path)
 
 
@@ -135,12 +135,12 @@ def test_a_file_that_holds_no_key_is_refused_without_its_content(provider, data)
 
 
 def test_a_key_encryption_key_is_raw_or_base64():
-    assert parse_kek(b"k" * 32) == parse_kek(base64.b64encode(b"k" * 32)) == Secret32(b"k" * 32)
+    assert parse_kek(b"\xf1" * 32) == parse_kek(base64.b64encode(b"\xf1" * 32)) == Secret32(b"\xf1" * 32)
 
 
 def test_a_rotated_file_is_read_again(provider):
     data = write_key_object(MODEL_KEY, CONTEXT, provider, ["stage"])
-    (provider.directory / "prod").write_bytes(b"s" * 32)
+    (provider.directory / "prod").write_bytes(b"\xf3" * 32)
     assert open_key_object(data, CONTEXT, provider, "prod") == MODEL_KEY
 
 
@@ -165,3 +165,12 @@ def test_an_object_for_another_place_is_refused_even_with_its_labels_changed(pro
 def test_what_is_no_key_object_is_refused(provider, data):
     with pytest.raises(KeyMismatch, match="no key object"):
         open_key_object(data, CONTEXT, provider, "prod")
+
+
+@pytest.mark.parametrize(
+    "weak", [bytes(16).hex().encode(), base64.b64encode(bytes(24)), b"correct horse battery staple 123"]
+)
+def test_32_characters_of_text_are_no_256_bit_key(weak: bytes) -> None:
+    assert len(weak) == 32
+    with pytest.raises(ValueError, match="32 random bytes, or their base64"):
+        parse_kek(weak)
