@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 # Two workers a machine of two cores; the control plane and the S3 server are shared by them.
 WORKERS ?= $(shell nproc)
 ARGS ?=
+# Where uv draws no bar, since nobody looks: a line now and then. It waits without a child, which would outlive it.
+TELL = if [ ! -t 2 ]; then { exec 9<> <(:); while :; do read -rt 15 -u 9; echo "setup: still installing, $$SECONDS s"; done; } & trap "kill $$!" EXIT; fi;
 
 .PHONY: help setup tools node-tools check chart test test-unit test-node test-images test-docs demo e2e e2e-kind bench lock clean format images node-images docs
 
@@ -20,12 +22,13 @@ setup: $(READY) ## install the hash-locked dependencies and this project into .v
 $(BIN)/uv: requirements-setup.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: Python 3.11 or newer is needed; name it: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "setup: install Debian's package python3-venv, then call make again"; exit 1; }
+	@echo "setup: $(VENV) is made; installing the installer"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements-setup.lock
 	@touch $@
 
 $(READY): $(BIN)/uv requirements.lock pyproject.toml
 	@echo "setup: installing $$(grep -c '==' requirements.lock) locked packages into $(VENV) (about 5 GB, once)"
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --no-deps -r requirements.lock
+	@$(TELL) VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --no-deps -r requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

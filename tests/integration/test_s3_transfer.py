@@ -386,7 +386,7 @@ def test_a_publish_that_was_killed_goes_on_where_it_ended(shop: Shop, tmp_path: 
     assert list_pointers(shop.publisher.store) == []
     ran = command.run()
     assert ran.returncode == 0, ran.stderr
-    assert (command.report["blobs_resumed"], command.report["blobs_new"]) == (sent, 62 - sent)
+    assert (command.report["blobsResumed"], command.report["blobsNew"]) == (sent, 62 - sent)
     (pointer,) = list_pointers(shop.publisher.store)
     release = shop.publisher.open(Published(MODEL, pointer.version, pointer.digest, 1, 0))
     arena = memoryview(bytearray(release.layout.total))

@@ -80,7 +80,14 @@ def test_publish_prints_nothing_but_the_result_on_stdout(ready: Run) -> None:
     ran = ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem", "--report", "report.json")
     assert re.fullmatch(r"sha256:[0-9a-f]{64}\n", ran.out)
     assert "was there already" in ran.err
-    assert json.loads(Path("report.json").read_text())["manifest_digest"] == ran.out.strip()
+    report = json.loads(Path("report.json").read_text())
+    assert report["manifestDigest"] == ran.out.strip()
+    assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in report), "named as fields of the kinds are"
+
+
+def test_what_is_no_terminal_hears_of_each_long_piece_of_work_as_it_begins(ready: Run) -> None:
+    ran = ready("verify", "1.1.0", *SEALED[:4])
+    assert re.search(r"^verify: \d+\.\d kB$", ran.err, flags=re.MULTILINE)
 
 
 def test_model_and_version_come_from_the_path_or_from_options(ready: Run) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic.alias_generators import to_camel
 
 from modelparams.api.release import S3Source, SecretReference
 from modelparams.cli.options import As, StoreUrl, model_and_version
@@ -82,7 +83,9 @@ def publish_command(
         str, typer.Option(metavar="NAME", help="The Secret by which the operator reads the store.")
     ] = "",
     workers: Annotated[int, typer.Option(min=1, help="Threads that seal and send.")] = 4,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what was done here, as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what was done here, as JSON: manifestDigest, blobsNew, …")
+    ] = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="yaml|json", help="Of the object that is printed.")
     ] = "yaml",
@@ -95,7 +98,8 @@ def publish_command(
         modelparams publish params/smollm2/v1.1.0 -s s3://models/smollm2 \
             --keys ~/keys --sign release.pem | kubectl apply -f -
 
-    Only the object goes to stdout.
+    Only the object goes to stdout, in YAML or JSON, with its kind's names. What was done is told on stderr, and to
+    programs by --report, whose names are in the same camelCase.
     """
     if output not in ("yaml", "json"):
         raise UsageError(f"--output {output} is neither yaml nor json")
@@ -178,5 +182,5 @@ def _tell(published: Published) -> None:
 
 def _as_json(published: Published) -> dict[str, object]:
     plain = dataclasses.asdict(published)
-    named = {"model": str(published.model), "version": str(published.version)}
-    return plain | named | {"manifest_digest": str(published.manifest_digest)}
+    texts = {name: str(plain[name]) for name in ("model", "version", "manifest_digest")}
+    return {to_camel(name): value for name, value in (plain | texts).items()}

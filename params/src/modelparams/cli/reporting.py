@@ -1,4 +1,4 @@
-"""Progress on stderr: bars in a terminal, a line now and then in a log."""
+"""Progress on stderr: bars in a terminal; in a log a line as a task begins, and now and then."""
 
 from __future__ import annotations
 
@@ -55,14 +55,16 @@ class _Lines:
     def start(self, task: str, total: int) -> None:
         """See `Progress`."""
         with self._lock:
-            self._done[task], self._total[task] = 0, total
+            self._done[task], self._total[task], self._told = 0, total, time.monotonic()
+        note(f"{task}: {size(total)}")
 
     def advance(self, task: str, n: int) -> None:
         """See `Progress`."""
         with self._lock:
             self._done[task] += n
+            done, total = self._done[task], self._total[task]
             due = time.monotonic() - self._told >= _EVERY_SECONDS
             if due:
                 self._told = time.monotonic()
         if due:
-            note(f"{task}: {size(self._done[task])} of {size(self._total[task])}")
+            note(f"{task}: {size(done)} of {size(total)}")
