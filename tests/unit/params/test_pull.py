@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -24,9 +25,11 @@ from modelparams.errors import (
     SealBroken,
     WrongVersion,
 )
+from modelparams.keys import KeyContext, write_key_object
 from modelparams.manifest import BlobEntry
 from modelparams.publish import Published
 from modelparams.pull import PulledParams, ReusableArena, pull
+from modelparams.secret import Secret32
 from modelparams.tensors import TensorSpec
 
 BIG = {"model.layers.0.weight": (TensorSpec("U8", (3 << 20,)), os.urandom(3 << 20))}
@@ -221,3 +224,12 @@ def test_only_pull_makes_pulled_parameters(case: Case) -> None:
     pulled, _ = case.publisher.pull(case.publisher.publish("1.0.0"))
     with pytest.raises(TypeError, match="only pull"):
         PulledParams(pulled.manifest, pulled.layout, pulled.index, 0, 0)
+
+
+def test_another_model_key_wrapped_for_the_same_model_and_epoch_is_refused(case: Case) -> None:
+    published = case.publisher.publish("1.0.0")
+    stored = case.objects / "keys" / "e1.json"
+    context = KeyContext.of_model_key(json.loads(stored.read_bytes())["modelUid"], "e1")
+    stored.write_bytes(write_key_object(Secret32.random(), context, case.publisher.keys, [KEY_REF]))
+    with pytest.raises(KeyMismatch, match="e1"):
+        case.publisher.open(published)
