@@ -342,7 +342,7 @@ def test_a_passing_refusal_of_the_arena_is_tried_again(tmp_path: Path) -> None:
         failure = pod.sink.last.last_failure
         assert failure
         assert (failure.reason, failure.final) == (Reason.ARENA_EXHAUSTED, False)
-        assert "sizeLimit" in failure.message
+        assert "memory volume" in failure.message
         pod.engine.memory = 1 << 40
         pod.assign("1.1.0", "1.0.0", activate="1.1.0", attempt="1")
         await served(pod, "1.1.0")

@@ -10,9 +10,9 @@ from modelparams.names import ModelName
 from modelparams_serving.agent.order import Order, Rollout, from_rollouts
 
 
-def rollout(name: str, live: str | None, model: ModelName = MODEL) -> Rollout:
+def rollout(name: str, live: str | None, model: ModelName = MODEL, *, floor: int = 0) -> Rollout:
     policy = VersionPolicy(type="HighestSemver", range=">=1.0.0")
-    status = RolloutStatus(live=release(live) if live else None)
+    status = RolloutStatus(live=release(live) if live else None, live_sequence=100 if live else 0, floor=floor)
     return Rollout(name, RolloutSpec(model_name=model, version_policy=policy), status)
 
 
@@ -47,3 +47,8 @@ def test_a_pod_without_an_order_follows_what_is_live_in_the_rollouts_of_its_mode
 )
 def test_it_follows_none_where_it_cannot_know_which_is_its_own(rollouts: list[Rollout]) -> None:
     assert from_rollouts(rollouts, MODEL) is None
+
+
+def test_it_does_not_begin_with_what_is_below_the_floor() -> None:
+    assert from_rollouts([rollout("a", "1.0.0", floor=100)], MODEL) == TO_SERVE_1_0_0
+    assert from_rollouts([rollout("a", "1.0.0", floor=110)], MODEL) is None

@@ -17,6 +17,7 @@ import pytest
 
 from builders.arenas import tiny
 from builders.engines import engine, put_live, stage, until
+from modelparams_serving.engine import tokenizing
 from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.http import _Leased
 
@@ -238,7 +239,33 @@ def test_a_body_longer_than_any_request_is_refused_before_it_is_read(tmp_path: P
     live(tmp_path, scene, max_body_bytes=1000)
 
 
-def test_a_long_prompt_is_made_tokens_of_beside_the_loop_that_swaps(tmp_path: Path) -> None:
+def test_what_cannot_fit_is_refused_before_tokens_are_made_of_it(tmp_path: Path) -> None:
+    """Of megabytes that takes seconds, in which no swap and no probe would be answered."""
+    empty = {"role": "user", "content": ""}
+    hostile = [
+        (COMPLETIONS, {"prompt": "a" * 100_000}),
+        (COMPLETIONS, {"prompt": [1] * 100_000}),
+        (CHAT, {"messages": [{"role": "user", "content": "a" * 100_000}]}),
+        (CHAT, {"messages": [{"role": "u" * 100_000, "content": "a"}]}),
+        (CHAT, {"messages": [empty] * 10_000}),
+    ]
+
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        tokenizer, made_of = made.swapper.current.tokenizer, []
+        tokenizer.encode = lambda text, **_: made_of.append(text)  # type: ignore[method-assign,assignment,func-returns-value]
+        for path, body in hostile:
+            assert (await client.post(path, json=body)).status_code == 400
+        assert made_of == []
+
+    live(tmp_path, scene)
+
+
+def test_a_long_prompt_is_made_tokens_of_beside_the_loop_that_swaps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizing, "_SHORT", 1000)
+
     async def scene(made: Engine, client: httpx.AsyncClient) -> None:
         assert made.swapper.current is not None
         tokenizer, threads = made.swapper.current.tokenizer, []
@@ -249,7 +276,7 @@ def test_a_long_prompt_is_made_tokens_of_beside_the_loop_that_swaps(tmp_path: Pa
             return encode(text, special=special)
 
         tokenizer.encode = noting  # type: ignore[method-assign]
-        for text in ("a", "a" * 100_000):
+        for text in ("a", "a" * 5000):
             await client.post(COMPLETIONS, json={"prompt": text})
             await client.post(CHAT, json={"messages": [{"role": "user", "content": text}]})
         assert threads == [True, True, False, False]

@@ -67,10 +67,14 @@ def from_rollouts(rollouts: Iterable[Rollout], model: ModelName) -> Order | None
     """What is live in the pod's rollout, for a pod that nobody has given an order.
 
     A pod cannot read its own labels, so with several rollouts of one model it cannot know which one has it:
-    then it follows them only where all agree.
+    then it follows them only where all agree. What is live may be below the floor that its publisher has set since:
+    who serves it serves on, and nobody new begins.
     """
-    live = [r.status.live for r in rollouts if r.spec.model_name == model and r.status.live is not None]
+    statuses = [r.status for r in rollouts if r.spec.model_name == model]
+    live = [status.live for status in statuses if status.live is not None]
     if not live or len({release.manifest_digest for release in live}) > 1:
+        return None
+    if any(status.live_sequence < status.floor for status in statuses if status.live is not None):
         return None
     return Order((live[0],), live[0].manifest_digest, is_fallback=True)
 

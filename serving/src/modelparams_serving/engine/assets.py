@@ -9,9 +9,12 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelparams.errors import IndexInvalid
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 TOKENIZER, CONFIG, GENERATION = "tokenizer.json", "config.json", "generation_config.json"
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -94,15 +97,20 @@ class Tokenizer:
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Give the token ids, with the model's own special tokens around them if wanted."""
-        ids: list[int] = self.backend.encode(text, add_special_tokens=special).ids
+        ids: list[int] = self._encoding(text, special=special).ids
         return ids
 
     def encode_start(self, text: str, most: int) -> list[int]:
         """Give at most `most` token ids: of the text's start, with all the special tokens that a whole text has."""
-        bare = self.backend.encode(text, add_special_tokens=False)
+        bare = self._encoding(text, special=False)
         bare.truncate(max(0, most - self.backend.num_special_tokens_to_add(False)))
         ids: list[int] = self.backend.post_process(bare).ids
         return ids
+
+    def _encoding(self, text: str, *, special: bool) -> Encoding:
+        encoding: Encoding  # by the batch, which lets the GIL go; `encode` does not
+        (encoding,) = self.backend.encode_batch([text], add_special_tokens=special)
+        return encoding
 
     def decode(self, ids: list[int]) -> str:
         """Give the text without special tokens."""

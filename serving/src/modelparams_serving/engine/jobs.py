@@ -10,7 +10,7 @@ from typing import Any
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
 from modelparams_serving.engine.openai import GenerateRequest, Shape
-from modelparams_serving.engine.refusals import Refused, check_tokens, serving_as
+from modelparams_serving.engine.refusals import Refused, check_length, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.sampling import Sampling
 from modelparams_serving.engine.text import TextStream
@@ -79,7 +79,7 @@ async def prompt_ids(version: ResidentVersion, length: int, prompt: Callable[[To
     Raises:
         Refused: 400, the version does not generate, or cannot take the prompt.
     """
-    serving_as(version, TextGenerator)
+    check_length(length, serving_as(version, TextGenerator).context, what="the prompt")
     try:
         return await tokenizing(length, lambda: prompt(version.tokenizer))
     except ValueError as error:

@@ -191,9 +191,13 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    role: str = Field(min_length=1)
+    role: str = Field(min_length=1, max_length=64)
     content: Annotated[str, BeforeValidator(_content)]
     tool_calls: Annotated[None, BeforeValidator(_no_tool_calls)] = None
+
+
+_AROUND = 16
+"""Characters that a template writes around a message, such as `<|im_start|>` and line ends."""
 
 
 class ChatRequest(GenerateRequest):
@@ -206,8 +210,8 @@ class ChatRequest(GenerateRequest):
 
     @property
     def length(self) -> int:
-        """Characters to make tokens of."""
-        return sum(len(message.content) for message in self.messages)
+        """Characters to make tokens of; a template writes some around each message."""
+        return sum(len(message.role) + len(message.content) + _AROUND for message in self.messages)
 
     @property
     def conversation(self) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from modelparams_serving.engine.classify import Classifier
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.openai import ClassifyRequest, EmbeddingRequest, TextsRequest, named
 from modelparams_serving.engine.passes import OnePass
-from modelparams_serving.engine.refusals import Refused, check_tokens, serving_as
+from modelparams_serving.engine.refusals import Refused, check_length, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.tokenizing import tokenizing
 
@@ -61,6 +61,8 @@ async def classes(version: ResidentVersion, asked: ClassifyRequest) -> dict[str,
 
 def _tokenized(version: ResidentVersion, service: OnePass, asked: TextsRequest) -> _Texts:
     most = asked.most_tokens(service.context)
+    for i, text in enumerate(asked.texts if most is None else ()):
+        check_length(len(text), service.context, what=f"input {i}", param="input")
     ids = [_ids(version, text, most) for text in asked.texts]
     for i, each in enumerate(ids):
         check_tokens(each, service.vocabulary, what=f"input {i}")

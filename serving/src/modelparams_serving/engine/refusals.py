@@ -18,6 +18,8 @@ _DOES = {
     Embedder: "embeds text: ask /v1/embeddings",
     Classifier: "classifies text: ask /classify",
 }
+CHARACTERS_A_TOKEN = 64
+"""More than any text has on average: English has 4, and runs of blanks or dashes some dozens."""
 R = TypeVar("R", bound=BaseModel)
 S = TypeVar("S", bound=Service)
 
@@ -42,6 +44,21 @@ def serving_as(version: ResidentVersion, kind: type[S]) -> S:
         does = _DOES[type(version.service)]
         raise Refused(400, f"{version.identity.model_name} {does}", code="unsupported")
     return version.service
+
+
+def check_length(characters: int, context: int, *, what: str, param: str | None = None) -> None:
+    """Look at how long a text is before anything is made of it: tokens of megabytes take seconds, to be refused then.
+
+    Raises:
+        Refused: 400, no tokens of it could fit.
+    """
+    if characters > context * CHARACTERS_A_TOKEN:
+        raise Refused(
+            400,
+            f"{what} has {characters} characters, more than {context} tokens, all that this model takes, can stand for",
+            code="context_length_exceeded",
+            param=param,
+        )
 
 
 def check_tokens(ids: Sequence[int], vocabulary: int, *, what: str) -> None:

@@ -34,7 +34,7 @@ class EngineSettings(PodSettings):
     """Tokens of one forward pass; longer prompts are taken in pieces."""
     max_requests: int = Field(default=256, ge=1)
     """Requests under way at once; more are told to come back."""
-    max_body_bytes: int = Field(default=8 << 20, ge=1)
+    max_body_bytes: int = Field(default=2 << 20, ge=1)
     """Of one request; a longer one is refused."""
     stalled_seconds: float = Field(default=30.0, gt=0)
     """A client that takes nothing of its stream for so long is left: the version it holds could not be replaced."""
