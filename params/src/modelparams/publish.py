@@ -34,6 +34,7 @@ from modelparams.progress import NoProgress, Progress
 from modelparams.sealing import NamedVersion, Sending, lost_blobs, named
 from modelparams.store.contract import ObjectStore
 from modelparams.trust import SigningKey, TrustPolicy
+from modelparams.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _was_there(store: ObjectStore, twin: VerifiedManifest, version: NamedVersion
 def _check_whole(store: ObjectStore, manifest: Manifest) -> None:
     """Sealing draws fresh keys and IVs, so a lost blob's very bytes cannot be made again."""
     if lost := lost_blobs(store, manifest.blobs):
-        blobs, more = ("1 blob", "") if len(lost) == 1 else (f"{len(lost)} blobs", " and others")
+        blobs, more = counted(len(lost), "blob"), " and others" if len(lost) > 1 else ""
         raise ObjectMissing(
             f"{store} has lost {blobs} of {manifest.model.name} {manifest.version}: {lost[0].object_key}{more}",
             hint="restore what is lost from the bucket's versioning or a backup, or publish the directory as another "

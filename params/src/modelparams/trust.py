@@ -21,6 +21,7 @@ from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-
 from modelparams.errors import SignatureInvalid, SignerUnknown, TooFewSignatures, UsageError
 from modelparams.strictjson import Hex32, Record, dumps
 from modelparams.whole_files import write_key_file
+from modelparams.wording import counted
 
 TRUST_LIMIT = 256 << 10
 """Bytes of a trust policy that are read at most."""
@@ -111,7 +112,9 @@ class TrustPolicy:
 
     def __post_init__(self) -> None:
         if not 1 <= self.threshold <= len(self.keys):
-            raise UsageError(f"a threshold of {self.threshold} of {len(self.keys)} keys cannot be", hint=_TRUST_FORM)
+            raise UsageError(
+                f"a threshold of {self.threshold} of {counted(len(self.keys), 'key')} cannot be", hint=_TRUST_FORM
+            )
         for name, public in self.keys.items():
             if key_id(public) != name:
                 raise UsageError(f"key id {name[:12]}… is not the SHA-256 of its public key", hint=_TRUST_FORM)
@@ -167,9 +170,9 @@ class TrustPolicy:
         """
         known = sorted(envelope.signatures.keys() & self.keys.keys())
         if not known:
-            raise SignerUnknown(
-                f"none of {len(envelope.signatures)} signatures is by one of {len(self.keys)} trusted keys"
-            )
+            signatures, keys = len(envelope.signatures), len(self.keys)
+            which = "the only signature is not" if signatures == 1 else f"none of {signatures} signatures is"
+            raise SignerUnknown(f"{which} by {'the only trusted key' if keys == 1 else f'one of {keys} trusted keys'}")
         message = envelope.pae()
         for name in known:
             try:

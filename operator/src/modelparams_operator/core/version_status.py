@@ -11,6 +11,7 @@ from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.errors import InvalidVersion
 from modelparams.reasons import Reason
+from modelparams.wording import counted
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.rollout_status import Verdict
@@ -73,8 +74,8 @@ def _has(status: RolloutStatus, view: VersionView) -> bool:
 def _verified(view: VersionView) -> tuple[ConditionType, ConditionStatus, Reason, str]:
     facts, failure = view.facts, view.failure
     if facts is not None:
-        signers = f"{len(facts.signers)} trusted signature{'s' if len(facts.signers) != 1 else ''}"
-        message = f"{facts.blobs} blobs, {facts.size_bytes} bytes, {signers}, sequence {facts.sequence}"
+        counts = (counted(facts.blobs, "blob"), counted(facts.size_bytes, "byte"))
+        message = ", ".join((*counts, counted(len(facts.signers), "trusted signature"), f"sequence {facts.sequence}"))
         return ConditionType.VERIFIED, ConditionStatus.TRUE, Reason.VERIFIED, message
     if failure is None:
         return ConditionType.VERIFIED, ConditionStatus.UNKNOWN, Reason.VERIFYING, "the check has not ended"

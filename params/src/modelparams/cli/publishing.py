@@ -22,6 +22,7 @@ from modelparams.keys import LocalKeyProvider
 from modelparams.publish import Published, manifest_object, manifest_yaml, publish
 from modelparams.store import open_store, source_of
 from modelparams.trust import SigningKey, TrustPolicy
+from modelparams.wording import counted
 
 Directory = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="As save_pretrained wrote it: …/<model>/v<semver>.")
@@ -172,11 +173,11 @@ def _tell(published: Published) -> None:
         "manifest digest": published.manifest_digest,
         "sequence": published.sequence,
         "sealed": size(published.bytes_total),
-        "sent": f"{size(published.bytes_sent)} in {published.blobs_new} blobs",
-        "reused": f"{published.blobs_reused} blobs of the last publish",
+        "sent": f"{size(published.bytes_sent)} in {counted(published.blobs_new, 'blob')}",
+        "reused": f"{counted(published.blobs_reused, 'blob')} of the last publish",
     }
     if published.blobs_resumed:
-        rows["resumed"] = f"{published.blobs_resumed} blobs of a run that was cut off"
+        rows["resumed"] = f"{counted(published.blobs_resumed, 'blob')} of a run that was cut off"
     console(stderr=True).print(facts(title, rows))
 
 

@@ -24,6 +24,7 @@ from modelparams.sealed import read_index
 from modelparams.store import open_store
 from modelparams.tensors import TensorSpec
 from modelparams.verify import verify_release
+from modelparams.wording import counted
 
 
 def verify_command(
@@ -213,7 +214,8 @@ def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | 
 
 
 def _show_differences(found: list[Difference], total: int, limit: int, output: Output) -> None:
-    title = f"{len(found)} tensors differ, of {total}" if found else f"no tensor differs, of {total}"
+    differ = "differs" if len(found) == 1 else "differ"
+    title = f"{counted(len(found), 'tensor')} {differ}, of {total}" if found else f"no tensor differs, of {total}"
     shown = table(title, "tensor", "", "dtype", "shape", "elements>", "max abs>", "relative>")
     for one in found[: limit or None]:
         spec = one.after or one.before
