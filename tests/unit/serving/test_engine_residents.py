@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import struct
 import weakref
 from collections.abc import Awaitable, Callable
@@ -110,25 +111,28 @@ def change(name: str, value: tuple[TensorSpec, bytes] | None) -> Callable[[dict[
 def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, change=change(NORM, None))
     assert isinstance(error, LayoutMismatch)
-    assert f"{NORM} is missing" in error.message
+    assert "1 tensor is missing" in error.message
+    assert NORM not in error.message, "it leaves the pod, and names are confidential"
 
 
 def test_an_unexpected_tensor_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, change=change("model.extra", (TensorSpec("BF16", (1,)), b"\0\0")))
     assert isinstance(error, LayoutMismatch)
-    assert "model.extra is unexpected" in error.message
+    assert re.search(r"tensor \d+ of the index \(by name, from 0\) is unexpected", error.message)
+    assert "extra" not in error.message
 
 
-def test_another_shape_is_refused_with_both_shapes(tmp_path: Path) -> None:
+def test_another_shape_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, change=change(NORM, (TensorSpec("BF16", (32,)), bytes(64))))
     assert isinstance(error, LayoutMismatch)
-    assert f"{NORM} is BF16[32] instead of BF16[64]" in error.message
+    assert re.search(r"tensor \d+ of the index \(by name, from 0\) has another shape or dtype", error.message)
+    assert NORM not in error.message
 
 
 def test_another_dtype_than_the_version_that_runs_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, change=change(NORM, (TensorSpec("F32", (64,)), struct.pack("<64f", *[1.0] * 64))))
     assert isinstance(error, LayoutMismatch)
-    assert f"{NORM} is F32[64] instead of BF16[64]" in error.message
+    assert "has another shape or dtype" in error.message
 
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
@@ -144,7 +148,8 @@ def test_one_value_that_is_not_finite_is_refused(tmp_path: Path, pattern: int) -
     values = struct.pack("<64H", *[0x3F80] * 63, pattern)
     error = refused(tmp_path, change=change(NORM, (TensorSpec("BF16", (64,)), values)))
     assert isinstance(error, NotFinite)
-    assert NORM in error.message
+    assert re.search(r"tensor \d+ of the index .* holds NaN or infinity", error.message)
+    assert NORM not in error.message
 
 
 def test_tensors_that_are_not_those_published_are_refused(tmp_path: Path) -> None:

@@ -152,7 +152,8 @@ def _check_layout(model: Any, schema: Schema, beside: Schema | None, identity: R
         weights.refuse_differences(weights.differences(beside.specs, schema.specs), against="the version that runs")
     unbindable = sorted(name for name, spec in schema.specs.items() if spec.dtype not in DTYPES)
     if unbindable:
-        raise LayoutMismatch(f"{unbindable[0]} has a dtype that this release of torch has not")
+        which = weights.numbered(unbindable[0], schema.specs)
+        raise LayoutMismatch(f"{which} has a dtype that this release of torch has not")
     passed_over = weights.ignored(model, schema.specs)
     given = {name: spec for name, spec in schema.specs.items() if name not in passed_over}
     weights.refuse_differences(
@@ -163,7 +164,8 @@ def _check_layout(model: Any, schema: Schema, beside: Schema | None, identity: R
 def _check_finite(readable: ReadableArena, identity: Resident) -> None:
     for name, spec in readable.specs.items():
         if not is_finite(readable.tensor(name), spec.dtype):
-            raise NotFinite(f"{name} of {identity.version_name} holds NaN or infinity")
+            which = weights.numbered(name, readable.specs)
+            raise NotFinite(f"{which} of {identity.version_name} holds NaN or infinity")
 
 
 def _check_digest(readable: ReadableArena, resident: Mapping[str, torch.Tensor], identity: Resident) -> str:

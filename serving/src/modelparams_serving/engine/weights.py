@@ -31,16 +31,28 @@ def view(data: memoryview, spec: TensorSpec) -> torch.Tensor:
 
 
 def differences(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec]) -> list[str]:
-    """All that is missing, unexpected or different, one phrase each."""
+    """All that is missing, unexpected or different, one phrase each.
+
+    They leave the pod, and names and shapes are confidential: a number in the version's index must do.
+    """
     return [
-        *(f"{name} is missing" for name in sorted(wanted.keys() - given.keys())),
-        *(f"{name} is unexpected" for name in sorted(given.keys() - wanted.keys())),
+        *_missing(len(wanted.keys() - given.keys())),
+        *(f"{numbered(name, given)} is unexpected" for name in sorted(given.keys() - wanted.keys())),
         *(
-            f"{name} is {_text(given[name])} instead of {_text(wanted[name])}"
+            f"{numbered(name, given)} has another shape or dtype"
             for name in sorted(wanted.keys() & given.keys())
             if wanted[name] != given[name]
         ),
     ]
+
+
+def numbered(name: str, index: Iterable[str]) -> str:
+    """A tensor as people without keys may hear of it; `modelparams inspect` lists the names in that order."""
+    return f"tensor {sorted(index).index(name)} of the index (by name, from 0)"
+
+
+def _missing(count: int) -> list[str]:
+    return [f"{count} tensor{'s are' if count > 1 else ' is'} missing"] if count else []
 
 
 def refuse_differences(found: list[str], *, against: str) -> None:
@@ -52,10 +64,6 @@ def refuse_differences(found: list[str], *, against: str) -> None:
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise LayoutMismatch(f"the tensors are not those of {against}: {'; '.join(found[:_SHOWN])}{more}")
-
-
-def _text(spec: TensorSpec) -> str:
-    return f"{spec.dtype}{list(spec.shape)}"
 
 
 def wanted_layout(model: Any, given: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
@@ -99,7 +107,7 @@ def bind(model: Any, tensors: Mapping[str, torch.Tensor]) -> None:
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
     _make_buffers(model)
     left = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
-    refuse_differences([f"{name} is missing" for name in left], against=f"a {type(model).__name__}")
+    refuse_differences(_missing(len(left)), against=f"a {type(model).__name__}")
 
 
 def _make_buffers(model: Any) -> None:
