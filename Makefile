@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=tests HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 $(BIN)/python
 READY := $(VENV)/.ready
+# A run starts dozens of processes that import torch: compiled once, not each time, whatever the caller's shell says.
+export PYTHONDONTWRITEBYTECODE :=
 # Two workers a machine of two cores; the control plane and the S3 server are shared by them.
 WORKERS ?= $(shell nproc)
 ARGS ?=

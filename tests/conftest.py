@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,18 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 # To look for new ones: HYPOTHESIS_PROFILE=explore make test
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+
+@pytest.fixture(autouse=True)
+def environment_is_left_as_it_was() -> Iterator[None]:
+    """What a test leaves in the environment goes to every process that a later one starts: that is an error."""
+    before = _environment()
+    yield
+    assert _environment() == before, "the test changed os.environ; monkeypatch.setenv puts it back"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

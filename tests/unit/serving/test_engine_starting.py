@@ -122,6 +122,7 @@ def test_where_nothing_else_can_be_written_temporary_files_go_into_the_memory_vo
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [os.environ.get("TMPDIR", "/proc/none")])
-    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "")  # only what was there is put back as it was, and the engine sets it
+    monkeypatch.delenv("TMPDIR")
     have_temporary_files(tmp_path)
     assert tempfile.gettempdir() == str(tmp_path)
