@@ -20,6 +20,7 @@ from modelparams.errors import UsageError
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.library import Library
 from modelparams_serving.engine.metrics import Metrics
+from modelparams_serving.engine.patience import leave_who_takes_nothing, patient
 from modelparams_serving.engine.probes import Doors, Probes
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.socket_server import SocketServer
@@ -59,6 +60,7 @@ class Engine:
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
+                http=patient(self.settings.stalled_seconds),
             )
         )
         with contextlib.closing(_listener(self.settings)) as listener:
@@ -129,6 +131,7 @@ def _listener(settings: EngineSettings) -> socket.socket:
             f"{settings.host} port {settings.port} cannot be listened on ({error.strerror})",
             hint="give another host or port, or end what listens there",
         ) from error
+    leave_who_takes_nothing(listener, settings.stalled_seconds)
     listener.listen(_BACKLOG)
     listener.setblocking(False)
     return listener

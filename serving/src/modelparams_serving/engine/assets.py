@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 TOKENIZER, CONFIG, GENERATION = "tokenizer.json", "config.json", "generation_config.json"
+_FIRST = 16  # characters a token of a text that is cut: enough of it nearly always
+_LAST = 64  # tokens; of the word, or line, that the cut went through
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -101,8 +103,15 @@ class Tokenizer:
         return ids
 
     def encode_start(self, text: str, most: int) -> list[int]:
-        """Give at most `most` token ids: of the text's start, with all the special tokens that a whole text has."""
-        bare = self._encoding(text, special=False)
+        """Give at most `most` token ids: of the text's start, with all the special tokens that a whole text has.
+
+        No more of a long text is read than that takes.
+        """
+        length = max(1, most) * _FIRST
+        bare = self._encoding(text[:length], special=False)
+        while length < len(text) and len(bare) < most + _LAST:  # the cut may have made other tokens of the last ones
+            length *= 2
+            bare = self._encoding(text[:length], special=False)
         bare.truncate(max(0, most - self.backend.num_special_tokens_to_add(False)))
         ids: list[int] = self.backend.post_process(bare).ids
         return ids

@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from modelparams_serving.engine import pooling
 from modelparams_serving.engine.assets import Tokenizer
+from modelparams_serving.engine.bodies import Bodies, check_values
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.generate import GenerationFailed
 from modelparams_serving.engine.jobs import job, prompt_ids
@@ -47,6 +48,7 @@ _log = structlog.get_logger("engine.http")
 _CLASSIFY = ("/classify", "/v1/classify")  # vLLM's, and SGLang's for the same
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
 _CLIENT_GONE = 499  # nobody reads it; it is for the metrics
+_LEAVE = {"Connection": "close"}  # the rest of the body would be taken for the next request's head
 T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
 Q = TypeVar("Q", bound=TextsRequest)
@@ -57,7 +59,7 @@ class Front:
 
     def __init__(self, swapper: Swapper, drain: Drain, metrics: Metrics, settings: EngineSettings) -> None:
         self._swapper, self._drain, self._metrics, self._settings = swapper, drain, metrics, settings
-        self._started = int(time.time())
+        self._bodies, self._started = Bodies(settings), int(time.time())
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -135,21 +137,34 @@ class Front:
     @contextlib.contextmanager
     def _lease(self, request: Request, model: str | None) -> Iterator[ResidentVersion]:
         """Hold the version that is current; whatever becomes of the request, `_headers` names this one."""
+        current = self._admitting()
+        if model is not None and model != str(current.identity.model_name):
+            raise Refused(404, f"this server has {current.identity.model_name} only", code="model_not_found")
+        with self._swapper.lease() as version:
+            request.state.answering = version.identity
+            yield version
+
+    def _admitting(self) -> ResidentVersion:
+        """Give what a request that comes now would begin on.
+
+        Raises:
+            Refused: 503, none may.
+        """
         current = self._swapper.current
         if self._drain.refusing:
             raise Refused(503, "this engine is about to leave; ask again, and another will answer", code="leaving")
         if current is None:
             raise Refused(503, "no verified version is applied yet", code="no_version")
-        if model is not None and model != str(current.identity.model_name):
-            raise Refused(404, f"this server has {current.identity.model_name} only", code="model_not_found")
         if self._swapper.requests >= self._settings.max_requests:
             raise Refused(503, "too many requests are under way", code="overloaded")
-        with self._swapper.lease() as version:
-            request.state.answering = version.identity
-            yield version
+        return current
 
     async def _parsed(self, request: Request, kind: type[R]) -> R:
-        return parsed(await _body(request, self._settings.max_body_bytes), kind)
+        """What is asked; its body is not read where it could not be answered. Errors as what reads and parses it."""
+        context = self._admitting().service.context
+        body = await self._bodies.read(request)
+        check_values(body, context)
+        return parsed(body, kind)
 
     def _endpoint(
         self, name: str, work: Callable[[Request], Awaitable[Response]]
@@ -191,7 +206,7 @@ class Front:
             return self._error(request, 500, body)
 
     def _error(self, request: Request, status: int, body: dict[str, Any]) -> Response:
-        retry = COME_BACK if status == 503 else {}
+        retry = COME_BACK if status == 503 else _LEAVE if status == 408 else {}
         return JSONResponse(body, status_code=status, headers=retry | self._headers(request))
 
     def _headers(self, request: Request) -> dict[str, str]:
@@ -227,24 +242,6 @@ class _Leased(StreamingResponse):
                 _log.info("left a client that took nothing more", seconds=self._stalled)
             finally:
                 await self._content.aclose()
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """The request's body.
-
-    Raises:
-        Refused: 413, it is longer than `most` bytes.
-        ClientDisconnect: it did not come whole.
-    """
-    too_large = Refused(413, f"a request may have {most} bytes at most", code="too_large")
-    if int(request.headers.get("content-length", 0)) > most:
-        raise too_large
-    found = bytearray()
-    async for piece in request.stream():
-        found += piece
-        if len(found) > most:
-            raise too_large
-    return bytes(found)
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:

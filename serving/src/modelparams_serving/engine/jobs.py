@@ -122,8 +122,7 @@ def job(
 
 
 def _room(ids: list[int], service: TextGenerator, least: int) -> int:
-    """Tokens that fit after the prompt."""
-    check_tokens(ids, service.vocabulary, what="the prompt")
+    """Tokens that fit after the prompt. Its length is looked at first: to look at each of a million ids takes long."""
     room = service.context - len(ids)
     if room < least:
         raise Refused(
@@ -131,6 +130,7 @@ def _room(ids: list[int], service: TextGenerator, least: int) -> int:
             f"prompt ({len(ids)} tokens) and max_tokens ({least}) exceed the context of {service.context} tokens",
             code="context_length_exceeded",
         )
+    check_tokens(ids, service.vocabulary, what="the prompt")
     return room
 
 

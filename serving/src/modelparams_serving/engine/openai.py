@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
 from modelparams.protocol import Resident
 
@@ -78,7 +78,7 @@ _EMBEDDING: Harmless = {
     **_TEXTS, "dimensions": (None,), "normalize": (None,), "use_activation": (None,), "embed_dtype": (None, "float32")
 }  # fmt: skip
 _CLASSIFY: Harmless = {**_TEXTS, "activation": (None, True), "use_activation": (None, True), "softmax": (None, True)}
-_TEXTS_MAX, _STOPS_MAX = 2048, 16
+_TEXTS_MAX, _MESSAGES_MAX, _STOPS_MAX = 2048, 2048, 16  # the first two are OpenAI's
 
 
 def _asks(value: object, harmless: tuple[object, ...]) -> bool:
@@ -196,8 +196,15 @@ class Message(BaseModel):
     tool_calls: Annotated[None, BeforeValidator(_no_tool_calls)] = None
 
 
-_AROUND = 16
-"""Characters that a template writes around a message, such as `<|im_start|>` and line ends."""
+_AROUND = 64
+"""Characters that a text or message counts beside its own: each costs a token at least, and a template's marks."""
+
+
+def _characters(value: Any) -> int:
+    """Of all the texts in a JSON value."""
+    if isinstance(value, dict):
+        return sum(len(key) + _characters(inner) for key, inner in value.items())
+    return sum(map(_characters, value)) if isinstance(value, list) else len(str(value))
 
 
 class ChatRequest(GenerateRequest):
@@ -205,13 +212,14 @@ class ChatRequest(GenerateRequest):
 
     unsupported = _CHAT
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=_MESSAGES_MAX)]
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
     @property
     def length(self) -> int:
-        """Characters to make tokens of; a template writes some around each message."""
-        return sum(len(message.role) + len(message.content) + _AROUND for message in self.messages)
+        """Characters to make tokens of, also those of fields that only a template may know."""
+        own = sum(len(message.role) + len(message.content) + _AROUND for message in self.messages)
+        return own + sum(_characters(message.model_extra or {}) for message in self.messages)
 
     @property
     def conversation(self) -> list[dict[str, Any]]:
@@ -229,7 +237,7 @@ class TextsRequest(_Request):
     @property
     def length(self) -> int:
         """Characters to make tokens of."""
-        return sum(map(len, self.texts))
+        return sum(len(text) + _AROUND for text in self.texts)
 
     def most_tokens(self, context: int) -> int | None:
         """Give the length to cut to, or None to cut nothing."""

@@ -37,7 +37,8 @@ class EngineSettings(PodSettings):
     max_body_bytes: int = Field(default=2 << 20, ge=1)
     """Of one request; a longer one is refused."""
     stalled_seconds: float = Field(default=30.0, gt=0)
-    """A client that takes nothing of its stream for so long is left: the version it holds could not be replaced."""
+    """A client that takes nothing of its stream for so long is left: the version it holds could not be replaced. So is
+    one that does not end its request's body, or asks nothing on its connection, for so long."""
     late_seconds: float = Field(default=5.0, ge=0)
     """After SIGTERM: how long new requests are still taken, since routers learn late of it; then they are refused."""
     grace_seconds: float = Field(default=20.0, ge=0)

@@ -1,0 +1,83 @@
+"""Requests' bodies: how long they are, how long they take, how many come at once, and how much JSON is in one."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from modelparams_serving.engine.refusals import Refused
+from modelparams_serving.engine.settings import EngineSettings
+
+_LITTLE = 1 << 16
+"""Bytes that are parsed in some ms whatever is in them."""
+_FIELDS = 1 << 15
+"""JSON values of a request beside the token ids of its prompt; 2,048 messages in parts have fewer."""
+
+
+class Bodies:
+    """Reads them."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Take as many at once as there may be requests, since those that come are in memory too."""
+        self._most, self._seconds = settings.max_body_bytes, settings.stalled_seconds
+        self._at_once, self._coming = settings.max_requests, 0
+
+    async def read(self, request: Request) -> bytes:
+        """The whole body.
+
+        Raises:
+            Refused: 503, as many come already as may; 413, it is too long; 408, it does not end.
+            ClientDisconnect: it did not come whole.
+        """
+        if self._coming >= self._at_once:
+            raise Refused(503, "too many requests are under way", code="overloaded")
+        self._coming += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await _read(request, self._most)
+        except TimeoutError as error:
+            message = f"the request's body did not end within {self._seconds:g} seconds; send it again, whole"
+            raise Refused(408, message, code="request_timeout") from error
+        finally:
+            self._coming -= 1
+
+
+async def _read(request: Request, most: int) -> bytes:
+    too_large = Refused(413, f"a request may have {most} bytes at most", code="too_large")
+    if int(request.headers.get("content-length", 0)) > most:
+        raise too_large
+    found = bytearray()
+    async for piece in request.stream():
+        found += piece
+        if len(found) > most:
+            raise too_large
+    return bytes(found)
+
+
+def check_values(body: bytes, context: int) -> None:
+    """Count what a long body's JSON holds before objects are made of it: a million lists hold the loop for a second.
+
+    Raises:
+        Refused: 400, more than a request that fits `context` tokens can need.
+    """
+    if len(body) <= _LITTLE:
+        return
+    lists, values = _counted(body, most := context + _FIELDS)
+    if lists > _FIELDS or values > most:
+        raise Refused(
+            400,
+            f"the request holds more JSON values than {context} tokens, all that this model takes, can need",
+            code="context_length_exceeded",
+        )
+
+
+def _counted(body: bytes, most: int) -> tuple[int, int]:
+    """Give how many lists and objects a JSON text has, and how many values at least; past `most` any more will do."""
+    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    texts = bare.count(b'"') // 2  # keys among them
+    if texts > 2 * most:
+        return 0, texts
+    outside = b"".join(bare.split(b'"')[::2])
+    lists = outside.count(b"[") + outside.count(b"{")
+    return lists, lists + outside.count(b",")

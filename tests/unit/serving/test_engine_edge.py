@@ -1,0 +1,233 @@
+"""What clients do to an engine's port that no client should: slow, endless, many, and made of nothing but brackets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from builders.arenas import SAMPLES, tiny
+from builders.engines import engine, put_live, until
+from modelparams_serving.engine import http
+from modelparams_serving.engine.__main__ import Engine
+from modelparams_serving.engine.assets import Tokenizer, parse_assets
+from modelparams_serving.engine.bodies import _counted
+from modelparams_serving.engine.openai import ChatRequest
+
+pytestmark = pytest.mark.model
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+ASKED = {"prompt": "hello", "temperature": 0, "max_tokens": 2}
+HEAD = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: x\r\n"
+Scene = Callable[[Engine, httpx.AsyncClient], Awaitable[Any]]
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def live(directory: Path, scene: Scene, **changes: Any) -> None:
+    """Play a scene on an engine that serves tiny-llama 1.0.0, whose context is 256 tokens."""
+
+    async def whole() -> None:
+        async with engine(directory, **changes) as (made, client):
+            await put_live(made.swapper, tiny())
+            await scene(made, client)
+
+    asyncio.run(whole())
+
+
+@contextlib.asynccontextmanager
+async def wire(client: httpx.AsyncClient, sent: str) -> AsyncIterator[Wire]:
+    """A connection on which something was sent."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+    writer.write(sent.encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def refusal(reader: asyncio.StreamReader) -> tuple[int, str, str]:
+    """Status, head and error code of an answer."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.split("content-length: ")[1].split("\r\n")[0])
+    return int(head.split()[1]), head, json.loads(await reader.readexactly(length))["error"]["code"]
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"])
+def test_a_body_that_does_not_end_is_left_with_an_answer(tmp_path: Path, body: str) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        async with wire(client, HEAD + body) as (reader, _):
+            status, head, code = await refusal(reader)
+            assert (status, code) == (408, "request_timeout")
+            assert "connection: close" in head
+            assert await reader.read() == b""
+        assert made.swapper.requests == 0
+
+    live(tmp_path, scene, stalled_seconds=0.2)
+
+
+def test_an_engine_that_is_full_says_so_before_it_reads_a_body(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        with made.swapper.lease():
+            async with wire(client, HEAD + "Content-Length: 100\r\n\r\n") as (reader, _):
+                status, _, code = await refusal(reader)
+                assert (status, code) == (503, "overloaded")
+
+    live(tmp_path, scene, max_requests=1)
+
+
+def test_no_more_bodies_come_at_once_than_requests_may(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        body = json.dumps(ASKED)
+        async with wire(client, HEAD + f"Content-Length: {len(body)}\r\n\r\n") as (reader, writer):
+            refused = httpx.Response(200)
+            while refused.status_code == 200:  # until the engine has seen the head that came before
+                refused = await client.post(COMPLETIONS, json=ASKED)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+            writer.write(body.encode())
+            assert b"200 OK" in await reader.readline()
+        await until(lambda: made.swapper.requests == 0)
+        assert (await client.post(COMPLETIONS, json=ASKED)).status_code == 200
+
+    live(tmp_path, scene, max_requests=1)
+
+
+@pytest.mark.parametrize("sent", ["", "POST / HTTP/1.1\r\nHost: x\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET"])
+def test_a_connection_on_which_no_request_comes_is_closed(tmp_path: Path, sent: str) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with wire(client, sent) as (reader, _), asyncio.timeout(60):
+            await reader.read()
+
+    live(tmp_path, scene, stalled_seconds=0.1)
+
+
+def test_an_endless_body_is_not_read_for_ever_after_its_answer(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with wire(client, HEAD + "Transfer-Encoding: chunked\r\n\r\n") as (_, writer):
+
+            def is_left() -> bool:
+                writer.write(b"5\r\nxxxxx\r\n")
+                return writer.transport.is_closing()
+
+            await until(is_left)
+
+    live(tmp_path, scene, stalled_seconds=0.1, max_body_bytes=10)
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_left(tmp_path: Path) -> None:
+    left = asyncio.Event()
+
+    async def answering(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(16 << 20), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})  # waits until the other end takes, or is gone
+        left.set()
+
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        made._doors.inner = answering
+        async with wire(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\n") as (_, writer):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            async with asyncio.timeout(60):
+                await left.wait()
+
+    live(tmp_path, scene, stalled_seconds=0.2)
+
+
+EMPTY = {"role": "user", "content": ""}
+
+
+MANY: list[tuple[str, dict[str, Any], str]] = [
+    (COMPLETIONS, {"prompt": [1] * 257}, "context_length_exceeded"),
+    (COMPLETIONS, {"prompt": [99_999] * 257}, "context_length_exceeded"),
+    (COMPLETIONS, {"prompt": [1] * 400_000}, "context_length_exceeded"),
+    (CHAT, {"messages": [EMPTY] * 257}, "context_length_exceeded"),
+    (CHAT, {"messages": [EMPTY] * 2049}, "invalid_value"),
+    (CHAT, {"messages": [EMPTY] * 20_000}, "context_length_exceeded"),
+    (CHAT, {"messages": [{**EMPTY, "name": "a" * 20_000}]}, "context_length_exceeded"),
+    (CHAT, {"messages": [{**EMPTY, "more": [{"a" * 10_000: ["b" * 10_000]}]}]}, "context_length_exceeded"),
+    (CHAT, {"messages": [{}] * 2000}, "invalid_value"),
+]
+
+
+def test_what_is_many_instead_of_long_is_refused_before_tokens_are_made_of_it(tmp_path: Path) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        made.swapper.current.tokenizer.chat = None  # type: ignore[method-assign, assignment]
+        for path, body, code in MANY:
+            refused = await client.post(path, json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
+            assert refused.json()["error"]["type"] == "invalid_request_error"
+
+    live(tmp_path, scene)
+
+
+def test_of_many_wrong_messages_the_first_is_told_and_the_others_are_not_looked_at() -> None:
+    with pytest.raises(ValidationError) as refused:
+        ChatRequest.model_validate_json(json.dumps({"messages": [{}] * 2000}))
+    assert {error["loc"][:2] for error in refused.value.errors()} == {("messages", 0)}
+
+
+def test_no_objects_are_made_of_a_body_that_is_nothing_but_brackets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "parsed", None)
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        for inner in ("[],", "{},", '"",', "1,"):
+            body = '{"prompt": "a", "x": [' + inner * 150_000 + "0]}"
+            refused = await client.post(COMPLETIONS, content=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+    live(tmp_path, scene)
+
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text('a,[{"\\é\n'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text('a,:[{"\\'), inner),
+)
+
+
+def lists_and_commas(value: Any) -> tuple[int, int]:
+    """Counted the long way."""
+    if not isinstance(value, list | dict):
+        return 0, 0
+    inner = [lists_and_commas(one) for one in (value.values() if isinstance(value, dict) else value)]
+    return 1 + sum(lists for lists, _ in inner), max(0, len(value) - 1) + sum(commas for _, commas in inner)
+
+
+@given(VALUES, st.booleans())
+def test_brackets_and_commas_in_texts_are_no_values(value: Any, ascii_only: bool) -> None:
+    lists, commas = lists_and_commas(value)
+    body = json.dumps(value, ensure_ascii=ascii_only).encode()
+    assert _counted(body, 10_000) == (lists, lists + commas)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    files = {path.name: path.read_bytes() for path in (SAMPLES / "v1.0.0").glob("*.json")}
+    return Tokenizer(parse_assets(files))
+
+
+@pytest.mark.parametrize("most", [1, 5, 100])
+@pytest.mark.parametrize("text", ["a b " * 20_000, " " * 80_000, "a" * 80_000, "é, " * 3, ""])
+def test_the_start_of_a_text_is_that_of_the_whole(tokenizer: Tokenizer, text: str, most: int) -> None:
+    assert tokenizer.encode_start(text, most) == tokenizer.encode(text, special=True)[:most]
+
+
+def test_no_more_of_a_text_is_read_than_its_start_needs(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, encoding = list[int](), Tokenizer._encoding
+
+    def noting(self: Tokenizer, text: str, *, special: bool) -> Any:
+        read.append(len(text))
+        return encoding(self, text, special=special)
+
+    monkeypatch.setattr(Tokenizer, "_encoding", noting)
+    tokenizer.encode_start("a b " * 500_000, 100)
+    assert max(read) < 20_000
