@@ -8,8 +8,8 @@ RUN := PYTHONPATH=tests HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1 $(BIN)/python
 READY := $(VENV)/.ready
 # A run starts dozens of processes that import torch: compiled once, not each time, whatever the caller's shell says.
 export PYTHONDONTWRITEBYTECODE :=
-# Two workers a machine of two cores; the control plane and the S3 server are shared by them.
-WORKERS ?= $(shell nproc)
+# One more than cores: tests wait for servers as often as they compute. Control plane and S3 server are shared by them.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 ARGS ?=
 # Where uv draws no bar, since nobody looks: a line now and then. It waits without a child, which would outlive it.
 TELL = if [ ! -t 2 ]; then { exec 9<> <(:); while :; do read -rt 15 -u 9; echo "setup: still installing, $$SECONDS s"; done; } & trap "kill $$!" EXIT; fi;

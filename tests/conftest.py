@@ -15,6 +15,17 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
+_SET_BY_IMPORTS = {
+    "HF_HUB_OFFLINE",
+    "OMP_WAIT_POLICY",
+    "PYTEST_CURRENT_TEST",
+    "TOKENIZERS_PARALLELISM",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "USER",
+}
+"""Whichever test comes first to the engine's library has it set these, once, for all; the one left is pytest's own."""
+
+
 @pytest.fixture(autouse=True)
 def environment_is_left_as_it_was() -> Iterator[None]:
     """What a test leaves in the environment goes to every process that a later one starts: that is an error."""
@@ -24,7 +35,7 @@ def environment_is_left_as_it_was() -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {name: value for name, value in os.environ.items() if name not in _SET_BY_IMPORTS}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -16,9 +16,10 @@ import pytest
 
 from builders.arenas import tiny
 from builders.engines import engine, order, settings, until
+from cluster.process import free_port
 from modelparams.errors import UsageError
 from modelparams.protocol import GetState
-from modelparams_serving.engine.__main__ import have_temporary_files
+from modelparams_serving.engine.__main__ import Engine, have_temporary_files
 from modelparams_serving.engine.library import Library, Load, imported
 from modelparams_serving.engine.settings import EngineSettings
 
@@ -92,15 +93,11 @@ def test_an_engine_whose_library_cannot_be_imported_ends_and_says_why(tmp_path: 
         raise UsageError("torch and transformers cannot be imported (no)", hint="install modelparams[serving]")
 
     async def scene() -> None:
-        with pytest.raises(UsageError, match="cannot be imported"):
-            async with engine(tmp_path, Library(settings(tmp_path), fails)) as (made, _):
-                await made.drain.asked()
+        async with asyncio.timeout(30):  # which it would wait for if it went on without its library
+            await Engine(settings(tmp_path, port=free_port()), Library(settings(tmp_path), fails)).serve()
 
-    async def bounded() -> None:
-        async with asyncio.timeout(30):
-            await scene()
-
-    asyncio.run(bounded())
+    with pytest.raises(UsageError, match="cannot be imported"):
+        asyncio.run(scene())
 
 
 def test_an_engine_that_is_asked_to_leave_while_it_imports_leaves_at_once(tmp_path: Path) -> None:
