@@ -16,6 +16,7 @@ from modelparams.cli.options import Asked, KeyRef, KeysDirectory, Model, Release
 from modelparams.cli.output import note
 from modelparams.cli.reporting import reporting
 from modelparams.errors import UsageError
+from modelparams.memory_directory import check_in_memory
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- memory, which is the point
 
@@ -31,25 +32,29 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     device: Annotated[str, typer.Option(help="auto (CUDA where it is found), cpu, cuda, cuda:1.")] = "auto",
     memory: Annotated[
-        Path | None, typer.Option("--memory", metavar="DIR", help="A memory-backed directory; default /dev/shm.")
+        Path | None, typer.Option("--memory", metavar="DIR", help="A directory of a tmpfs; default /dev/shm.")
     ] = None,
 ) -> None:
     """Serve a sealed version here: pull, verify, open in memory, answer.
 
-    The steps and the engine are those of a pod. Plaintext lies in memory only. Ctrl-C lets what runs finish.
-    SIGTERM does too, and the exit code is 0, also before the version answers.
+    The steps and the engine are those of a pod. Plaintext lies in memory only: a --memory that is on no tmpfs
+    or ramfs is refused (Linux alone tells that; elsewhere nothing is checked). Ctrl-C and SIGTERM let what runs finish,
+    and the exit code is 0; before the version answers, Ctrl-C ends with 130.
 
         modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys .
         curl localhost:8000/v1/completions --json '{"prompt": "Hello"}'
     """
-    signal.signal(signal.SIGTERM, _leave)  # until the engine takes it
+    memory = memory or _MEMORY
+    check_in_memory(memory)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)  # until the engine takes them
     asked = Asked.of(store, release, trust, model)
     sealed = asked.opened(keys, key_ref)
     note("loading torch and transformers")
     from modelparams_serving.engine import standalone
     from modelparams_serving.engine.settings import EngineSettings
 
-    with _runtime_dir(memory or _MEMORY) as runtime_dir, reporting() as progress:
+    with _runtime_dir(memory) as runtime_dir, reporting() as progress:
         settings = EngineSettings(
             runtime_dir=runtime_dir,
             host=host,
@@ -59,15 +64,15 @@ def serve(
             quiet_seconds=0.0,
             late_seconds=0.0,
         )
-        where = f"http://{host}:{port}/v1"
-        name = standalone.resident_of(sealed).version_name
-        standalone.serve(sealed, settings, progress, on_live=lambda: note(f"{name} answers on {where}; Ctrl-C ends"))
+        standalone.serve(sealed, settings, progress, note)
     note("left")
 
 
-def _leave(_number: int, _frame: FrameType | None) -> None:
+def _leave(number: int, _frame: FrameType | None) -> None:
+    for another in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(another, signal.SIG_IGN)  # it would cut off the tidying up
     note("left")
-    raise SystemExit(0)
+    raise SystemExit(0 if number == signal.SIGTERM else 130)
 
 
 @contextlib.contextmanager

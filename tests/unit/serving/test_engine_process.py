@@ -15,6 +15,7 @@ import pytest
 
 from builders.arenas import tiny
 from builders.engines import listens, order, until
+from builders.in_memory import memory_directory
 from cluster.process import free_port
 from modelparams.protocol import SOCKET_NAME, GetState
 
@@ -22,10 +23,16 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def memory() -> Iterator[Path]:
+    with memory_directory() as folder:
+        yield folder
+
+
+@pytest.fixture
+def process(memory: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
     environment = {
-        "MODELPARAMS_RUNTIME_DIR": str(tmp_path),
+        "MODELPARAMS_RUNTIME_DIR": str(memory),
         "MODELPARAMS_HOST": "127.0.0.1",
         "MODELPARAMS_PORT": str(port),
         "MODELPARAMS_QUIET_SECONDS": "0.1",
@@ -55,20 +62,20 @@ async def refused(client: httpx.AsyncClient) -> httpx.Response:
 
 
 def test_sigterm_lets_a_running_request_finish_refuses_new_ones_and_ends_with_zero(
-    tmp_path: Path, process: tuple[subprocess.Popen[bytes], str]
+    memory: Path, process: tuple[subprocess.Popen[bytes], str]
 ) -> None:
     started, url = process
 
     async def scene() -> None:
-        await until(lambda: listens(tmp_path), seconds=200)
+        await until(lambda: listens(memory), seconds=200)
         assert core_file_limits(started.pid) == ["0", "0"]  # it would hold parameters
         version = tiny()
-        (reserved,) = await order(tmp_path, version.reserve().model_dump_json(by_alias=True).encode())
+        (reserved,) = await order(memory, version.reserve().model_dump_json(by_alias=True).encode())
         assert reserved.state is not None
         assert reserved.state.slot is not None
-        version.write(tmp_path / reserved.state.slot.file_name)
+        version.write(memory / reserved.state.slot.file_name)
         for request in (version.prepare(reserved.state.slot), version.commit()):
-            (answer,) = await order(tmp_path, request.model_dump_json(by_alias=True).encode())
+            (answer,) = await order(memory, request.model_dump_json(by_alias=True).encode())
             assert answer.state is not None, answer.refusal
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             body = {"prompt": "hello", "max_tokens": 200, "stream": True}
@@ -81,22 +88,32 @@ def test_sigterm_lets_a_running_request_finish_refuses_new_ones_and_ends_with_ze
                 rest = [line async for line in lines if line]
             assert rest[-1] == "data: [DONE]"
         assert await asyncio.to_thread(started.wait, 30) == 0
-        assert not (tmp_path / SOCKET_NAME).exists()
+        assert not (memory / SOCKET_NAME).exists()
 
     asyncio.run(scene())
 
 
 def test_an_engine_without_a_version_leaves_at_once_on_an_interrupt(
-    tmp_path: Path, process: tuple[subprocess.Popen[bytes], str]
+    memory: Path, process: tuple[subprocess.Popen[bytes], str]
 ) -> None:
     started, _ = process
 
     async def scene() -> None:
-        await until(lambda: listens(tmp_path), seconds=200)
-        (state,) = await order(tmp_path, GetState().model_dump_json().encode())
+        await until(lambda: listens(memory), seconds=200)
+        (state,) = await order(memory, GetState().model_dump_json().encode())
         assert state.state is not None
         assert len(state.state.instance) == 12
         started.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(started.wait, 30) == 0
 
     asyncio.run(scene())
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="only Linux tells what a directory lies on")
+def test_a_runtime_directory_on_a_disk_ends_the_start() -> None:
+    command = [sys.executable, "-m", "modelparams_serving.engine"]
+    ended = subprocess.run(
+        command, env=os.environ | {"MODELPARAMS_RUNTIME_DIR": "/proc"}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("modelparams-serve: /proc is not in memory: it lies on proc")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from builders.arenas import SAMPLES
+from builders.in_memory import memory_directory
 from cluster.process import free_port, wait_until
 from modelparams.keys import LocalKeyProvider
 from modelparams.names import ModelName, Version
@@ -27,9 +27,9 @@ pytestmark = [pytest.mark.model, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def memory() -> Iterator[Path]:
-    """For the arenas and the socket, whose path must be short: pytest's own folders may be too deep."""
-    with tempfile.TemporaryDirectory(prefix="mp-") as folder:
-        yield Path(folder)
+    """For the arenas and the socket."""
+    with memory_directory() as folder:
+        yield folder
 
 
 @pytest.fixture
@@ -71,8 +71,29 @@ def test_a_sealed_version_answers_until_ctrl_c_and_leaves_no_plaintext(sealed: l
     finally:
         started.kill()
         _, said = started.communicate()
-    assert f"tiny-llama-1.0.0 answers on {url}/v1" in said
+    steps = [f"listening on {url}", "pull: ", "building the model", f"tiny-llama-1.0.0 answers on {url}/v1", "left"]
+    assert [step for line in said.splitlines() for step in steps if line.startswith(step) or step in line] == steps
     assert not any(memory.iterdir())
+
+
+def test_a_second_signal_cuts_off_no_tidying_up(sealed: list[str], memory: Path) -> None:
+    port = str(free_port())
+    with subprocess.Popen(command("1.0.0", *sealed, "--port", port), stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr
+        assert any(" answers on " in line for line in started.stderr)
+        started.send_signal(signal.SIGINT)
+        assert any(line == "left\n" for line in started.stderr)  # the interpreter is about to end
+        started.send_signal(signal.SIGTERM)
+        started.communicate(timeout=60)
+    assert started.returncode == 0
+    assert not any(memory.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="only Linux tells what a directory lies on")
+def test_a_directory_on_a_disk_is_refused_before_anything_is_read(sealed: list[str]) -> None:
+    ended = subprocess.run(command("1.0.0", *sealed[:-1], "/proc"), capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("Usage: /proc is not in memory: it lies on proc")
 
 
 def test_a_sigterm_before_the_version_answers_ends_with_zero(sealed: list[str], memory: Path) -> None:

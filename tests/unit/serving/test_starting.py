@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -86,3 +87,17 @@ def test_a_runtime_directory_that_cannot_be_made_is_named(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file/run cannot be made"):
         _make(tmp_path / "file" / "run")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="only Linux tells what a directory lies on")
+def test_an_agent_writes_no_weights_to_a_disk() -> None:
+    who = {f"MODELPARAMS_{name}": "tiny" for name in ("MODEL", "POD_NAME", "POD_NAMESPACE", "POD_UID")}
+    ended = subprocess.run(
+        [sys.executable, "-m", "modelparams_serving.agent"],
+        env=os.environ | who | {"MODELPARAMS_RUNTIME_DIR": "/proc"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("modelparams-agent: /proc is not in memory: it lies on proc")

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import start_http_server
 
 from modelparams.errors import UsageError
+from modelparams.memory_directory import check_in_memory
 from modelparams_serving.agent import health, kube
 from modelparams_serving.agent.engine_client import EngineClient
 from modelparams_serving.agent.loop import Agent
@@ -37,6 +38,7 @@ def main() -> None:
     if settings.agent_metrics_port:
         start_http_server(settings.agent_metrics_port)
     try:
+        check_in_memory(settings.runtime_dir)
         asyncio.run(run(settings))
     except UsageError as error:
         refuse("modelparams-agent", str(error))

@@ -17,6 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from modelparams.errors import UsageError
+from modelparams.memory_directory import check_in_memory
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.library import Library
 from modelparams_serving.engine.metrics import Metrics
@@ -149,6 +150,7 @@ def main() -> None:
     settings = started("modelparams-serve", _WHAT, EngineSettings)
     try:
         _make(settings.runtime_dir)
+        check_in_memory(settings.runtime_dir)
         have_temporary_files(settings.runtime_dir)
         engine = Engine(settings)
         asyncio.run(_run(engine))

@@ -6,9 +6,10 @@ The same steps as in a pod, in the same order: reserve, pull into the arena, pre
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import mmap
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
@@ -24,15 +25,19 @@ from modelparams_serving.engine.library import Library, set_up_torch
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap import Swapper
 
+Tell = Callable[[str], None]
+"""What is told of each step: a few words for people."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, *, on_live: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM, then drain.
+
+def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, tell: Tell = lambda _: None) -> None:
+    """Serve until SIGINT or SIGTERM, then drain. Afterwards both signals are ignored: the process is to end.
 
     Args:
         sealed: what to serve.
         settings: of the engine; its runtime directory must be in memory, since plaintext lies in it.
         progress: told of the pull.
-        on_live: called when requests can come.
+        tell: told of each step as it begins.
 
     Raises:
         UsageError: it cannot listen.
@@ -41,20 +46,47 @@ def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, *
     logs.set_up(settings.log_level)
     library = Library.at_once(settings)
     set_up_torch(settings)
-    asyncio.run(_serve(Engine(settings, library), sealed, progress, on_live))
+    asyncio.run(_serve(Engine(settings, library), sealed, progress, tell))
 
 
-async def _serve(engine: Engine, sealed: SealedRelease, progress: Progress, on_live: Callable[[], None]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, engine.drain.begin)
+def _where(settings: EngineSettings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+async def _serve(engine: Engine, sealed: SealedRelease, progress: Progress, tell: Tell) -> None:
+    with _leaving_by(engine.drain.begin):
+        await _served(engine, sealed, progress, tell)
+
+
+@contextlib.contextmanager
+def _leaving_by(begin: Callable[[], None]) -> Iterator[None]:
+    """Signals begin the leaving; at its end they are ignored, so that a second one cuts off no tidying up.
+
+    Not by the loop's own handlers: with the loop's end those go, and a signal would kill the process.
+    """
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(begin))
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+async def _served(engine: Engine, sealed: SealedRelease, progress: Progress, tell: Tell) -> None:
     listening = asyncio.Event()
     serving = asyncio.create_task(engine.serve(on_listening=listening))
     await asyncio.wait({asyncio.create_task(listening.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():  # it cannot listen: nothing is worth pulling
         serving.result()
+    tell(f"listening on {_where(engine.settings)}; /readyz answers 503 until the version does")
     try:
-        await put_live(engine.swapper, sealed, engine.settings.runtime_dir, progress, lambda: engine.drain.draining)
-        on_live()
+        await put_live(
+            engine.swapper, sealed, engine.settings.runtime_dir, progress, lambda: engine.drain.draining, tell
+        )
+        tell(f"{resident_of(sealed).version_name} answers on {_where(engine.settings)}/v1; Ctrl-C ends")
     except CancelledError:
         pass  # asked to leave before it was there
     except BaseException:
@@ -65,13 +97,19 @@ async def _serve(engine: Engine, sealed: SealedRelease, progress: Progress, on_l
 
 
 async def put_live(
-    swapper: Swapper, sealed: SealedRelease, runtime_dir: Path, progress: Progress, cancelled: Stopped
+    swapper: Swapper,
+    sealed: SealedRelease,
+    runtime_dir: Path,
+    progress: Progress,
+    cancelled: Stopped,
+    tell: Tell,
 ) -> None:
     """Pull a version into an arena of `swapper` and commit it. Errors as `pull`, `Swapper.prepare` and `.commit`."""
     digest = sealed.manifest.digest
     state = await swapper.reserve(Reserve(manifest_digest=digest, size=sealed.layout.total))
     assert state.slot is not None  # of a reserve it always is
     await asyncio.to_thread(_fill, runtime_dir / state.slot.file_name, sealed, progress, cancelled)
+    tell("all of it is verified and open in memory; building the model")
     prepare = Prepare(slot=state.slot, resident=resident_of(sealed), index=sealed.layout.index)
     await swapper.prepare(prepare)
     swapper.commit(Commit(manifest_digest=digest))
