@@ -10,7 +10,7 @@ that is killed anywhere leaves nothing half: run again, it sends only what its j
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from modelparams.hashes import check_hashes
 from modelparams.history import Past
 from modelparams.journal import Journal, cache_directory
 from modelparams.keys import KeyProvider
-from modelparams.manifest import Manifest, ModelId, VerifiedManifest
+from modelparams.manifest import BlobEntry, Epoch, Manifest, ModelId, VerifiedManifest
 from modelparams.model_keys import publisher_keys
 from modelparams.names import ModelName, Version, object_name
 from modelparams.plaintext import read_plain
@@ -109,35 +109,47 @@ def publish(
     history = past.read(versions)
     if history.manifest:
         model_keys.check_past(history.manifest, store)
-    version_named = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
+    content = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
     if version in versions:
-        return _was_there(store, past.of_version(version), version_named)
+        return _was_there(store, past.of_version(version), content)
     risen(history.floor, floor)  # refused before anything is sent
     journal = Journal((cache or cache_directory()) / "publish", store, model, version)
-    known = {blob.content_id: blob for blob in history.manifest.blobs} if history.manifest else {}
-    sending = Sending(store, model_keys, journal, known, report)
+    sending = Sending(store, model_keys, journal, _blobs(history.manifest), report)
     draft = Draft(
         ModelId(uid=model_keys.uid, name=model),
         version,
-        version_named.schema_digest,
-        (*(history.manifest.epochs if history.manifest else ()), model_keys.commitment),
-        sending.run(version_named.blobs, workers=workers),
+        content.schema_digest,
+        (*_epochs(history.manifest), model_keys.commitment),
+        sending.run(content.blobs, workers=workers),
         floor,
         now or datetime.now(UTC),
         not_after,
     )
     manifest, digest = commit(draft, past, history, signers)
     journal.forget()
+    return _is_new(manifest, digest, sending.counts)
+
+
+def _blobs(last: Manifest | None) -> dict[str, BlobEntry]:
+    """What may be listed again, by content id."""
+    return {blob.content_id: blob for blob in last.blobs} if last else {}
+
+
+def _epochs(last: Manifest | None) -> tuple[Epoch, ...]:
+    return last.epochs if last else ()
+
+
+def _is_new(manifest: Manifest, digest: Digest, counts: Mapping[str, int]) -> Published:
     return Published(
-        model,
-        version,
+        manifest.model.name,
+        manifest.version,
         digest,
         manifest.sequence,
         manifest.size_bytes,
-        sending.counts["new"],
-        sending.counts["reused"],
-        sending.counts["resumed"],
-        sending.counts["sent"],
+        counts["new"],
+        counts["reused"],
+        counts["resumed"],
+        counts["sent"],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -182,7 +183,8 @@ def test_inspect_shows_tensors_to_who_has_the_key(ready: Run) -> None:
     ids=["sealed", "directories", "one of each"],
 )
 def test_diff_names_the_changed_tensor_and_by_how_much(ready: Run, sides: tuple[str, str]) -> None:
-    ran = ready("diff", *sides, *SEALED, "-o", "json")
+    sealed = () if all(Path(side).is_dir() for side in sides) else SEALED
+    ran = ready("diff", *sides, *sealed, "-o", "json")
     (found,) = ran.json["different"]  # type: ignore[misc]
     before, after = 0x3F01, 0x3E80  # bf16 bit patterns: 0.50390625 and 0.25
     assert (before, after) == (0x3F01, 0x3E80)
@@ -321,6 +323,139 @@ def test_as_a_plugin_of_kubectl_it_calls_itself_so(run: Run) -> None:
 
 def test_completion_is_offered_for_the_shell(run: Run) -> None:
     assert "--install-completion" in run("--help").out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["keys kek", "keys signer", "keys trust", "hash", "publish", "verify", "inspect", "diff", "serve", "status", ""],
+)
+def test_every_command_tells_its_exit_codes(run: Run, arguments: str) -> None:
+    said = " ".join(run(*arguments.split(), "--help").out.split())
+    assert "Exit codes: 0 done;" in said
+    assert all(f" {int(code)} " in f" {said} " for code in Exit)
+
+
+def test_the_page_s_table_of_exit_codes_has_each_and_no_other() -> None:
+    _, _, below = (Path(__file__).parents[3] / "docs" / "your-model.md").read_text().partition("## Exit codes\n")
+    told = [
+        int(code) for cells in re.findall(r"^\| ([0-9, ]+) \|", below, flags=re.MULTILINE) for code in cells.split(",")
+    ]
+    assert told == sorted({*map(int, Exit), 10, 11, 130})
+
+
+def test_a_bug_is_no_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("a wrong \x1b[31mturn")
+
+    monkeypatch.setattr(publishing, "check_hashes", broken)
+    ran = run("hash", ".", "--check")
+    assert (ran.code, ran.out) == (Exit.BUG, "")
+    assert "Traceback" in ran.err
+    assert "InternalError: RuntimeError: a wrong \\u001b[31mturn\n→ this is a bug: please report it" in ran.err
+    assert "\x1b" not in ran.err
+    told = json.loads(run("hash", ".", "--check", "-o", "json").err.splitlines()[-1])
+    assert told["error"]["exitCode"] == Exit.BUG
+
+
+def test_a_reader_that_has_gone_is_no_difference(ready: Run, tmp_path: Path) -> None:
+    program = "import os, sys; os.read(0, 1); from modelparams.cli import main; main()"
+    for arguments in (["inspect", "-s", "store"], ["inspect", "-s", "store", "-o", "json"]):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as started:
+            assert started.stdout
+            assert started.stdin
+            started.stdout.close()
+            started.stdin.close()
+        assert started.returncode == Exit.PIPE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "inspect -s none",
+        "inspect 1.0.0 -s none --trust trust.json",
+        "verify 1.0.0 -s none --trust trust.json",
+        "verify 1.0.0 -s file:///none --trust trust.json",
+        "diff 1.0.0 1.1.0 -s none --trust trust.json --keys keys",
+    ],
+)
+def test_a_store_that_is_not_there_is_no_empty_store(ready: Run, arguments: str) -> None:
+    ran = ready(*arguments.split())
+    assert (ran.code, ran.out) == (Exit.STORE, "")
+    assert re.match(r"ObjectMissing: there is no directory file:///.*none\n→ check --store", ran.err)
+
+
+def test_a_publish_makes_a_new_directory_and_says_so(ready: Run) -> None:
+    publish = ("publish", "params/tiny/v1.0.0", "--sign", "release.pem", "-s", "new")
+    assert re.search(r"there is no directory file:///.*/new yet: it will be made", ready(*publish).err)
+    assert "there is no directory" not in ready(*publish).err
+
+
+def test_publish_into_a_directory_prints_the_digest_as_it_was_asked_to(ready: Run) -> None:
+    publish = ("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem")
+    digest = ready(*publish).out.strip()
+    assert ready(*publish, "-o", "json").json == {"manifestDigest": digest}
+    assert "the manifest digest" in run_words(ready("publish", "--help").out)
+
+
+def run_words(text: str) -> str:
+    return " ".join(text.replace("│", " ").split())
+
+
+def test_a_trust_policy_is_replaced_only_by_force(run: Run) -> None:
+    run("keys", "signer", "a.pem")
+    run("keys", "signer", "b.pem")
+    assert run("keys", "trust", "a.pem", "--out", "trust.json").code == 0
+    before = Path("trust.json").read_text()
+    refused = run("keys", "trust", "b.pem", "--out", "trust.json")
+    assert (refused.code, "trust.json exists" in refused.err, "--force" in refused.err) == (Exit.USAGE, True, True)
+    assert Path("trust.json").read_text() == before
+    assert run("keys", "trust", "b.pem", "--out", "trust.json", "--force").code == 0
+    assert Path("trust.json").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "idle"),
+    [
+        ("verify 1.1.0 -s store --trust trust.json --key-ref tiny", "--key-ref does nothing without --keys"),
+        ("inspect 1.1.0 -s store --trust trust.json --key-ref tiny", "--key-ref does nothing without --keys"),
+        ("inspect -s store --trust trust.json -m tiny", "--trust and --model do nothing without RELEASE"),
+        ("diff params/tiny/v1.0.0 params/tiny/v1.1.0 -s store", "--store does nothing between two directories"),
+        (
+            "publish params/tiny/v1.1.0 -s store --sign release.pem --cluster-endpoint https://s -n models",
+            "--namespace and --cluster-endpoint do nothing for a store in a directory",
+        ),
+        ("keys kek other -n models", "--namespace does nothing without --secret"),
+        ("keys trust release.pem --force", "--force does nothing without --out"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(ready: Run, arguments: str, idle: str) -> None:
+    ran = ready(*arguments.split())
+    assert (ran.code, idle in ran.err) == (Exit.USAGE, True), ran.err
+
+
+def test_a_variable_may_stand_for_other_commands(ready: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("KEY_REF", "tiny"), ("TRUST", "trust.json"), ("MODEL", "tiny"), ("STORE", "store")):
+        monkeypatch.setenv(f"MODELPARAMS_{name}", value)
+    assert ready("verify", "1.1.0").code == 0
+    assert ready("inspect").code == 0
+    assert ready("diff", "params/tiny/v1.0.0", "params/tiny/v1.1.0").code == 0
+
+
+def test_words_of_strangers_do_not_steer_the_terminal(ready: Run) -> None:
+    hostile = "evil\x9b31m\u202e[/b][red]"
+    tensors = layered() | {hostile: layered()["model.norm.weight"]}
+    write_directory(Path("params/tiny/v1.2.0"), tensors)
+    assert ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem").code == 0
+    shown = ready("inspect", "1.2.0", *SEALED)
+    assert (shown.code, r"evil\u009b31m\u202e[/b][red]" in shown.out) == (0, True)
+    as_json = ready("inspect", "1.2.0", *SEALED, "-o", "json")
+    for text in (shown.out, as_json.out):
+        assert "\x9b" not in text
+        assert "\u202e" not in text
+    names = [tensor["name"] for tensor in as_json.json["index"]["tensors"]]  # type: ignore[index]
+    assert hostile in names
 
 
 def test_a_wrong_command_suggests_the_right_one(run: Run) -> None:

@@ -12,7 +12,7 @@ from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 
 from modelparams.errors import BlobSizeMismatch, ObjectMissing, StoreDenied, StoreUnavailable, UsageError
-from modelparams.store import Credentials, FileStore, ObjectStore, open_store, source_of
+from modelparams.store import Credentials, FileStore, ObjectStore, existing_store, open_store, source_of
 from modelparams.store.s3_errors import translated
 
 
@@ -53,6 +53,29 @@ def test_a_refused_address_does_not_repeat_its_query() -> None:
     with pytest.raises(UsageError) as caught:
         open_store("s3://b?secret=hunter2")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s3://b/p?endpont=https://hunter2", "takes endpoint and region as parameters, and was given 'endpont'"),
+        ("s3://b/p?endpoint=https://s&Region=hunter2", "and was given 'Region'"),
+        ("s3://b/p?hunter2/key=x", "and was given one that is no word"),
+        ("s3://b/p?region=hunter2&region=x", "was given a parameter twice"),
+        ("file:///d?endpoint=hunter2", "takes no parameters"),
+    ],
+)
+def test_a_parameter_that_is_none_is_named_and_no_value_is(url: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store(url)
+    assert says in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_who_reads_is_told_of_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ObjectMissing, match=f"there is no directory {tmp_path.as_uri()}/none"):
+        existing_store(tmp_path / "none")
+    assert str(existing_store(tmp_path)) == tmp_path.as_uri()
 
 
 def test_credentials_do_not_show_their_secret() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +16,8 @@ import typer
 
 from modelparams.cli import keys, publishing, reading
 from modelparams.cli.exits import TABLE
-from modelparams.cli.output import echo, note, show_error
+from modelparams.cli.harmless import harmless
+from modelparams.cli.output import Notes, echo, note, show_error
 from modelparams.cli.plugins import add_commands
 from modelparams.cli.prose import prose
 from modelparams.errors import ModelParamsError
@@ -70,7 +73,7 @@ def build(*, as_plugin: bool = False) -> typer.Typer:
     app.callback()(_root)
     app.add_typer(keys.app, name="keys")
     for name, command in _COMMANDS.items():
-        app.command(name, help=prose(command.__doc__ or ""))(command)
+        app.command(name, help=prose(command.__doc__ or ""), epilog=TABLE)(command)
     add_commands(app)
     return app
 
@@ -83,6 +86,7 @@ def _tell_retry(details: stamina.instrumentation.RetryDetails) -> None:
 def main() -> None:
     """Run it, and turn what goes wrong into a message, a next step and an exit code."""
     stamina.instrumentation.set_on_retry_hooks([_tell_retry])
+    logging.lastResort = Notes(logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 shows an arrow as \u2192, which is JSON too
             stream.reconfigure(errors="backslashreplace")
@@ -91,3 +95,6 @@ def main() -> None:
         build(as_plugin=as_plugin)(prog_name="kubectl modelparams" if as_plugin else "modelparams")
     except ModelParamsError as error:
         sys.exit(show_error(error))
+    except Exception as error:
+        typer.echo(harmless(traceback.format_exc()), err=True)
+        sys.exit(show_error(ModelParamsError(f"{type(error).__name__}: {error}")))

@@ -19,11 +19,11 @@ from modelparams.errors import (
 
 
 class Exit(IntEnum):
-    """0 and 2 are as in every program; 130 is Ctrl-C."""
+    """0, 2 and 130, Ctrl-C, are as in every program; 1 is as diff(1) has it."""
 
     OK = 0
-    BUG = 1
-    """Something unforeseen: please report it."""
+    DIFFERENT = 1
+    """`diff --exit-code` found a difference. No error of ours ends so."""
     USAGE = 2
     """The command, a name or a directory cannot be used as given. Another try is the same."""
     INTEGRITY = 3
@@ -36,6 +36,10 @@ class Exit(IntEnum):
     """An engine could not take a version."""
     API = 7
     """The Kubernetes API server could not be reached or refused us."""
+    BUG = 9
+    """Something unforeseen: please report it."""
+    PIPE = 141
+    """Who read the result has gone; as a shell shows a program that SIGPIPE ended."""
 
 
 # The first match counts; NotFinite at publish is an IntegrityError like any other.
@@ -79,9 +83,9 @@ def next_step(error: ModelParamsError) -> str:
 
 TABLE = " ".join(
     (
-        "Exit codes: 0 done; 2 the command or its input cannot be used; 3 bytes are not what was signed;",
-        "4 the store failed or refused; 5 a key is missing; 6 an engine could not take a version;",
-        "7 the Kubernetes API failed or refused; 1 a bug, or a difference that diff --exit-code found;",
-        "10 and 11 are status's; 130 Ctrl-C.",
+        "Exit codes: 0 done; 1 diff --exit-code found a difference; 2 the command or its input cannot be used;",
+        "3 bytes are not what was signed; 4 the store failed or refused; 5 a key is missing;",
+        "6 an engine could not take a version; 7 the Kubernetes API failed or refused; 9 a bug;",
+        "10 and 11 are status's; 130 Ctrl-C; 141 nobody read on.",
     )
 )

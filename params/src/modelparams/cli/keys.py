@@ -13,7 +13,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
-from modelparams.cli.options import As
+from modelparams.cli.exits import TABLE
+from modelparams.cli.options import As, refuse_idle
 from modelparams.cli.output import Output, echo, facts, note, result, write_file
 from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
@@ -37,6 +38,8 @@ def kek(
     ] = Path("keys"),
     secret: Annotated[bool, typer.Option("--secret", help="Print it as a Kubernetes Secret to apply.")] = False,
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="Of that Secret: where the pods are.")] = "",
+    *,
+    context: typer.Context,
 ) -> None:
     """Make a key-encryption key: who has it can open every version of its models.
 
@@ -47,6 +50,8 @@ def kek(
 
     An existing key is never replaced; with --secret it is printed again.
     """
+    if not secret:
+        refuse_idle(context, ("namespace",), "without --secret")
     if not _SECRET_NAME.fullmatch(name):
         raise UsageError(
             f"{name[:80]!r} is no name of a Secret", hint="use lower-case letters, digits, dashes and dots"
@@ -106,6 +111,9 @@ def trust(
     ],
     threshold: Annotated[int, typer.Option(min=1, help="How many of them must sign a release.")] = 1,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here, not to stdout.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    *,
+    context: typer.Context,
 ) -> None:
     """Write the trust policy: which keys may sign releases, and how many must.
 
@@ -113,7 +121,11 @@ def trust(
 
         modelparams keys trust alice.pem bob.pem --threshold 2 --out trust.json
         kubectl create configmap modelparams-trust --from-file trust.json
+
+    An existing FILE is replaced by --force only.
     """
+    if out is None:
+        refuse_idle(context, ("force",), "without --out")
     found = [_public_key(key) for key in keys]
     if threshold > len(set(found)):
         raise UsageError(
@@ -125,6 +137,8 @@ def trust(
     if out is None:
         echo(text)
         return
+    if out.is_file() and not force:
+        raise UsageError(f"{out} exists", hint="use it, replace it with --force, or name another file")
     write_file(out, text)
     note(f"wrote {out}: {threshold} of {len(policy.keys)} keys must sign")
 
@@ -155,6 +169,6 @@ def _public_key(text: str) -> bytes:
 
 
 for _command in (kek, signer, trust):
-    app.command(help=prose(_command.__doc__ or ""))(_command)
+    app.command(help=prose(_command.__doc__ or ""), epilog=TABLE)(_command)
 
 _GIVE = "give what 'modelparams keys signer' wrote or printed"

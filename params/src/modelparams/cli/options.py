@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from modelparams.manifest import MANIFEST_LIMIT, Expectation, VerifiedManifest
 from modelparams.names import ModelName, Version
 from modelparams.pointers import resolve
 from modelparams.sealed import SealedRelease, open_release
-from modelparams.store import ObjectStore, open_store
+from modelparams.store import ObjectStore, existing_store
 from modelparams.strictjson import loads
 from modelparams.trust import TrustPolicy
 from modelparams.verify import fetch_manifest, manifest_key
@@ -74,7 +75,7 @@ class Asked:
         Raises:
             UsageError, StoreError.
         """
-        store, policy = open_store(store_url), TrustPolicy.load(trust)
+        store, policy = existing_store(store_url), TrustPolicy.load(trust)
         digest = resolve(store, release)
         name = ModelName(model) if model else _claimed_model(store, digest)
         version = None if release.startswith("sha256:") else Version.from_directory(release)
@@ -99,6 +100,25 @@ def _claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
         return ModelName(json.loads(base64.b64decode(envelope["payload"]))["predicate"]["model"]["name"])
     except (ValueError, KeyError, TypeError):
         raise ManifestInvalid(f"{manifest_key(digest)} is no manifest") from None
+
+
+def refuse_idle(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options of the command line that would do nothing; as variables they may stand for other commands.
+
+    Args:
+        context: of the command.
+        names: of its parameters.
+        why: what makes them idle, such as "without --keys".
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    given = [name for name in names if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"]
+    if given:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(
+            f"{flags} {'does' if len(given) == 1 else 'do'} nothing {why}", hint="leave it out, or see --help"
+        )
 
 
 def model_and_version(directory: Path, model: str, version: str) -> tuple[ModelName, Version]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from modelparams.cli.exits import Exit, exit_code, next_step
+from modelparams.cli.harmless import HarmlessConsole, harmless
 from modelparams.errors import ModelParamsError, UsageError
 from modelparams.whole_files import replace_file
 
@@ -32,12 +35,31 @@ class Output(StrEnum):
 def console(*, stderr: bool = False) -> Console:
     """Made anew at each use, since tests and shells exchange the streams."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDE, emoji=False)
+    return _Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDE, emoji=False)
+
+
+class _Console(HarmlessConsole):
+    def on_broken_pipe(self) -> NoReturn:
+        """See rich, which would end with 1."""
+        _nobody_reads()
+
+
+def _nobody_reads() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try once more
+    raise SystemExit(Exit.PIPE)
 
 
 def note(text: str) -> None:
     """A line for people, on stderr."""
-    console(stderr=True).print(text, style="dim", markup=False)
+    console(stderr=True).print(text, style="dim")
+
+
+class Notes(logging.Handler):
+    """What libraries log, as lines for people."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging`."""
+        note(record.getMessage())
 
 
 @contextlib.contextmanager
@@ -46,7 +68,7 @@ def _to_stdout() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever closed a pipe knows
-            raise
+            _nobody_reads()
         raise UsageError(
             f"standard output cannot be written ({error.strerror})",
             hint="let it go elsewhere, or make room, and repeat",
@@ -54,13 +76,13 @@ def _to_stdout() -> Iterator[None]:
 
 
 def echo(text: str) -> None:
-    """Print a result, with a line end if it has none.
+    """Print a result, with a line end if it has none. What would steer a terminal is written as JSON and YAML do.
 
     Raises:
         UsageError: standard output does not take it.
     """
     with _to_stdout():
-        typer.echo(text.removesuffix("\n"))
+        typer.echo(harmless(text.removesuffix("\n")))
 
 
 def result(data: Any, table: Table | str, output: Output) -> None:
@@ -119,11 +141,11 @@ def show_error(error: ModelParamsError) -> Exit:
     code = exit_code(error)
     if _wants_json(sys.argv):
         told = {"reason": error.reason, "message": error.message, "nextStep": next_step(error), "exitCode": int(code)}
-        typer.echo(json.dumps({"error": told}, ensure_ascii=False), err=True)
+        typer.echo(harmless(json.dumps({"error": told}, ensure_ascii=False)), err=True)
         return code
     shown = console(stderr=True)
-    shown.print(f"{error.reason}: {error.message}", style="bold red", markup=False)
-    shown.print(f"→ {next_step(error)}", markup=False)
+    shown.print(f"{error.reason}: {error.message}", style="bold red")
+    shown.print(f"→ {next_step(error)}")
     return code
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from modelparams.cli.exits import TABLE
 from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
 
@@ -35,7 +36,7 @@ def _add(app: typer.Typer, name: str, point: EntryPoint | None) -> None:
     if isinstance(command, typer.Typer):
         app.add_typer(command, name=name)
     elif command is not None:
-        app.command(name, help=prose(command.__doc__ or ""))(_teaching(name, command))
+        app.command(name, help=prose(command.__doc__ or ""), epilog=TABLE)(_teaching(name, command))
     else:
         lenient = {"allow_extra_args": True, "ignore_unknown_options": True}
         app.command(name, context_settings=lenient)(_missing(name))

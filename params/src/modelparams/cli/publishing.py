@@ -13,20 +13,22 @@ import typer
 from pydantic.alias_generators import to_camel
 
 from modelparams.api.release import S3Source, SecretReference
-from modelparams.cli.options import As, StoreUrl, model_and_version
+from modelparams.cli.options import As, StoreUrl, model_and_version, refuse_idle
 from modelparams.cli.output import Output, console, echo, facts, note, result, size, table, write_file
 from modelparams.cli.reporting import reporting
 from modelparams.errors import UsageError
 from modelparams.hashes import check_hashes, write_hashes
 from modelparams.keys import LocalKeyProvider
 from modelparams.publish import Published, manifest_object, manifest_yaml, publish
-from modelparams.store import open_store, source_of
+from modelparams.store import FileStore, ObjectStore, open_store, source_of
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.wording import counted
 
 Directory = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="As save_pretrained wrote it: …/<model>/v<semver>.")
 ]
+
+_OF_THE_OBJECT = ("namespace", "cluster_endpoint", "credentials_secret")
 
 
 def hash_command(
@@ -87,9 +89,9 @@ def publish_command(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what was done here, as JSON: manifestDigest, blobsNew, …")
     ] = None,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="yaml|json", help="Of the object that is printed.")
-    ] = "yaml",
+    output: Annotated[str, typer.Option("--output", "-o", metavar="yaml|json", help="Of what is printed.")] = "yaml",
+    *,
+    context: typer.Context,
 ) -> None:
     r"""Seal a directory, sign it, put it into the store, and print the ModelParamVersion to apply.
 
@@ -99,11 +101,15 @@ def publish_command(
         modelparams publish params/smollm2/v1.1.0 -s s3://models/smollm2 \
             --keys ~/keys --sign release.pem | kubectl apply -f -
 
-    Only the object goes to stdout, in YAML or JSON, with its kind's names. What was done is told on stderr, and to
-    programs by --report, whose names are in the same camelCase.
+    Only the object goes to stdout, in YAML or JSON, with its kind's names. Pods cannot read a store in a directory, so
+    for one there is no object: it is the manifest digest that goes to stdout, with --output json as
+    {"manifestDigest": …}. What was done is told on stderr, and to programs by --report, whose names are in the same
+    camelCase.
     """
     if output not in ("yaml", "json"):
         raise UsageError(f"--output {output} is neither yaml nor json")
+    if not store.startswith("s3://"):
+        refuse_idle(context, _OF_THE_OBJECT, "for a store in a directory, of which no object is printed")
     name, number = model_and_version(directory, model, version)
     ref = key_ref or str(name)
     end = _time(not_after) if not_after else None
@@ -112,7 +118,7 @@ def publish_command(
     with reporting() as progress:
         published = publish(
             directory,
-            open_store(store),
+            _to_publish_into(store),
             model=name,
             version=number,
             keys=LocalKeyProvider(keys),
@@ -128,12 +134,27 @@ def publish_command(
     if report:
         write_file(report, json.dumps(_as_json(published), indent=2) + "\n")
     if source is None:
-        note("a directory is no source for pods, so there is no object to apply; this is the manifest digest:")
-        echo(str(published.manifest_digest))
-    elif output == "json":
-        echo(json.dumps(manifest_object(published, source, ref, namespace=namespace or None), indent=2))
+        _print_digest(published, output)
     else:
-        echo(manifest_yaml(published, source, ref, namespace=namespace or None))
+        as_text = _object_as_json if output == "json" else manifest_yaml
+        echo(as_text(published, source, ref, namespace=namespace or None))
+
+
+def _to_publish_into(url: str) -> ObjectStore:
+    store = open_store(url)
+    if isinstance(store, FileStore) and store.is_new:
+        note(f"there is no directory {store} yet: it will be made")
+    return store
+
+
+def _object_as_json(published: Published, source: S3Source, key_ref: str, *, namespace: str | None) -> str:
+    return json.dumps(manifest_object(published, source, key_ref, namespace=namespace), indent=2)
+
+
+def _print_digest(published: Published, output: str) -> None:
+    note("pods cannot read a directory, so there is no object to apply; this is the manifest digest:")
+    digest = str(published.manifest_digest)
+    echo(json.dumps({"manifestDigest": digest}, indent=2) if output == "json" else digest)
 
 
 def _source(store: str, endpoint: str, credentials: str) -> S3Source | None:

@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from modelparams.cli.exits import Exit
-from modelparams.cli.options import As, Asked, KeyRef, KeysDirectory, Model, ReleaseName, StoreUrl, TrustFile
+from modelparams.cli.options import (
+    As,
+    Asked,
+    KeyRef,
+    KeysDirectory,
+    Model,
+    ReleaseName,
+    StoreUrl,
+    TrustFile,
+    refuse_idle,
+)
 from modelparams.cli.output import Output, facts, note, result, size, table
 from modelparams.cli.reporting import reporting
 from modelparams.difference import Difference, Directory, Sealed, Side, differences
@@ -21,7 +31,7 @@ from modelparams.plaintext import read_plain
 from modelparams.pointers import list_pointers
 from modelparams.pull import pull
 from modelparams.sealed import read_index
-from modelparams.store import open_store
+from modelparams.store import existing_store
 from modelparams.tensors import TensorSpec
 from modelparams.verify import verify_release
 from modelparams.wording import counted
@@ -36,14 +46,18 @@ def verify_command(
     key_ref: KeyRef = "",
     workers: Annotated[int, typer.Option(min=1, help="Threads that read and hash.")] = 4,
     output: As = Output.TABLE,
+    *,
+    context: typer.Context,
 ) -> None:
     """Check a whole version: manifest, signatures, and the size and SHA-256 of every blob.
 
     This needs no key and is what the operator does. With --keys it is also opened in memory, as a pod does
     it: every segment authenticated, every tensor where the index says, no NaN, no infinity.
     """
-    asked = Asked.of(store, release, trust, model)
     opening = keys is not None
+    if not opening:
+        refuse_idle(context, ("key_ref",), "without --keys")
+    asked = Asked.of(store, release, trust, model)
     with reporting() as progress:
         checked = verify_release(
             asked.store, asked.digest, trust=asked.trust, expect=asked.expect, workers=workers, progress=progress
@@ -68,16 +82,21 @@ def inspect_command(
     keys: KeysDirectory = None,
     key_ref: KeyRef = "",
     output: As = Output.TABLE,
+    *,
+    context: typer.Context,
 ) -> None:
     """List the versions of a store, or show one: its facts and blobs, and with --keys its tensors.
 
     Names and shapes of tensors are confidential and sealed, so showing them takes the key.
     """
     if not release:
+        refuse_idle(context, ("trust", "model", "keys", "key_ref"), "without RELEASE")
         _list(store, output)
         return
     if trust is None:
         raise UsageError("showing a release takes the trust policy", hint="give --trust FILE")
+    if keys is None:
+        refuse_idle(context, ("key_ref",), "without --keys")
     asked = Asked.of(store, release, trust, model)
     if keys is not None:
         _show_tensors(asked, keys, key_ref, output)
@@ -86,7 +105,7 @@ def inspect_command(
 
 
 def _list(store: str, output: Output) -> None:
-    pointers = list_pointers(open_store(store))
+    pointers = list_pointers(existing_store(store))
     shown = table(f"{_many(len(pointers))} in {store.partition('?')[0]}", "version", "sequence>", "manifest digest")
     for pointer in pointers:
         shown.add_row(str(pointer.version), str(pointer.sequence), str(pointer.digest))
@@ -179,6 +198,8 @@ def diff_command(
     ] = 40,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ, as git diff.")] = False,
     output: As = Output.TABLE,
+    *,
+    context: typer.Context,
 ) -> None:
     r"""Show which tensors differ between two versions, and by how much.
 
@@ -196,12 +217,14 @@ def diff_command(
             return Directory(read_plain(Path(text)))
         return _sealed(text, store, trust, model, keys, key_ref)
 
+    if Path(before).is_dir() and Path(after).is_dir():
+        refuse_idle(context, ("store", "trust", "model", "keys", "key_ref"), "between two directories")
     old, new = side(before), side(after)
     found = list(differences(old, new))
     changed = sorted(found, key=lambda one: (one.relative_l2 is not None, -(one.relative_l2 or 0.0)))
     _show_differences(changed, len(old.specs), limit, output)
     if exit_code and found:
-        raise typer.Exit(Exit.BUG)
+        raise typer.Exit(Exit.DIFFERENT)
 
 
 def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | None, key_ref: str) -> Sealed:

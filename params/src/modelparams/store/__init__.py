@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from modelparams.api.release import S3Source
-from modelparams.errors import InvalidSpec, UsageError
+from modelparams.errors import InvalidSpec, ObjectMissing, UsageError
 from modelparams.store.contract import Credentials, ObjectStore
 from modelparams.store.file import FileStore
 
-__all__ = ["Credentials", "FileStore", "ObjectStore", "open_store", "source_of"]
+__all__ = ["Credentials", "FileStore", "ObjectStore", "existing_store", "open_store", "source_of"]
 
 _HOW = "write s3://BUCKET/PREFIX?endpoint=URL&region=REGION, or file:///DIRECTORY, or a directory's path"
 _OPTIONS = {"endpoint", "region"}
+_WORD = re.compile(r"[A-Za-z][A-Za-z_-]{0,29}")
 
 
 def open_store(place: str | Path | S3Source, credentials: Credentials | None = None) -> ObjectStore:
@@ -31,6 +34,19 @@ def open_store(place: str | Path | S3Source, credentials: Credentials | None = N
     return S3Store.from_source(place if isinstance(place, S3Source) else source_of(place), credentials)
 
 
+def existing_store(place: str | Path) -> ObjectStore:
+    """Open a store to read from. A bucket that is not there says so itself, when it is asked.
+
+    Raises:
+        UsageError: `place` is no store's address.
+        ObjectMissing: it is a directory, and not there.
+    """
+    store = open_store(place)
+    if isinstance(store, FileStore) and store.is_new:
+        raise ObjectMissing(f"there is no directory {store}", hint="check --store; 'publish' makes a new one")
+    return store
+
+
 def source_of(url: str) -> S3Source:
     """Read `s3://bucket/prefix?endpoint=…&region=…`.
 
@@ -38,17 +54,33 @@ def source_of(url: str) -> S3Source:
         UsageError: it is no such address.
     """
     parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if parts.scheme != "s3" or not parts.netloc or parts.fragment or options.keys() - _OPTIONS or "@" in parts.netloc:
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    if parts.scheme != "s3" or not parts.netloc or parts.fragment or "@" in parts.netloc:
         raise UsageError(f"{url.partition('?')[0]!r} is no S3 store", hint=_HOW)
+    options = _known(parts.netloc, given)
     try:
         return S3Source.parse({**options, "bucket": parts.netloc, "prefix": parts.path.strip("/")})
     except InvalidSpec as error:
         raise UsageError(f"{url.partition('?')[0]!r} is no S3 store: {error.message}", hint=_HOW) from error
 
 
+def _known(bucket: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The address's parameters. A refusal repeats no value, which may be a secret; nor a name that may be one."""
+    for name, _ in given:
+        if name not in _OPTIONS:
+            called = repr(name) if _WORD.fullmatch(name) else "one that is no word"
+            known = " and ".join(sorted(_OPTIONS))
+            raise UsageError(f"s3://{bucket} takes {known} as parameters, and was given {called}", hint=_HOW)
+    options = dict(given)
+    if len(options) != len(given):
+        raise UsageError(f"s3://{bucket} was given a parameter twice", hint=_HOW)
+    return options
+
+
 def _directory(url: str) -> Path:
     parts = urlsplit(url)
+    if parts.scheme == "file" and (parts.query or parts.fragment):
+        raise UsageError(f"{url.partition('?')[0]!r} takes no parameters", hint=_HOW)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return Path(unquote(parts.path))
     if parts.scheme or not url:

@@ -28,6 +28,11 @@ class FileStore:
     def __str__(self) -> str:
         return f"file://{self._directory.absolute()}"
 
+    @property
+    def is_new(self) -> bool:
+        """Whether its directory is still to be made, as the first object written does."""
+        return not self._directory.is_dir()
+
     def get(self, key: str, *, limit: int) -> bytes:
         """See `ObjectStore`."""
         with self._opened(key) as file:

@@ -43,6 +43,9 @@ _HINTS = {
 _SET_THEM = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role; it is tried again"
 
 
+_NO_BUCKET = "check the bucket's name and the endpoint, or make the bucket; it is tried again"
+
+
 def code_of(error: ClientError) -> str:
     """The S3 error code, such as NoSuchKey; after HEAD only the status as text."""
     return str(error.response.get("Error", {}).get("Code", ""))
@@ -68,7 +71,7 @@ def _answered(code: str, status: int, what: str) -> ModelParamsError:
     if code in _DENIED or status in (401, 403):
         return StoreDenied(f"{what}: the store answered {code or status}", hint=_HINTS.get(code))
     if code == "NoSuchBucket":
-        return ObjectMissing(f"{what}: there is no such bucket")
+        return ObjectMissing(f"{what}: there is no such bucket", hint=_NO_BUCKET)
     if code == "InvalidRange" or status == 416:
         return BlobSizeMismatch(f"{what} ends before the bytes that are expected")
     if status == 404:
