@@ -18,13 +18,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cluster.api import ApiError
 from cluster.helm import HelmFailed
 from cluster.kubectl import KubectlFailed
 from cluster.node import InstallFailed, Node, NodeCluster, NodeImpossible, debian
 from demo.pods import pods
 from demo.processes import processes
 from demo.report import Report
-from demo.scene import ROOT, NotReached, Scene
+from demo.scene import ROOT, Cast, NotReached, Scene
 from demo.story import Story
 from deployed.publisher import CommandFailed
 from deployed.target import NoTarget, target
@@ -46,7 +47,7 @@ def main() -> int:
         if not options.processes and "KUBECONFIG" not in os.environ and _takes_a_node(console):
             return _inside_a_node(console)
         with _alone(_BUILD / "lock"):
-            return _play(console, _scene(options.processes))
+            return _play(console, _scene(options))
     except (AlreadyRuns, NoTarget) as error:
         console.print(str(error))
         return 1
@@ -59,6 +60,7 @@ def _options() -> argparse.Namespace:
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__, formatter_class=formatter)
     parser.add_argument("--processes", action="store_true", help="play with processes as pods, whatever there is")
+    parser.add_argument("--stays", action="store_true", help="take nothing down: the cluster ends with this demo")
     return parser.parse_args()
 
 
@@ -78,22 +80,22 @@ def _inside_a_node(console: Console) -> int:
         "starting a cluster with a real node: etcd, kube-apiserver, scheduler, kubelet, containerd, kube-proxy"
     )
     with NodeCluster() as cluster:
-        return cluster.run([sys.executable, "-m", "demo"])
+        return cluster.run([sys.executable, "-m", "demo", "--stays"])
 
 
-Bring = Callable[[Path, int, Callable[[str], None]], contextlib.AbstractContextManager[Scene]]
+Bring = Callable[[Cast, Callable[[str], None]], contextlib.AbstractContextManager[Scene]]
 
 
-def _scene(with_processes: bool) -> Bring:
+def _scene(options: argparse.Namespace) -> Bring:
     """How the scene is brought up.
 
     Raises:
         NoTarget: KUBECONFIG is set and how its nodes get an image is not.
     """
-    if with_processes or ("KUBECONFIG" not in os.environ and Node.inside() is None):
+    if options.processes or ("KUBECONFIG" not in os.environ and Node.inside() is None):
         return processes
     cluster = target()
-    return lambda work, count, say: pods(cluster, work, count, say)
+    return lambda cast, say: pods(cluster, cast, say, stays=options.stays)
 
 
 @contextlib.contextmanager
@@ -120,9 +122,9 @@ def _play(console: Console, bring: Bring) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        with bring(work, _PODS, console.print) as scene:
+        with bring(Cast(_PODS, versions, work), console.print) as scene:
             Story(scene, console, report, versions).play()
-    except (NotReached, CommandFailed, KubectlFailed, HelmFailed, TimeoutError) as error:
+    except (NotReached, CommandFailed, KubectlFailed, HelmFailed, ApiError, ConnectionError, TimeoutError) as error:
         trouble.append(str(error))
     report.seconds = time.monotonic() - start
     return _conclude(console, report, trouble, _BUILD / "report.json")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster import images
 from cluster.kubectl import Kubectl
-from demo.scene import MODEL, NAMESPACE
+from demo.scene import MODEL, NAMESPACE, Cast, publish
 from deployed.scene import BUCKET, Plan, Scene, scene
 from deployed.serving import Start
 from deployed.target import RealNode, Target
@@ -30,10 +30,6 @@ class Pods:
         """In the model's namespace."""
         return self.scene.kubectl
 
-    def publish(self, version: str, source: Path) -> None:
-        """By the command line."""
-        self.scene.publisher.publish(version, source)
-
     def object_file(self, version: str) -> Path:
         """In the publisher's folder."""
         return self.scene.publisher.object_file(version)
@@ -52,19 +48,19 @@ class Pods:
 
 
 @contextlib.contextmanager
-def pods(target: Target, work: Path, count: int, say: Callable[[str], None]) -> Iterator[Pods]:
-    """Bring all up on a cluster; on the way out, or on any error, take it down."""
+def pods(target: Target, cast: Cast, say: Callable[[str], None], *, stays: bool) -> Iterator[Pods]:
+    """Bring all up on a cluster; on the way out, or on any error, take it down unless it `stays`."""
     say(f"the images go to {target.name}")
     built = images.ensure()
     target.take(built)
     plan = Plan(
         namespace=NAMESPACE,
         model=MODEL,
-        replicas=count,
+        replicas=cast.pods,
         memory=_MEMORY,
         operator=built.operator,
         serving=built.serving,
         engine={"MODELPARAMS_THREADS": "1"},
     )
-    with scene(target, plan, work, say) as running:
+    with scene(target, plan, cast.work, say, meanwhile=lambda by: publish(by, cast, say), stays=stays) as running:
         yield Pods(running, 4 if isinstance(target, RealNode) else 5)

@@ -15,7 +15,7 @@ from cluster.kubectl import Kubectl
 from cluster.pods import PodRunner
 from cluster.process import Process, free_port
 from cluster.s3 import Versitygw
-from demo.scene import BUCKET, MODEL, NAMESPACE, ROOT
+from demo.scene import BUCKET, MODEL, NAMESPACE, ROOT, Cast, publish
 from deployed.publisher import Publisher
 from deployed.serving import Start, starts
 
@@ -33,10 +33,6 @@ class Processes:
     kubectl: Kubectl
     pods: PodRunner
     tier: int = 2
-
-    def publish(self, version: str, source: Path) -> None:
-        """By the command line."""
-        self.publisher.publish(version, source)
 
     def object_file(self, version: str) -> Path:
         """In the publisher's folder."""
@@ -62,7 +58,7 @@ class Processes:
 
 
 @contextlib.contextmanager
-def processes(work: Path, pods: int, say: Callable[[str], None]) -> Iterator[Processes]:
+def processes(cast: Cast, say: Callable[[str], None]) -> Iterator[Processes]:
     """Bring all up; on the way out, or on any error, end it all."""
     with contextlib.ExitStack() as stack:
         say("starting etcd, kube-apiserver, kube-controller-manager and the S3 server")
@@ -71,14 +67,15 @@ def processes(work: Path, pods: int, say: Callable[[str], None]) -> Iterator[Pro
         s3.bucket(BUCKET)
         _install(Kubectl(control_plane.kubeconfig))
         store = f"s3://{BUCKET}/{MODEL}?endpoint={s3.endpoint}"
-        publisher = Publisher(work, MODEL, store, s3.environment, ("--namespace", NAMESPACE))
+        publisher = Publisher(cast.work, MODEL, store, s3.environment, ("--namespace", NAMESPACE))
         publisher.make_keys()
         runner = PodRunner(control_plane.access, NAMESPACE)
         play = Processes(publisher, control_plane, s3, Kubectl(control_plane.kubeconfig, NAMESPACE), runner)
         say("starting the operator and the pods (each an agent and an engine, with the pod's own token)")
         stack.enter_context(_operator(play))
         stack.enter_context(runner)
-        _start_pods(play, pods)
+        _start_pods(play, cast.pods)
+        publish(publisher, cast, say)
         yield play
 
 

@@ -1,13 +1,15 @@
-"""What the story plays on, whatever its pods are: processes beside a real control plane, or pods of a real cluster."""
+"""Who plays, and on what, whatever the pods are: processes beside a real control plane, or pods of a real cluster."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from cluster.kubectl import Kubectl
+from deployed.publisher import Publisher
 from deployed.serving import Start
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +18,28 @@ NAMESPACE, MODEL, BUCKET = "demo", "smollm2", "weights"
 
 class NotReached(RuntimeError):
     """Something did not happen in its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Who plays.
+
+    Attributes:
+        pods: how many.
+        versions: what `save_pretrained` wrote, in the order in which it is published.
+        work: an empty folder for the publisher.
+    """
+
+    pods: int
+    versions: Mapping[str, Path]
+    work: Path
+
+
+def publish(publisher: Publisher, cast: Cast, say: Callable[[str], None]) -> None:
+    """Hash and publish all versions, as the pods start, and keep the objects to apply."""
+    say(f"meanwhile {', '.join(cast.versions)} are published: modelparams hash, modelparams publish")
+    for version, source in cast.versions.items():
+        replace(publisher, say=say).publish(version, source)
 
 
 class Scene(Protocol):
@@ -28,9 +52,6 @@ class Scene(Protocol):
     @property
     def kubectl(self) -> Kubectl:
         """In the namespace of the model."""
-
-    def publish(self, version: str, source: Path) -> None:
-        """Hash and publish one version of what `save_pretrained` wrote, and keep the object to apply."""
 
     def object_file(self, version: str) -> Path:
         """Of a published version."""

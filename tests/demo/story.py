@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,7 @@ class Story:
     # Chapters
 
     def _first_version(self) -> None:
-        self._chapter("1.0.0 is published, applied, and live on all pods")
-        self._publish("1.0.0")
+        self._chapter("1.0.0 is applied, and live on all pods")
         self._apply("1.0.0")
         self.report.tier, self._starts = self.scene.tier, dict(self.scene.starts())
         self._show_objects()
@@ -96,7 +96,6 @@ class Story:
 
     def _second_version(self) -> tuple[float, float]:
         self._chapter("1.1.0, a fine-tune of the last two layers, rolls out pod by pod under the load")
-        self._publish("1.1.0")
         patch = json.dumps({"spec": {"strategy": {"steps": _STEPS}}})
         self.scene.kubectl("patch", "mpr", f"{MODEL}-default", "--type=merge", "-p", patch)
         start = time.monotonic()
@@ -112,7 +111,6 @@ class Story:
 
     def _tampered_version(self) -> None:
         self._chapter("1.2.0 is tampered with in the bucket: it is refused before any pod is touched")
-        self._publish("1.2.0")
         self.scene.tamper()
         self._model.apply(self.scene.object_file("1.2.0"))
         eventually(
@@ -159,9 +157,6 @@ class Story:
     def _chapter(self, text: str) -> None:
         self.console.rule(f"[bold]{text}", align="left")
 
-    def _publish(self, version: str) -> None:
-        self.scene.publish(version, self.versions[version])
-
     def _apply(self, version: str) -> None:
         start = time.monotonic()
         self._model.apply(self.scene.object_file(version))
@@ -184,9 +179,7 @@ class Story:
 
     def _progress(self) -> str:
         """One line: the step, and each pod's state, version, digest and last pause."""
-        rollouts = self.scene.kubectl.json("get", "mpr")["items"]
-        step = rollouts[0].get("status", {}).get("step", "") if rollouts else ""
-        return f"step {step or '-':4} " + "   ".join(map(_pod_line, self._model.orders().values()))
+        return f"step {self._model.step() or '-':4} " + "   ".join(map(_pod_line, self._model.orders().values()))
 
     def _rate(self) -> float:
         """Requests a second that this machine answers with time to spare, by how long one takes alone."""
@@ -211,7 +204,7 @@ class Story:
 
     # Reading objects
 
-    @property
+    @cached_property
     def _model(self) -> Model:
         return Model(self.scene.kubectl, MODEL)
 

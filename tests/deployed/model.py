@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cluster.api import Api
 from cluster.kubectl import Kubectl
 from cluster.process import wait_until
 
 Object = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
-    """One model in one namespace, by kubectl."""
+    """One model in one namespace: changed by kubectl, as people do, and read by plain requests.
+
+    Whoever waits reads several times a second, and a kubectl each time takes half a processor from those it waits for.
+    """
 
     kubectl: Kubectl
     name: str
@@ -29,15 +34,20 @@ class Model:
 
     def version(self, version: str) -> Object:
         """A version's object."""
-        return self.kubectl.json("get", "mpv", f"{self.name}-{version}")
+        return self._get(f"modelparamversions/{self.name}-{version}")
 
     def rollout(self) -> Object:
         """The one that the operator made."""
-        return self.kubectl.json("get", "mpr", f"{self.name}-default")
+        return self._get(f"modelparamrollouts/{self.name}-default")
+
+    def step(self) -> str:
+        """Of that rollout, such as `1/3`; empty before there is one."""
+        rollout = self._api.find(self._path(f"modelparamrollouts/{self.name}-default")) or {}
+        return str(rollout.get("status", {}).get("step", ""))
 
     def orders(self) -> dict[str, Object]:
         """Each pod's assignment, from the rollout that the operator made."""
-        every = self.kubectl.json("get", "mpa")["items"]
+        every = self._get("modelparamassignments")["items"]
         return {o["metadata"]["name"]: o for o in every if o["spec"]["rolloutName"] == f"{self.name}-default"}
 
     def live(self) -> dict[str, str]:
@@ -63,6 +73,16 @@ class Model:
             seconds=seconds,
             every=0.2,
         )
+
+    @cached_property
+    def _api(self) -> Api:
+        return Api(self.kubectl.kubeconfig)
+
+    def _get(self, what: str) -> Object:
+        return self._api.get(self._path(what))
+
+    def _path(self, what: str) -> str:
+        return f"/apis/modelparams.dev/v1alpha1/namespaces/{self.kubectl.namespace}/{what}"
 
 
 def condition(subject: Object, kind: str) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Publisher:
         store: as the command line takes it.
         login: the store's credentials, as AWS's libraries look for them.
         options: more of `publish`, such as `--namespace`.
+        say: told what a command said, after its end; by default that goes to the terminal as it comes.
     """
 
     work: Path
@@ -33,16 +34,27 @@ class Publisher:
     store: str
     login: Mapping[str, str]
     options: tuple[str, ...] = ()
+    say: Callable[[str], None] | None = None
 
     def __call__(self, *arguments: str) -> str:
-        """Run the command line as a user would and give its standard output; its progress goes to the terminal.
+        """Run the command line as a user would and give its standard output.
 
         Raises:
             CommandFailed: it exited with another code than 0.
         """
         command: list[str | Path] = [Path(sys.executable).with_name("modelparams"), *arguments]
         environment = {**os.environ, **self.login}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=self.work, check=False)
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if self.say else None,
+            text=True,
+            env=environment,
+            cwd=self.work,
+            check=False,
+        )
+        if self.say:
+            self.say(done.stderr.rstrip())
         if done.returncode:
             raise CommandFailed(f"modelparams {arguments[0]} exited with {done.returncode}")
         return done.stdout

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,20 @@ class Scene:
     kubectl: Kubectl
 
 
+def _nothing(publisher: Publisher) -> None:
+    """Publish no version yet."""
+
+
 @contextlib.contextmanager
-def scene(target: Target, plan: Plan, work: Path, say: Callable[[str], None]) -> Iterator[Scene]:
+def scene(
+    target: Target,
+    plan: Plan,
+    work: Path,
+    say: Callable[[str], None],
+    *,
+    meanwhile: Callable[[Publisher], None] = _nothing,
+    stays: bool = False,
+) -> Iterator[Scene]:
     """Bring it up, the serving pods started and without a version; take it down, but for the kinds.
 
     Args:
@@ -79,26 +92,32 @@ def scene(target: Target, plan: Plan, work: Path, say: Callable[[str], None]) ->
         plan: what to bring up.
         work: an empty folder for the publisher.
         say: told what is done next.
+        meanwhile: done, in a thread of its own, while chart and pods start: what needs the store alone.
+        stays: take nothing down: the cluster itself goes.
     """
     with contextlib.ExitStack() as stack:
         admin = Kubectl(target.kubeconfig)
         admin("create", "namespace", plan.namespace)
-        stack.callback(admin, "delete", "namespace", plan.namespace, timeout=180)
+        if not stays:
+            stack.callback(admin, "delete", "namespace", plan.namespace, timeout=180)
         say("an S3 server starts in the cluster")
         s3 = stack.enter_context(store(target, plan.namespace))
         s3.bucket(BUCKET)
         kubectl = Kubectl(target.kubeconfig, plan.namespace)
         publisher = _publisher(plan, work, s3)
         kubectl.apply(s3.secret(), publisher("keys", "kek", plan.model, "--secret", "--namespace", plan.namespace))
+        published = stack.enter_context(ThreadPoolExecutor(1)).submit(meanwhile, publisher)
         say("the chart is installed: helm upgrade --install")
         release = Release(target, plan.operator, plan.serving, publisher.trust, plan.namespace)
-        stack.callback(release.uninstall)
+        if not stays:
+            stack.callback(release.uninstall)
         release.install()
         say(f"a Deployment of {plan.replicas} pods with the label modelparams.dev/model: {plan.model} is applied")
         apply_deployment(kubectl, plan.deployment(), work)
         serving = Serving(target, plan.namespace, plan.model)
         stack.callback(serving.close)
         serving.wait_running(plan.replicas, seconds=120)
+        published.result()
         yield Scene(target, plan, s3, publisher, release, serving, kubectl)
 
 
