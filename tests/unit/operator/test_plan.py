@@ -181,6 +181,14 @@ def test_while_one_broken_pod_is_tried_a_healthy_one_takes_the_step() -> None:
     assert moved(plan(desired(), seen)) == ["a"]
 
 
+def test_a_pod_that_gave_the_target_up_takes_no_place_in_the_step_from_another() -> None:
+    """On the way back from a withdrawn version, which no pod's failure stops."""
+    refused = pod("a", NEW, staged=[OLD], failed=failure(OLD))
+    seen = observed(version(OLD), withdrawn(NEW), refused, *named("b", serving=NEW, beside=[OLD]))
+    back = dataclasses.replace(seen, status=status(NEW, OLD, started_at=NOW, progressed_at=NOW))
+    assert moved(plan(desired(), back), OLD) == ["b"]
+
+
 def test_none_joins_while_ready_pods_are_on_a_version_that_was_given_up() -> None:
     given_up = named("a", "b", serving=NEW, beside=[OLD])
     seen = observed(version(OLD), version(NEXT), *given_up, *named("c", beside=[NEXT]), memory=status(OLD, NEXT))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,14 @@ def test_a_floor_that_another_raised_meanwhile_is_not_lowered(publisher: Publish
     with pytest.raises(UsageError, match="floor is 2"):
         publisher.publish("1.2.0", layered(layer0=0x3E80), floor=1, store=store)
     assert len(list_versions(publisher.store)) == 2
+
+
+def test_a_floor_above_that_of_the_last_version_is_not_lost_when_others_are_found(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    past = past_of(publisher, FileStore(publisher.home / "store"))
+    known = dataclasses.replace(past.read(list_versions(publisher.store)), floor=7)
+    history, _ = past.beyond(known, 2)
+    assert (history.sequence, history.floor) == (1, 7)
 
 
 def test_a_claim_whose_answer_was_lost_is_recognized_as_ours(publisher: Publisher) -> None:

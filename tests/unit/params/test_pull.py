@@ -99,14 +99,18 @@ def test_resident_bytes_are_taken_only_if_they_have_the_signed_content_id(case: 
     assert pulled.fetched_bytes == before.manifest.manifest.blobs[1].size
 
 
-def test_an_arena_that_was_cut_or_is_of_another_model_gives_nothing(case: Case, tmp_path: Path) -> None:
+def test_an_arena_that_was_cut_or_is_of_another_model_gives_nothing(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published = case.publisher.publish("1.0.0")
     before, arena = case.publisher.pull(published)
     pulled, _ = case.publisher.pull(published, reuse=ReusableArena(before.manifest.manifest, arena[:10]))
     assert pulled.reused_bytes == 0
-    other = Publisher(tmp_path / "other")
-    pulled, _ = other.pull(other.publish("1.0.0"), reuse=ReusableArena(before.manifest.manifest, arena))
-    assert pulled.reused_bytes == 0
+    other, strange = Publisher(tmp_path / "other"), ReusableArena(before.manifest.manifest, arena)
+    asked = list[BlobEntry]()
+    monkeypatch.setattr(strange, "find", asked.append)
+    pulled, _ = other.pull(other.publish("1.0.0"), reuse=strange)
+    assert (pulled.reused_bytes, asked) == (0, [])
 
 
 def _flip(path: Path, at: int) -> None:
@@ -188,6 +192,18 @@ def test_a_resident_version_with_nan_is_not_let_in_by_reuse(case: Case) -> None:
     before, arena = case.publisher.pull(good)
     with pytest.raises(NotFinite):
         case.publisher.pull(bad, reuse=ReusableArena(before.manifest.manifest, arena))
+
+
+def test_nan_that_lies_in_the_resident_bytes_is_found_when_they_are_copied(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = case.publisher.publish("1.0.0", layered(layer1=NAN), check_finite=False)
+    second = case.publisher.publish("1.1.0", layered(layer0=0x3E80, layer1=NAN), check_finite=False)
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr("modelparams.pull.is_finite", lambda *_: True)
+        before, arena = case.publisher.pull(first)
+    with pytest.raises(NotFinite):
+        case.publisher.pull(second, reuse=ReusableArena(before.manifest.manifest, arena))
 
 
 def test_cancelling_wipes_and_ends(case: Case) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.agent_pod import NOW, digest_of, engine, filled, order, release, resident, slot
+from modelparams.api.assignment import AssignmentStatus, PodState
 from modelparams.failure import Failure
 from modelparams.protocol import EngineState, Slot, SlotPhase, SlotState
 from modelparams.reasons import Reason
@@ -287,6 +288,14 @@ def test_every_state_comes_to_rest_with_what_was_ordered(
         assert state.current == resident(held[0])
     room = 1 if state.current and state.current.version.text not in held else 2
     assert all(state.slot_of(digest_of(version)) for version in held[:room])
+
+
+@pytest.mark.parametrize(("known", "said"), [(5, 3), (3, 5)])
+def test_floor_and_term_only_rise(known: int, said: int) -> None:
+    """Whether a staging tells of them, or what an earlier life of the agent reported."""
+    assert Memory(floor=known).having_filled(filled("1.0.0"), said).floor == 5
+    status = AssignmentStatus(observed_generation=1, pod_uid="u", term=said, state=PodState.STAGING)
+    assert Memory(term=known).adopting(status).term == 5
 
 
 def contents(state: SlotState) -> tuple[object, ...]:
