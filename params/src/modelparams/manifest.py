@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
-from pydantic import AwareDatetime, Field, PlainSerializer
+from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
 from securesystemslib.dsse import Envelope
 
 # Public by its documentation, though its __init__ re-exports without saying so.
@@ -53,8 +54,21 @@ BLOBS_LIMIT = 10_000
 EPOCHS_LIMIT = 16
 
 _Count = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+
+
+def _in_one_spelling(value: object) -> object:
+    """Pydantic takes ten spellings of a time, and digits alone; readers in other languages take others."""
+    if not isinstance(value, str):
+        return value
+    if not _TIME.fullmatch(value):
+        raise ValueError("a time is written as 2030-01-31T00:00:00Z")
+    return datetime.fromisoformat(value)
+
+
 _Time = Annotated[
     AwareDatetime,
+    BeforeValidator(_in_one_spelling),
     PlainSerializer(lambda time: time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
 ]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
-from datetime import timedelta
+from datetime import timedelta, timezone
 
 import pytest
 from google.protobuf import json_format
@@ -166,6 +166,39 @@ def test_a_value_out_of_range_makes_no_manifest(field, value):
     values = {name: getattr(built().manifest, name) for name in Manifest.model_fields}
     with pytest.raises(ValueError, match=field):
         Manifest(**(values | {field: value}))
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2026-01-02t03:04:05z",
+        "2026-01-02 03:04:05Z",
+        "2026-01-02T03:04:05+00:00",
+        "2026-01-02T05:04:05+02:00",
+        "2026-01-02T03:04:05.5Z",
+        "2026-01-02T03:04Z",
+        "2026-01-02T03:04:05",
+        "2026-01-02T03:04:05Z\n",
+        "2026-13-02T03:04:05Z",
+        "٢٠٢٦-01-02T03:04:05Z",
+        "1767322800",
+        1767322800,
+    ],
+)
+@pytest.mark.parametrize("field", ["createdAt", "notAfter"])
+def test_a_time_has_one_spelling(field, time):
+    release = built(not_after=NOW + timedelta(days=1))
+    statement = json.loads(statement_of(release.manifest))
+    statement["predicate"][field] = time
+    with pytest.raises(ManifestInvalid, match=field):
+        verified(release, envelope_of(json.dumps(statement).encode(), *release.signers))
+
+
+def test_a_time_is_written_in_that_spelling_whatever_its_zone():
+    there = timezone(timedelta(hours=2))
+    manifest = built(created_at=NOW.astimezone(there), not_after=NOW + timedelta(microseconds=7)).manifest
+    written = json.loads(manifest.to_json())
+    assert written["createdAt"] == written["notAfter"] == f"{NOW:%Y-%m-%dT%H:%M:%SZ}"
 
 
 @pytest.mark.parametrize(
