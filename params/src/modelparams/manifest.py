@@ -66,11 +66,12 @@ def _in_one_spelling(value: object) -> object:
     return datetime.fromisoformat(value)
 
 
-_Time = Annotated[
-    AwareDatetime,
-    BeforeValidator(_in_one_spelling),
-    PlainSerializer(lambda time: time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), return_type=str),
-]
+def spelled(time: datetime) -> str:
+    """A time as a manifest has it."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_Time = Annotated[AwareDatetime, BeforeValidator(_in_one_spelling), PlainSerializer(spelled, return_type=str)]
 
 
 class BlobEntry(Record):
@@ -329,4 +330,4 @@ def _check_expected(manifest: Manifest, expect: Expectation) -> None:
             f"{name} {version} has sequence {manifest.sequence}; the least allowed is {expect.min_sequence}"
         )
     if manifest.not_after is not None and expect.now > manifest.not_after:
-        raise Expired(f"{name} {version} was to be served until {manifest.not_after:%Y-%m-%dT%H:%M:%SZ}")
+        raise Expired(f"{name} {version} was to be served until {spelled(manifest.not_after)}")

@@ -30,7 +30,9 @@ def check_in_memory(directory: Path) -> None:
         return
     found = file_system(f"{os.major(device)}:{os.minor(device)}", directory.resolve(), mounts)
     if found not in IN_MEMORY:
-        raise UsageError(f"{directory} is not in memory: it lies on {found}, and weights would be on a disk", hint=_HOW)
+        raise UsageError(
+            f"{directory} is not in memory: it lies on {found}, and plaintext weights go into memory only", hint=_HOW
+        )
 
 
 def file_system(device: str, directory: Path, mounts: str) -> str:

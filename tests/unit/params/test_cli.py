@@ -17,7 +17,7 @@ import typer
 
 import modelparams.cli as cli
 from builders.publishing import NAN, Publisher, layered, write_directory
-from modelparams.cli import completing, plugins, publishing
+from modelparams.cli import completing, output, plugins, publishing
 from modelparams.cli.exits import Exit, exit_code, next_step
 from modelparams.cli.output import size
 from modelparams.errors import APIError, ModelParamsError, SwapError, every_kind
@@ -193,6 +193,17 @@ def test_diff_names_the_changed_tensor_and_by_how_much(ready: Run, sides: tuple[
     assert found["relativeL2"] == pytest.approx((0.50390625 - 0.25) / 0.50390625)
 
 
+@pytest.mark.parametrize(("columns", "is_whole"), [(200, True), (60, False)])
+def test_a_narrow_terminal_leaves_the_names_of_changed_tensors_some_room(
+    ready: Run, monkeypatch: pytest.MonkeyPatch, columns: int, is_whole: bool
+) -> None:
+    monkeypatch.setattr(output, "_WIDE", columns)
+    shown = ready("diff", "params/tiny/v1.0.0", "params/tiny/v1.1.0").out
+    assert ("BF16" in shown, "64x64" in shown) == (is_whole, is_whole)
+    assert re.search(r"^model\.layers\.1\.", shown, flags=re.MULTILINE)
+    assert "elements" in shown
+
+
 def test_a_limit_is_the_table_s_and_json_has_all(ready: Run) -> None:
     write_directory(Path("params/tiny/v1.2.0"), layered(layer0=0x3E80, layer1=0x3E80))
     sides = ("params/tiny/v1.0.0", "params/tiny/v1.2.0", "--limit", "1")
@@ -209,7 +220,7 @@ def test_a_version_can_be_published_with_its_end(ready: Run) -> None:
         assert (refused.code, "is no time with its zone" in refused.err) == (Exit.USAGE, True)
     assert ready(*publish, "2099-01-31T02:00:00+02:00").code == 0
     shown = ready("inspect", "1.2.0", "-s", "store", "--trust", "trust.json", "-o", "json")
-    assert shown.json["notAfter"] == "2099-01-31T00:00:00+00:00"
+    assert shown.json["notAfter"] == "2099-01-31T00:00:00Z"
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from modelparams.cli.options import (
     TrustFile,
     refuse_idle,
 )
-from modelparams.cli.output import Output, facts, note, result, size, table
+from modelparams.cli.output import Output, console, facts, note, result, size, table
 from modelparams.cli.reporting import reporting
 from modelparams.difference import Difference, Directory, Sealed, Side, differences
 from modelparams.errors import UsageError
-from modelparams.manifest import VerifiedManifest
+from modelparams.manifest import VerifiedManifest, spelled
 from modelparams.plaintext import read_plain
 from modelparams.pointers import list_pointers
 from modelparams.pull import pull
@@ -35,6 +35,8 @@ from modelparams.store import existing_store
 from modelparams.tensors import TensorSpec
 from modelparams.verify import verify_release
 from modelparams.wording import counted
+
+_ROOM_FOR_SPECS = 80  # columns of a terminal: below, a tensor's name would be cut into pieces of a few letters
 
 
 def verify_command(
@@ -128,8 +130,8 @@ def _described(verified: VerifiedManifest) -> dict[str, Any]:
         "manifestDigest": str(verified.digest),
         "sequence": manifest.sequence,
         "floor": manifest.floor,
-        "createdAt": manifest.created_at.isoformat(),
-        "notAfter": manifest.not_after.isoformat() if manifest.not_after else None,
+        "createdAt": spelled(manifest.created_at),
+        "notAfter": spelled(manifest.not_after) if manifest.not_after else None,
         "previous": str(manifest.previous) if manifest.previous else None,
         "schemaDigest": str(manifest.schema_digest),
         "signers": list(verified.signers),
@@ -239,12 +241,14 @@ def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | 
 def _show_differences(found: list[Difference], total: int, limit: int, output: Output) -> None:
     differ = "differs" if len(found) == 1 else "differ"
     title = f"{counted(len(found), 'tensor')} {differ}, of {total}" if found else f"no tensor differs, of {total}"
-    shown = table(title, "tensor", "", "dtype", "shape", "elements>", "max abs>", "relative>")
+    is_narrow = console().width < _ROOM_FOR_SPECS
+    specs = () if is_narrow else ("dtype", "shape")
+    shown = table(title, "tensor", "", *specs, "elements>", "max abs>", "relative>")
     for one in found[: limit or None]:
         spec = one.after or one.before
         assert spec is not None
         numbers = (str(one.elements or ""), _number(one.max_abs), _number(one.relative_l2))
-        shown.add_row(one.name, one.what, spec.dtype, _shape(spec), *numbers)
+        shown.add_row(one.name, one.what, *(() if is_narrow else (spec.dtype, _shape(spec))), *numbers)
     if output is Output.TABLE and limit and len(found) > limit:
         note(f"{len(found) - limit} more; --limit 0 shows all")
     result({"tensors": total, "different": [_difference(one) for one in found]}, shown, output)
