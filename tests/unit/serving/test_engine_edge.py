@@ -22,6 +22,7 @@ from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.assets import Tokenizer, parse_assets
 from modelparams_serving.engine.bodies import _counted
 from modelparams_serving.engine.openai import ChatRequest
+from modelparams_serving.engine.pooling import rendered
 
 pytestmark = pytest.mark.model
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -180,8 +181,9 @@ def test_no_objects_are_made_of_a_body_that_is_nothing_but_brackets(
     monkeypatch.setattr(http, "parsed", None)
 
     async def scene(_: Engine, client: httpx.AsyncClient) -> None:
-        for inner in ("[],", "{},", '"",', "1,"):
-            body = '{"prompt": "a", "x": [' + inner * 150_000 + "0]}"
+        lists = ['{"prompt": "a", "x": [' + one * 150_000 + "0]}" for one in ("[],", "{},", '"",', "1,")]
+        keys = '{"prompt": "a", "x": {' + '"a":0,' * 40_000 + '"b":0}}'
+        for body in (*lists, keys):
             refused = await client.post(COMPLETIONS, content=body)
             assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
 
@@ -194,19 +196,21 @@ VALUES = st.recursive(
 )
 
 
-def lists_and_commas(value: Any) -> tuple[int, int]:
-    """Counted the long way."""
+def counted(value: Any) -> tuple[int, int, int]:
+    """Lists and objects, keys, commas: counted the long way."""
     if not isinstance(value, list | dict):
-        return 0, 0
-    inner = [lists_and_commas(one) for one in (value.values() if isinstance(value, dict) else value)]
-    return 1 + sum(lists for lists, _ in inner), max(0, len(value) - 1) + sum(commas for _, commas in inner)
+        return 0, 0, 0
+    inner = [counted(one) for one in (value.values() if isinstance(value, dict) else value)]
+    own = 1, len(value) if isinstance(value, dict) else 0, max(0, len(value) - 1)
+    lists, keys, commas = (sum(column) for column in zip(own, *inner, strict=True))
+    return lists, keys, commas
 
 
 @given(VALUES, st.booleans())
 def test_brackets_and_commas_in_texts_are_no_values(value: Any, ascii_only: bool) -> None:
-    lists, commas = lists_and_commas(value)
+    lists, keys, commas = counted(value)
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
-    assert _counted(body, 10_000) == (lists, lists + commas)
+    assert _counted(body, 10_000) == (lists + keys, lists + commas)
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +235,9 @@ def test_no_more_of_a_text_is_read_than_its_start_needs(tokenizer: Tokenizer, mo
     monkeypatch.setattr(Tokenizer, "_encoding", noting)
     tokenizer.encode_start("a b " * 500_000, 100)
     assert max(read) < 20_000
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+def test_an_answer_of_many_rows_is_the_same_json(rows: int) -> None:
+    body = {"object": "list", "data": [{"index": i, "embedding": [0.5, 1e-9], "label": 'é"'} for i in range(rows)]}
+    assert json.loads(asyncio.run(rendered(body))) == body

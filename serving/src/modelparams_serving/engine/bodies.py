@@ -12,7 +12,7 @@ from modelparams_serving.engine.settings import EngineSettings
 _LITTLE = 1 << 16
 """Bytes that are parsed in some ms whatever is in them."""
 _FIELDS = 1 << 15
-"""JSON values of a request beside the token ids of its prompt; 2,048 messages in parts have fewer."""
+"""Lists, objects and keys of a request, or its values beside the token ids of a prompt: 2,048 messages have fewer."""
 
 
 class Bodies:
@@ -63,8 +63,8 @@ def check_values(body: bytes, context: int) -> None:
     """
     if len(body) <= _LITTLE:
         return
-    lists, values = _counted(body, most := context + _FIELDS)
-    if lists > _FIELDS or values > most:
+    nested, values = _counted(body, most := context + _FIELDS)
+    if nested > _FIELDS or values > most:
         raise Refused(
             400,
             f"the request holds more JSON values than {context} tokens, all that this model takes, can need",
@@ -73,11 +73,11 @@ def check_values(body: bytes, context: int) -> None:
 
 
 def _counted(body: bytes, most: int) -> tuple[int, int]:
-    """Give how many lists and objects a JSON text has, and how many values at least; past `most` any more will do."""
+    """Give how many lists, objects and keys a JSON text has, and how many values; past `most` any more will do."""
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
     texts = bare.count(b'"') // 2  # keys among them
     if texts > 2 * most:
         return 0, texts
     outside = b"".join(bare.split(b'"')[::2])
     lists = outside.count(b"[") + outside.count(b"{")
-    return lists, lists + outside.count(b",")
+    return lists + outside.count(b":"), lists + outside.count(b",")

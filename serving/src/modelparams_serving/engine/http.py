@@ -115,7 +115,9 @@ class Front:
         self, request: Request, asked: Q, answer: Callable[[ResidentVersion, Q], Coroutine[Any, Any, dict[str, Any]]]
     ) -> Response:
         with self._lease(request, asked.model) as version:
-            return JSONResponse(await _unless_gone(request, answer(version, asked)), headers=headers(version.identity))
+            body = await _unless_gone(request, answer(version, asked))
+            text = await pooling.rendered(body)
+            return Response(text, media_type="application/json", headers=headers(version.identity))
 
     async def _generate(
         self,
