@@ -65,7 +65,7 @@ format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: tools check ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
+test: tools $(VENV)/.docs check ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not node and not e2e' $(ARGS)
 
 test-unit: $(READY) ## what needs no server and no model: seconds

@@ -327,7 +327,7 @@ def test_every_page_of_the_site_is_in_its_navigation() -> None:
 
 
 def test_the_site_is_built_and_nothing_in_it_is_amiss(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocs", reason="make docs installs it")
+    pytest.importorskip("mkdocs", reason="make docs and make test install it")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", tmp_path],
         cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "true"}, capture_output=True, text=True, check=False,
