@@ -338,7 +338,20 @@ def test_completion_is_offered_for_the_shell(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["keys kek", "keys signer", "keys trust", "hash", "publish", "verify", "inspect", "diff", "serve", "status", ""],
+    [
+        "keys",
+        "keys kek",
+        "keys signer",
+        "keys trust",
+        "hash",
+        "publish",
+        "verify",
+        "inspect",
+        "diff",
+        "serve",
+        "status",
+        "",
+    ],
 )
 def test_every_command_tells_its_exit_codes(run: Run, arguments: str) -> None:
     said = " ".join(run(*arguments.split(), "--help").out.split())

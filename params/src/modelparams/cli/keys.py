@@ -28,6 +28,7 @@ _SECRET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # as `keys.L
 app = typer.Typer(
     no_args_is_help=True,
     help="Make the keys of a release: one that encrypts, some that sign, and the policy that says whose word counts.",
+    epilog=TABLE,
 )
 
 

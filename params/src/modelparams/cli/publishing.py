@@ -13,7 +13,8 @@ import typer
 from pydantic.alias_generators import to_camel
 
 from modelparams.api.release import S3Source, SecretReference
-from modelparams.cli.options import As, StoreUrl, model_and_version, refuse_idle
+from modelparams.cli import publish_options as options
+from modelparams.cli.options import As, KeyRef, StoreUrl, model_and_version, refuse_idle
 from modelparams.cli.output import Output, console, echo, facts, note, result, size, table, write_file
 from modelparams.cli.reporting import reporting
 from modelparams.errors import UsageError
@@ -51,45 +52,20 @@ def hash_command(
 def publish_command(
     directory: Directory,
     store: StoreUrl,
-    sign: Annotated[
-        list[Path], typer.Option("--sign", metavar="FILE", help="A signing key, keys signer; once for each that signs.")
-    ],
-    keys: Annotated[
-        Path,
-        typer.Option(
-            "--keys", envvar="MODELPARAMS_KEYS", metavar="DIR", help="Where key-encryption keys are: keys kek."
-        ),
-    ] = Path("keys"),
-    key_ref: Annotated[
-        str,
-        typer.Option(envvar="MODELPARAMS_KEY_REF", metavar="NAME", help="Which of them; default: the model's name."),
-    ] = "",
-    trust: Annotated[
-        Path | None,
-        typer.Option(
-            "--trust", envvar="MODELPARAMS_TRUST", metavar="FILE", help="The clusters' policy; default: --sign."
-        ),
-    ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="Default: the directory above.")] = "",
-    version: Annotated[str, typer.Option("--version", help="Default: the directory's name, v1.2.0.")] = "",
-    floor: Annotated[
-        int | None, typer.Option(min=0, help="Pods may serve no sequence below this any more. It can only rise.")
-    ] = None,
-    not_after: Annotated[
-        str, typer.Option(metavar="TIME", help="When pods begin to refuse it: 2030-01-31T00:00:00Z.")
-    ] = "",
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Of the object that is printed.")] = "",
-    cluster_endpoint: Annotated[
-        str, typer.Option(metavar="URL", help="The S3 endpoint as pods see it, if it is another.")
-    ] = "",
-    credentials_secret: Annotated[
-        str, typer.Option(metavar="NAME", help="The Secret by which the operator reads the store.")
-    ] = "",
-    workers: Annotated[int, typer.Option(min=1, help="Threads that seal and send.")] = 4,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what was done here, as JSON: manifestDigest, blobsNew, …")
-    ] = None,
-    output: Annotated[str, typer.Option("--output", "-o", metavar="yaml|json", help="Of what is printed.")] = "yaml",
+    sign: options.Sign,
+    keys: options.Keys = Path("keys"),
+    key_ref: KeyRef = "",
+    trust: options.Trust = None,
+    model: options.Model = "",
+    version: options.OfVersion = "",
+    floor: options.Floor = None,
+    not_after: options.NotAfter = "",
+    namespace: options.Namespace = "",
+    cluster_endpoint: options.ClusterEndpoint = "",
+    credentials_secret: options.CredentialsSecret = "",
+    workers: options.Workers = 4,
+    report: options.Report = None,
+    output: options.Printed = options.Form.YAML,
     *,
     context: typer.Context,
 ) -> None:
@@ -106,8 +82,6 @@ def publish_command(
     {"manifestDigest": …}. What was done is told on stderr, and to programs by --report, whose names are in the same
     camelCase.
     """
-    if output not in ("yaml", "json"):
-        raise UsageError(f"--output {output} is neither yaml nor json")
     if not store.startswith("s3://"):
         refuse_idle(context, _OF_THE_OBJECT, "for a store in a directory, of which no object is printed")
     name, number = model_and_version(directory, model, version)
@@ -136,7 +110,7 @@ def publish_command(
     if source is None:
         _print_digest(published, output)
     else:
-        as_text = _object_as_json if output == "json" else manifest_yaml
+        as_text = _object_as_json if output is options.Form.JSON else manifest_yaml
         echo(as_text(published, source, ref, namespace=namespace or None))
 
 
@@ -151,10 +125,10 @@ def _object_as_json(published: Published, source: S3Source, key_ref: str, *, nam
     return json.dumps(manifest_object(published, source, key_ref, namespace=namespace), indent=2)
 
 
-def _print_digest(published: Published, output: str) -> None:
+def _print_digest(published: Published, output: options.Form) -> None:
     note("pods cannot read a directory, so there is no object to apply; this is the manifest digest:")
     digest = str(published.manifest_digest)
-    echo(json.dumps({"manifestDigest": digest}, indent=2) if output == "json" else digest)
+    echo(json.dumps({"manifestDigest": digest}, indent=2) if output is options.Form.JSON else digest)
 
 
 def _source(store: str, endpoint: str, credentials: str) -> S3Source | None:
