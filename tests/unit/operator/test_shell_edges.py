@@ -192,6 +192,18 @@ def test_an_event_is_written_once_a_minute_and_then_counted() -> None:
     running(test)
 
 
+@pytest.mark.parametrize("note", ["a" * 5000, "é" * 700, "a" + "漢" * 900])
+def test_a_note_is_cut_to_the_bytes_that_the_api_takes(note: str) -> None:
+    async def test() -> None:
+        api = FakeAPI()
+        await EventRecorder(api, "me").record(REGARDING, Happened("Warning", "SealBroken", note))
+        (event,) = api.objects[EVENTS.plural].values()
+        assert 990 < len(event["note"].encode()) <= 1024
+        assert note.startswith(event["note"])
+
+    running(test)
+
+
 def test_an_event_that_cannot_be_written_stops_nothing() -> None:
     async def test() -> None:
         api = FakeAPI()

@@ -55,9 +55,9 @@ class Bench:
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
-    def ask(self, version: str, **fields: object) -> None:
+    def ask(self, version: str, *, namespace: str = "ns", **fields: object) -> None:
         spec = version_spec(version, **fields)  # type: ignore[arg-type]
-        self.verifier.request("ns", f"chat-{version}", spec)
+        self.verifier.request(namespace, f"chat-{version}", spec)
 
     def found(self, version: str, **fields: object) -> tuple[VerifiedFacts | None, Reason | None]:
         spec = version_spec(version, **fields)  # type: ignore[arg-type]
@@ -139,9 +139,23 @@ def test_no_more_than_the_given_number_run_at_once() -> None:
     async def test() -> None:
         bench = Bench(at_once=2)
         for minor in range(6):
-            bench.ask(f"1.{minor}.0")
+            bench.ask(f"1.{minor}.0", namespace=f"ns-{minor % 3}")
         await until(lambda: len(bench.news) == 6, "all six")
         assert bench.store.most == 2
+
+    running(test)
+
+
+def test_stores_of_one_namespace_that_never_end_hold_up_no_other_namespace() -> None:
+    async def test() -> None:
+        bench = Bench(at_once=2)
+        for minor in range(4):
+            bench.store.held[f"1.{minor}.0"] = asyncio.Event()
+            bench.ask(f"1.{minor}.0")
+        await until(lambda: bench.store.running, "the first")
+        bench.ask("2.0.0", namespace="other")
+        await until(lambda: bench.news == [ModelKey("other", "chat")], "the other's")
+        await bench.verifier.stop()
 
     running(test)
 

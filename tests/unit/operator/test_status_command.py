@@ -151,6 +151,15 @@ def test_words_of_others_are_printed_as_they_are() -> None:
     assert "[red]blob 3[/red] is bad" in printed(scene())
 
 
+def test_words_of_others_move_no_cursor_and_hide_nothing() -> None:
+    hostile = "bad\x1b[2J\x1b]0;title\x07\r\nline\u202edne\x9b1A"
+    failure = {"versionName": "a-1.0.0", "manifestDigest": digest("a"), "reason": "SealBroken", "time": NOW}
+    answer = pod("web-0", "Failed", progress="\x1b[A", lastFailure={**failure, "message": hostile})
+    text = printed(overview([rollout(READY)], [], [answer]))
+    assert "bad�[2J�]0;title� line�dne�1A" in text
+    assert [c for c in text if not c.isprintable() and c != "\n"] == []
+
+
 def test_failed_pods_come_first_and_the_rest_is_counted() -> None:
     text = printed(scene(), pods=1)
     assert "web-2" in text

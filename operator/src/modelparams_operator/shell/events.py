@@ -16,7 +16,7 @@ from modelparams_operator.shell.logs import logger
 from modelparams_operator.shell.ports import EVENTS, JSON, KubernetesAPI, ObjectKey, Resource
 
 COMPONENT = "modelparams-operator"
-_NOTE_MAX = 1000  # the API's limit is 1 KiB
+_NOTE_MAX = 1000  # bytes; the API's limit is 1 KiB
 _REMEMBERED = 4096
 _QUIET = 60.0
 
@@ -106,7 +106,7 @@ def _body(regarding: Regarding, happened: Happened, name: str, instance: str) ->
         "action": happened.action,
         "reason": happened.reason,
         "type": happened.type,
-        "note": happened.note[:_NOTE_MAX],
+        "note": happened.note.encode()[:_NOTE_MAX].decode(errors="ignore"),
         "regarding": {
             "apiVersion": regarding.resource.api_version,
             "kind": regarding.resource.kind,

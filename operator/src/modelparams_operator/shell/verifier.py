@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
@@ -54,7 +55,8 @@ class Verifier:
 
     Args:
         check: reads one version; must be quick to stop.
-        at_once: versions that are read at the same time; those that wait for a retry do not count.
+        at_once: versions that are read at the same time, of one namespace one fewer: a store that never ends holds up
+            its own namespace alone. Those that wait for a retry do not count.
         done: told the model whose version has news.
     """
 
@@ -66,6 +68,7 @@ class Verifier:
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.at_once)
+        self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(max(1, self.at_once - 1)))
 
     def request(self, namespace: str, name: str, spec: VersionSpec) -> None:
         """Begin a check unless one of these very bytes is under way, waits for its retry, or ended."""
@@ -119,7 +122,7 @@ class Verifier:
             await self.sleep(backoff.next())
 
     async def _try(self, subject: Subject, spec: VersionSpec) -> Failure | None:
-        async with self._slots:
+        async with self._shares[subject.model.namespace], self._slots:
             await asyncio.sleep(0)  # lets request() record the task before it can end
             work = self._work[subject]
             started, log = time.monotonic(), logger.bind(namespace=subject.model.namespace, name=subject.name)

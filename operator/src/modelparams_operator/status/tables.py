@@ -56,7 +56,7 @@ def _bar(row: RolloutRow) -> Text:
 
 
 def _state(row: PodRow) -> Text:
-    return Text(f"{row.state} {row.progress}".rstrip(), style=_STATES.get(row.state, "yellow"))
+    return Text(_printable(f"{row.state} {row.progress}"), style=_STATES.get(row.state, "yellow"))
 
 
 def _messages(rows: Iterable[RolloutRow | VersionRow]) -> Iterator[RenderableType]:
@@ -73,11 +73,16 @@ def _failures(rows: Iterable[PodRow]) -> Iterator[RenderableType]:
 
 
 def _said(name: str, message: str) -> RenderableType:
-    return Padding(Text(f"{name}: {message}"), (0, 0, 0, 2), expand=False)
+    return Padding(Text(_printable(f"{name}: {message}")), (0, 0, 0, 2), expand=False)
+
+
+def _printable(words: str) -> str:
+    """One line of it: a pod's own words could hold what moves the cursor, or turns the writing round."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words.split()))
 
 
 def _plain(value: object) -> Text:
-    return Text("" if value is None else str(value))
+    return Text("" if value is None else _printable(str(value)))
 
 
 _Column = tuple[str, Callable[..., Text]]
