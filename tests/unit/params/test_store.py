@@ -78,6 +78,12 @@ def test_who_reads_is_told_of_a_directory_that_is_not_there(tmp_path: Path) -> N
     assert str(existing_store(tmp_path)) == tmp_path.as_uri()
 
 
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is a file, and a store is a directory"):
+        open_store(str(tmp_path / "file"))
+
+
 def test_credentials_do_not_show_their_secret() -> None:
     assert "hunter2" not in repr(Credentials("ak", "hunter2", "hunter2"))
 

@@ -26,9 +26,9 @@ def open_store(place: str | Path | S3Source, credentials: Credentials | None = N
         UsageError: `place` is no store's address.
     """
     if isinstance(place, Path):
-        return FileStore(place)
+        return _file_store(place)
     if isinstance(place, str) and not place.startswith("s3://"):
-        return FileStore(_directory(place))
+        return _file_store(_directory(place))
     from modelparams.store.s3 import S3Store  # boto3 takes 0.2 s and 25 MB, which file stores need not pay
 
     return S3Store.from_source(place if isinstance(place, S3Source) else source_of(place), credentials)
@@ -75,6 +75,12 @@ def _known(bucket: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
     if len(options) != len(given):
         raise UsageError(f"s3://{bucket} was given a parameter twice", hint=_HOW)
     return options
+
+
+def _file_store(directory: Path) -> FileStore:
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file, and a store is a directory", hint=_HOW)
+    return FileStore(directory)
 
 
 def _directory(url: str) -> Path:
