@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import shutil
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.load import load
 from bench.report import Figure
 from bench.world import KEY_REF, World, world
 from cluster.control_plane import ControlPlane
@@ -24,15 +24,11 @@ from modelparams.api.release import Encryption, Release, SecretReference, Source
 from modelparams.names import ModelName, Version
 from models import smollm2
 from traffic.latency import percentile
-from traffic.openloop import Answer, OpenLoop
+from traffic.openloop import Answer
 from traffic.rescore import Rescorer
 
 _POD, _NAMESPACE = "bench-0", "default"
 _SWAPS, _ROUNDS, _WINDOW_SECONDS = 20, 4, 25.0
-# Well below what two slow cores answer: near saturation a queue's latency says nothing of a swap. Short answers make
-# room for more of them.
-_RATE, _TOKENS = 1.0, 8
-_PROMPTS = (smollm2.PROMPT, "How many days are in a week?", "Who wrote Hamlet?", "What is water made of?")
 _DEPLOY = Path(__file__).parents[2] / "operator" / "deploy" / "serving-rbac.yaml"
 
 
@@ -157,15 +153,9 @@ class _Windows(list[list[Answer]]):
 
 
 def _load(pod: _Pod, seed: int, during: Callable[[float], None]) -> list[Answer]:
-    loop = OpenLoop(pod.pods.ready, _PROMPTS, _RATE, max_tokens=_TOKENS, seed=seed)
-    thread = threading.Thread(target=lambda: asyncio.run(loop.run()))
-    thread.start()
-    try:
+    with load(pod.pods.ready, seed=seed) as answers:
         during(time.monotonic() + _WINDOW_SECONDS)
-    finally:
-        loop.stop()
-        thread.join()
-    return loop.answers
+    return answers
 
 
 def _memory(idle: int, peak: int) -> Figure:

@@ -11,6 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 
+class LeftOut(RuntimeError):
+    """A part cannot be measured on this machine; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One line. `reach` is what it should reach, such as ``>= 2.5``."""

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from bench.measure import interleaved, median_cpu, median_ratio, median_seconds, timed
 from bench.report import Figure
-from bench.world import BUCKET, KEY_REF, MODEL, World, world
+from bench.world import BUCKET, KEY_REF, MODEL, World, altered, world
 from modelparams.tensors import is_finite
 from modelparams_serving.loader import ParamLoader
 from models import smollm2
@@ -102,7 +102,7 @@ class _Ours:
     """`ParamLoader.update` to a next version each time, in which every tensor differs: nothing can be reused."""
 
     def __init__(self, place: World, file: Path) -> None:
-        self._files = [file, _altered(file, place.folder / "altered")]
+        self._files = [file, altered(file, place.folder / "altered")]
         self._versions = iter(range(_ROUNDS + 2))
         for number in range(_ROUNDS + 2):
             directory = place.folder / f"v{number}"
@@ -124,16 +124,6 @@ class _Ours:
     def check(self) -> None:
         """The module has what the last version's file holds."""
         _compare(self.module, self._files[self._last % 2])
-
-
-def _altered(file: Path, folder: Path) -> Path:
-    """A copy in which the lowest bit of every parameter's mantissa is flipped."""
-    folder.mkdir()
-    data = np.fromfile(file, np.uint8)
-    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    data[start::2] ^= 1
-    data.tofile(folder / "model.safetensors")
-    return folder / "model.safetensors"
 
 
 def _compare(module: torch.nn.Module, file: Path) -> None:

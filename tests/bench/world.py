@@ -121,3 +121,13 @@ def bf16(*shape: int, seed: int) -> np.ndarray:
     """Finite random bit patterns of bfloat16: any sign and mantissa, exponents well inside."""
     dice = np.random.default_rng(seed)
     return (dice.integers(0, 1 << 15, shape, np.uint16) & 0x3F7F) | dice.integers(0, 2, shape, np.uint16) << 15
+
+
+def altered(file: Path, folder: Path) -> Path:
+    """A copy in which the lowest bit of every parameter's mantissa is flipped."""
+    folder.mkdir(exist_ok=True)
+    data = np.fromfile(file, np.uint8)
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    data[start::2] ^= 1
+    data.tofile(folder / "model.safetensors")
+    return folder / "model.safetensors"
