@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -132,3 +132,9 @@ def test_a_rollout_that_went_back_in_time_rests() -> None:
     made = plan(desired(), seen)
     assert is_at_rest(made.status)
     assert ready(made)[:2] == ("True", Reason.PROMOTED)
+
+
+def test_a_time_at_the_end_of_all_calendars_wakes_nobody_too_late() -> None:
+    never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    made = plan(desired(), observed(version(OLD, not_after=never), *pods(2, OLD), memory=status(OLD)))
+    assert made.wake_at == never

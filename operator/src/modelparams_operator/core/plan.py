@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from modelparams.api.rollout import RolloutStatus
 from modelparams.errors import InvalidVersion
@@ -19,6 +19,7 @@ from modelparams_operator.core.selection import Choice, choose
 
 _A_SECOND = timedelta(seconds=1)
 """A version may be taken up in the very second of its notAfter."""
+_END_OF_TIME = datetime.max.replace(microsecond=0, tzinfo=UTC)
 
 
 def plan(desired: Desired, observed: Observed) -> Plan:
@@ -139,7 +140,7 @@ def _wake_at(
 ) -> datetime | None:
     limit = deadline(status, desired.spec.strategy, observed.watching_since)
     ends = (view.facts.not_after for view in versions if view.facts is not None and view.facts.not_after is not None)
-    times = (course.pause_ends_at, limit, *(end + _A_SECOND for end in ends))
+    times = (course.pause_ends_at, limit, *(min(end, _END_OF_TIME - _A_SECOND) + _A_SECOND for end in ends))
     return min((time for time in times if time is not None and time > observed.now), default=None)
 
 
