@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from builders.arenas import SAMPLES, tiny
 from builders.engines import engine, put_live, until
@@ -120,6 +121,25 @@ def test_an_endless_body_is_not_read_for_ever_after_its_answer(tmp_path: Path) -
             await until(is_left)
 
     live(tmp_path, scene, stalled_seconds=0.1, max_body_bytes=10)
+
+
+def test_what_comes_is_read_in_pieces_that_hold_the_loop_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, received = list[int](), H11Protocol.data_received
+
+    def noting(self: H11Protocol, data: bytes) -> None:
+        read.append(len(data))
+        received(self, data)
+
+    monkeypatch.setattr(H11Protocol, "data_received", noting)
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        await client.post(COMPLETIONS, content=b" " * 1_000_000)
+
+    live(tmp_path, scene)
+    assert sum(read) > 1_000_000
+    assert max(read) <= 4096
 
 
 def test_a_client_that_takes_nothing_of_its_answer_is_left(tmp_path: Path) -> None:

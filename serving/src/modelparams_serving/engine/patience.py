@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_PIECE = 1 << 14
+_PIECE = 1 << 12
 """Bytes read at a time; asyncio's 256 KiB can be 43,000 chunks of one byte, a third of a second for h11."""
 
 
