@@ -189,6 +189,24 @@ def test_what_is_many_instead_of_long_is_refused_before_tokens_are_made_of_it(tm
     live(tmp_path, scene)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        (COMPLETIONS, {"prompt": [1] * 20_000}, "prompt (20000 tokens)"),
+        (
+            CHAT,
+            {"messages": [EMPTY] * 257},
+            "the conversation, with the marks around its messages, has 17476 characters",
+        ),
+    ],
+)
+def test_what_is_too_many_is_called_what_it_is(tmp_path: Path, path: str, body: dict[str, Any], says: str) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        assert says in (await client.post(path, json=body)).json()["error"]["message"]
+
+    live(tmp_path, scene)
+
+
 def test_of_many_wrong_messages_the_first_is_told_and_the_others_are_not_looked_at() -> None:
     with pytest.raises(ValidationError) as refused:
         ChatRequest.model_validate_json(json.dumps({"messages": [{}] * 2000}))

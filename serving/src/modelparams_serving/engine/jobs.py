@@ -9,7 +9,7 @@ from typing import Any
 
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
-from modelparams_serving.engine.openai import GenerateRequest, Shape
+from modelparams_serving.engine.openai import ChatRequest, CompletionRequest, GenerateRequest, Shape
 from modelparams_serving.engine.refusals import Refused, check_length, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.sampling import Sampling
@@ -73,13 +73,15 @@ class Job:
                     return
 
 
-async def prompt_ids(version: ResidentVersion, length: int, prompt: Callable[[Tokenizer], list[int]]) -> list[int]:
-    """Make the prompt of `length` characters into token ids.
+async def prompt_ids(
+    version: ResidentVersion, asked: ChatRequest | CompletionRequest, prompt: Callable[[Tokenizer], list[int]]
+) -> list[int]:
+    """Make the prompt of a request into token ids.
 
     Raises:
         Refused: 400, the version does not generate, or cannot take the prompt.
     """
-    check_length(length, serving_as(version, TextGenerator).context, what="the prompt")
+    check_length(length := asked.length, serving_as(version, TextGenerator).context, what=asked.called)
     try:
         return await tokenizing(length, lambda: prompt(version.tokenizer))
     except ValueError as error:

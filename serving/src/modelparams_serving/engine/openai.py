@@ -157,6 +157,9 @@ class StreamOptions(BaseModel):
 class GenerateRequest(_Request):
     """What completions and chat completions have in common."""
 
+    called: ClassVar[str] = "the prompt"
+    """How an error calls what is to be continued."""
+
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -182,8 +185,8 @@ class CompletionRequest(GenerateRequest):
 
     @property
     def length(self) -> int:
-        """Characters to make tokens of."""
-        return len(self.prompt)
+        """Characters to make tokens of; token ids have none."""
+        return len(self.prompt) if isinstance(self.prompt, str) else 0
 
 
 class Message(BaseModel):
@@ -211,6 +214,7 @@ class ChatRequest(GenerateRequest):
     """POST /v1/chat/completions."""
 
     unsupported = _CHAT
+    called = "the conversation, with the marks around its messages,"
 
     messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=_MESSAGES_MAX)]
     max_completion_tokens: int | None = Field(default=None, ge=1)
