@@ -73,6 +73,7 @@ class Story:
         try:
             quiet = self._quiet()
             swapped = self._second_version()
+            self._is_met(load, "1.1.0")
             self._tampered_version()
             self._way_back()
         finally:
@@ -108,6 +109,14 @@ class Story:
             self.report.pause_ms[name] = status["pauseMicroseconds"] / 1000
             self.report.bytes_moved[name] = status["fetchedBytes"]
         return start, end
+
+    def _is_met(self, load: Load, version: str) -> None:
+        """Until the load has an answer of it for each pod: the rest may be over before a slow load's next request."""
+        eventually(
+            f"answers of the load that name {version}",
+            lambda: sum(answer.version == version for answer in load.loop.answers) >= self.report.pods,
+            seconds=_LIVE_SECONDS,
+        )
 
     def _tampered_version(self) -> None:
         self._chapter("1.2.0 is tampered with in the bucket: it is refused before any pod is touched")

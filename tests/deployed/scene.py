@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,22 +96,20 @@ def scene(
         stays: take nothing down: the cluster itself goes.
     """
     with contextlib.ExitStack() as stack:
-        admin = Kubectl(target.kubeconfig)
-        admin("create", "namespace", plan.namespace)
-        if not stays:
-            stack.callback(admin, "delete", "namespace", plan.namespace, timeout=180)
-        say("an S3 server starts in the cluster")
-        s3 = stack.enter_context(store(target, plan.namespace))
-        s3.bucket(BUCKET)
-        kubectl = Kubectl(target.kubeconfig, plan.namespace)
-        publisher = _publisher(plan, work, s3)
-        kubectl.apply(s3.secret(), publisher("keys", "kek", plan.model, "--secret", "--namespace", plan.namespace))
-        published = stack.enter_context(ThreadPoolExecutor(1)).submit(meanwhile, publisher)
-        say("the chart is installed: helm upgrade --install")
-        release = Release(target, plan.operator, plan.serving, publisher.trust, plan.namespace)
+        kubectl = stack.enter_context(_namespace(target, plan.namespace, stays=stays))
+        keys = Publisher(work, plan.model, store="", login={})
+        keys.make_keys()
+        say("the chart is installed: helm upgrade --install; beside it an S3 server starts in the cluster")
+        release = Release(target, plan.operator, plan.serving, keys.trust, plan.namespace)
         if not stays:
             stack.callback(release.uninstall)
-        release.install()
+        beside = stack.enter_context(ThreadPoolExecutor(2))
+        installed = beside.submit(release.install)
+        s3 = stack.enter_context(store(target, plan.namespace))
+        publisher = _publisher(keys, plan, s3)
+        kubectl.apply(s3.secret(), publisher("keys", "kek", plan.model, "--secret", "--namespace", plan.namespace))
+        published = beside.submit(meanwhile, publisher)
+        installed.result()
         say(f"a Deployment of {plan.replicas} pods with the label modelparams.dev/model: {plan.model} is applied")
         apply_deployment(kubectl, plan.deployment(), work)
         serving = Serving(target, plan.namespace, plan.model)
@@ -119,6 +117,18 @@ def scene(
         serving.wait_running(plan.replicas, seconds=120)
         published.result()
         yield Scene(target, plan, s3, publisher, release, serving, kubectl)
+
+
+@contextlib.contextmanager
+def _namespace(target: Target, name: str, *, stays: bool) -> Iterator[Kubectl]:
+    """Make it; delete it with all that is in it, unless it stays."""
+    admin = Kubectl(target.kubeconfig)
+    admin("create", "namespace", name)
+    try:
+        yield Kubectl(target.kubeconfig, name)
+    finally:
+        if not stays:
+            admin("delete", "namespace", name, timeout=180)
 
 
 def apply_deployment(kubectl: Kubectl, deployment: dict[str, Any], work: Path) -> None:
@@ -136,9 +146,9 @@ def apply_deployment(kubectl: Kubectl, deployment: dict[str, Any], work: Path) -
     kubectl("apply", "-k", str(folder))
 
 
-def _publisher(plan: Plan, work: Path, s3: Store) -> Publisher:
+def _publisher(keys: Publisher, plan: Plan, s3: Store) -> Publisher:
+    """The one with those keys, now that there is a store to publish to."""
+    s3.bucket(BUCKET)
     options = ("--namespace", plan.namespace, "--credentials-secret", SECRET, "--cluster-endpoint", s3.inside)
     address = f"s3://{BUCKET}/{plan.model}?endpoint={s3.outside}"
-    publisher = Publisher(work, plan.model, address, s3.login.environment, options)
-    publisher.make_keys()
-    return publisher
+    return replace(keys, store=address, login=s3.login.environment, options=options)
