@@ -20,7 +20,7 @@ from bench.world import KEY_REF, World, world
 from cluster.control_plane import ControlPlane
 from cluster.kubectl import Kubectl
 from cluster.pods import PodRunner
-from modelparams.api.release import Encryption, Release, SecretReference, Source
+from modelparams.api.release import Encryption, KeyReference, Release, Source
 from modelparams.names import ModelName, Version
 from models import smollm2
 from traffic.latency import percentile
@@ -87,7 +87,7 @@ class _Pod:
             version=Version(version),
             manifest_digest=published.manifest_digest,
             source=Source(s3=self.place.source),
-            encryption=Encryption(key_ref=SecretReference(name=KEY_REF)),
+            encryption=Encryption(key_ref=KeyReference(name=KEY_REF)),
         )
 
     def order(self, releases: list[Release], *, activate: Release) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from builders.fake_engine import FakeEngine
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
-from modelparams.api.release import Encryption, Release, S3Source, SecretReference, Source
+from modelparams.api.release import Encryption, KeyReference, Release, S3Source, Source
 from modelparams.digest import Digest
 from modelparams.names import ModelName, Version
 from modelparams.protocol import EngineState, Region, Reserve, Resident, Slot, SlotPhase, SlotState
@@ -44,7 +44,7 @@ def release(version: str = "1.0.0") -> Release:
         version=Version(version),
         manifest_digest=digest_of(version),
         source=Source(s3=S3Source(bucket="params")),
-        encryption=Encryption(key_ref=SecretReference(name="kek")),
+        encryption=Encryption(key_ref=KeyReference(name="kek")),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, HeldRelease, PodState, ReleaseFailure
-from modelparams.api.release import Encryption, Release, S3Source, SecretReference, Source
+from modelparams.api.release import Encryption, KeyReference, Release, S3Source, Source
 from modelparams.api.rollout import (
     FailedVersion,
     Pause,
@@ -47,7 +47,7 @@ def version_spec(version: str, *, content: str = "", **fields: Any) -> VersionSp
         version=Version(version),
         source=Source(s3=S3Source(bucket="params", prefix="chat")),
         manifest_digest=digest(content or version),
-        encryption=Encryption(key_ref=SecretReference(name="chat-key")),
+        encryption=Encryption(key_ref=KeyReference(name="chat-key")),
         **fields,
     )
 

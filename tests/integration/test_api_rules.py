@@ -86,6 +86,11 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.source.s3.endpoint",
         "such as https://s3.example.com",
     ),
+    "credentials in what no Secret can be called": (
+        version(source=source(credentialsSecretRef={"name": "S3_keys"})),
+        "spec.source.s3.credentialsSecretRef.name",
+        "write the name of a Secret",
+    ),
     "a bucket with capitals": (version(source=source("Weights")), "spec.source.s3.bucket", "write 3 to 63 lower-case"),
     "a prefix that leads out": (
         version(source=source(prefix="../other model")),
@@ -114,6 +119,7 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
     "a range with a wildcard": (rollout(range="1.x"), "spec.versionPolicy.range", RANGE),
     "a range with commas": (rollout(range=">=1.0.0,<2.0.0"), "spec.versionPolicy.range", RANGE),
     "a step of no pods": (steps(0), "spec.strategy.steps[0].pods", COUNT),
+    "a step of ten times all": (steps("1000%"), "spec.strategy.steps[0].pods", COUNT),
     "a step of more than all": (steps("101%"), "spec.strategy.steps[0].pods", COUNT),
     "a step of no percent": (steps("0%"), "spec.strategy.steps[0].pods", COUNT),
     "a step in words": (steps("half"), "spec.strategy.steps[0].pods", COUNT),

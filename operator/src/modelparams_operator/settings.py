@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     verify_versions: int = Field(default=2, ge=1, le=16)
     """Versions that are checked at once; of one namespace one fewer, so that a slow store of one holds up no other."""
     verify_workers: int = Field(default_factory=lambda: min(max(os.cpu_count() or 2, 2), 8), ge=1, le=64)
-    """Threads that read one version, each with a buffer of at most 16 MiB."""
+    """Threads that read one version, each with a buffer of 1 MiB."""
 
     resync: float = Field(default=30, gt=0)
     """Look at each model, and at the trust policy, at least so often: what finds a deletion whose event was lost."""

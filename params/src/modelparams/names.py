@@ -104,6 +104,16 @@ class VersionRange:
         found = (re.fullmatch(r"([<>=!]*)(.+)", part) for part in self.text.split(" "))
         return tuple((match[1] or "==", semver.Version.parse(match[2])) for match in found if match)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether comparators contradict each other, so that no version can be inside: ``>=2.0.0 <1.0.0``."""
+        bounds = self._comparators()
+        low = max(((bound, sign == ">") for sign, bound in bounds if sign in (">", ">=", "=", "==")), default=None)
+        high = min(((bound, sign != "<") for sign, bound in bounds if sign in ("<", "<=", "=", "==")), default=None)
+        if low is None or high is None:
+            return False
+        return low[0] > high[0] or (low[0] == high[0] and (low[1] or not high[1]))
+
     @classmethod
     def same_major(cls, version: Version) -> Self:
         """The default of a rollout that was made for `version`: up to the next major."""

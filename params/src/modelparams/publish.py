@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelparams.api import API_VERSION, GROUP
-from modelparams.api.release import Encryption, S3Source, SecretReference, Source
+from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.version import KIND, VersionSpec
 from modelparams.commit import Draft, commit, risen
 from modelparams.digest import Digest
@@ -203,7 +203,7 @@ def manifest_object(
         version=published.version,
         source=Source(s3=source),
         manifest_digest=published.manifest_digest,
-        encryption=Encryption(key_ref=SecretReference(name=key_ref)),
+        encryption=Encryption(key_ref=KeyReference(name=key_ref)),
     ).wire()
     spec.pop("suspend", None)
     metadata = {"name": object_name(published.model, published.version), "namespace": namespace}

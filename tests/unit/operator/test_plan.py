@@ -27,7 +27,7 @@ from builders.rollouts import (
     withdrawn,
 )
 from modelparams.api.assignment import ReleaseFailure
-from modelparams.api.release import Encryption, S3Source, SecretReference, Source
+from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.rollout import RolloutStatus
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
@@ -348,7 +348,7 @@ def test_a_source_that_moved_is_told_to_pods_that_have_not_fetched() -> None:
     view = version(NEW)
     source = Source(s3=S3Source(bucket="another"))
     spec = view.spec.model_copy(
-        update={"source": source, "encryption": Encryption(key_ref=SecretReference(name="chat-key"))}
+        update={"source": source, "encryption": Encryption(key_ref=KeyReference(name="chat-key"))}
     )
     seen = observed(
         dataclasses.replace(view, spec=spec), pod("a", holds=[NEW]), pod("b", NEW), memory=status(target=NEW)

@@ -212,10 +212,13 @@ def test_a_failed_target_is_kept_under_on_failure_pause() -> None:
     assert choice.release == release("1.1.0")
 
 
-def test_a_range_that_is_none_is_an_error() -> None:
+@pytest.mark.parametrize(
+    ("text", "says"), [("about two", "is no range of versions"), (">=2.0.0 <1.0.0", "no version can be in the range")]
+)
+def test_a_range_that_is_none_or_holds_none_is_an_error(text: str, says: str) -> None:
     want = desired()
-    policy = want.spec.version_policy.model_copy(update={"range": "about two"})
-    with pytest.raises(InvalidVersion):
+    policy = want.spec.version_policy.model_copy(update={"range": text})
+    with pytest.raises(InvalidVersion, match=says):
         choose(want.spec.model_copy(update={"version_policy": policy}), (), FIRST)
 
 

@@ -156,7 +156,7 @@ def test_words_of_others_move_no_cursor_and_hide_nothing() -> None:
     failure = {"versionName": "a-1.0.0", "manifestDigest": digest("a"), "reason": "SealBroken", "time": NOW}
     answer = pod("web-0", "Failed", progress="\x1b[A", lastFailure={**failure, "message": hostile})
     text = printed(overview([rollout(READY)], [], [answer]))
-    assert "bad�[2J�]0;title� line�dne�1A" in text
+    assert r"bad\u001b[2J\u001b]0;title\u0007 line\u202edne\u009b1A" in text
     assert [c for c in text if not c.isprintable() and c != "\n"] == []
 
 

@@ -96,6 +96,25 @@ def test_a_range_takes_what_all_comparators_take(text, inside, outside):
 
 
 @pytest.mark.parametrize(
+    ("text", "is_empty"),
+    [
+        (">=2.0.0 <1.0.0", True),
+        (">=1.0.0 <1.0.0", True),
+        (">1.0.0 <=1.0.0", True),
+        ("1.0.0 2.0.0", True),
+        (">=1.0.0-rc.1 <1.0.0-alpha", True),
+        (">=1.0.0 <=1.0.0", False),
+        (">=1.0.0 <2.0.0", False),
+        (">=2.0.0 >=1.0.0", False),
+        ("<2.0.0 <1.0.0 !=0.1.0", False),
+        (">=1.0.0-rc.1 <1.0.0", False),
+    ],
+)
+def test_comparators_that_contradict_each_other_are_told_apart(text, is_empty):
+    assert VersionRange(text).is_empty is is_empty
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

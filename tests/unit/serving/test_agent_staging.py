@@ -18,7 +18,7 @@ from builders.agent_pod import digest_of
 from builders.fake_engine import FakeEngine
 from builders.fake_engine_process import digest_in
 from modelparams import errors
-from modelparams.api.release import Encryption, Release, S3Source, SecretReference, Source
+from modelparams.api.release import Encryption, KeyReference, Release, S3Source, Source
 from modelparams.keys import LocalKeyProvider
 from modelparams.names import ModelName, Version
 from modelparams.protocol import EngineState, Reserve, Slot, SlotState
@@ -72,7 +72,7 @@ class Shop:
             version=Version(version),
             manifest_digest=published.manifest_digest,
             source=Source(s3=S3Source(bucket="params")),
-            encryption=Encryption(key_ref=SecretReference(name="kek")),
+            encryption=Encryption(key_ref=KeyReference(name="kek")),
         )
 
     def stager(self) -> Stager:

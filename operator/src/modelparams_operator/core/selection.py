@@ -14,6 +14,7 @@ from datetime import datetime
 from modelparams.api.release import Release
 from modelparams.api.rollout import RolloutSpec, RolloutStatus
 from modelparams.digest import Digest
+from modelparams.errors import InvalidVersion
 from modelparams.names import Version, VersionRange
 from modelparams.reasons import Reason
 from modelparams_operator.core.model import VersionView
@@ -44,14 +45,20 @@ def choose(
     it is live; None asks what would be chosen if no time ended.
 
     Raises:
-        InvalidVersion: `spec.version_policy.range` is no range.
+        InvalidVersion: `spec.version_policy.range` is no range, or none can be in it.
     """
     court = _Court(
         spec, tuple(v for v in versions if v.spec.model_name == spec.model_name and not v.deleting), memory, now
     )
     if spec.version_policy.type == "Pinned":
         return court.pinned(spec.version_policy.version_name or "")
-    return court.highest(VersionRange(spec.version_policy.range or ""))
+    wanted = VersionRange(spec.version_policy.range or "")
+    if wanted.is_empty:
+        raise InvalidVersion(
+            f"no version can be in the range {wanted}",
+            hint="write the lower bound first and a higher one after it, such as '>=1.4.0 <2.0.0'",
+        )
+    return court.highest(wanted)
 
 
 def is_sequence_too_low(view: VersionView, memory: RolloutStatus, *, is_pinned: bool = False) -> bool:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelparams.api.assignment import PodState
+from modelparams.cli.harmless import harmless
 from modelparams_operator.status.overview import Outcome, Overview, PodRow, RolloutRow, VersionRow
 
 _COLOURS = {Outcome.READY: "green", Outcome.MOVING: "yellow", Outcome.FAILED: "red"}
@@ -56,7 +57,7 @@ def _bar(row: RolloutRow) -> Text:
 
 
 def _state(row: PodRow) -> Text:
-    return Text(_printable(f"{row.state} {row.progress}"), style=_STATES.get(row.state, "yellow"))
+    return Text(_line(f"{row.state} {row.progress}"), style=_STATES.get(row.state, "yellow"))
 
 
 def _messages(rows: Iterable[RolloutRow | VersionRow]) -> Iterator[RenderableType]:
@@ -73,16 +74,16 @@ def _failures(rows: Iterable[PodRow]) -> Iterator[RenderableType]:
 
 
 def _said(name: str, message: str) -> RenderableType:
-    return Padding(Text(_printable(f"{name}: {message}")), (0, 0, 0, 2), expand=False)
+    return Padding(Text(_line(f"{name}: {message}")), (0, 0, 0, 2), expand=False)
 
 
-def _printable(words: str) -> str:
-    """One line of it: a pod's own words could hold what moves the cursor, or turns the writing round."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(words.split()))
+def _line(words: str) -> str:
+    """One line of a pod's own words, that steer no terminal."""
+    return harmless(" ".join(words.split()))
 
 
 def _plain(value: object) -> Text:
-    return Text("" if value is None else _printable(str(value)))
+    return Text("" if value is None else _line(str(value)))
 
 
 _Column = tuple[str, Callable[..., Text]]

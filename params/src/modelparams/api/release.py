@@ -15,8 +15,19 @@ BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 PREFIX_PATTERN = rf"({KEY_PATTERN}/?)?"
 
 
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+SECRET_PATTERN = rf"{_LABEL}(\.{_LABEL})*"
+"""A DNS-1123 subdomain (RFC 1123): another name no Secret can have."""
+
+
 class SecretReference(Wire):
     """A Secret in the object's namespace."""
+
+    name: Annotated[str, Field(max_length=253, pattern=f"^{SECRET_PATTERN}$")]
+
+
+class KeyReference(Wire):
+    """A key-encryption key."""
 
     name: ObjectName
 
@@ -44,7 +55,7 @@ class Source(Wire):
 class Encryption(Wire):
     """Which key-encryption key opens the model's keys."""
 
-    key_ref: SecretReference
+    key_ref: KeyReference
 
 
 class Release(Wire):

@@ -39,7 +39,7 @@ def _checked(value: int | str) -> int | str:
     return value
 
 
-_INT_OR_PERCENT = {"x-kubernetes-int-or-string": True, "maxLength": 4}
+_INT_OR_PERCENT = {"x-kubernetes-int-or-string": True, "maxLength": 16}
 PodCount = Annotated[int | str, AfterValidator(_checked), WithJsonSchema(_INT_OR_PERCENT)]
 """A number of pods (3) or a share of them, rounded up ("25%")."""
 
