@@ -6,9 +6,23 @@ from datetime import timedelta
 
 import pytest
 
-from builders.rollouts import NOW, desired, failure, final, observed, pod, pods, status, step, version
+from builders.rollouts import (
+    NOW,
+    desired,
+    failed,
+    failure,
+    final,
+    observed,
+    pod,
+    pods,
+    status,
+    step,
+    transient,
+    version,
+)
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
+from modelparams.reasons import Reason
 from modelparams_operator.core.events import of_rollout, of_version
 from modelparams_operator.core.model import Desired, Observed
 from modelparams_operator.core.plan import plan
@@ -105,6 +119,56 @@ def test_the_end_of_a_return_is_told() -> None:
     assert told(desired(), observed(version(OLD), *pods(4, OLD), memory=back)) == [
         "Normal RolledBack: 4/4 pods serve chat-1.0.0"
     ]
+
+
+def test_the_end_of_a_return_from_what_was_live_is_told() -> None:
+    returning = at_rest(version(OLD), *pods(2, NEW, staged=[OLD]), memory=status(NEW, OLD))
+    assert told(desired(), observed(version(OLD), *pods(2, OLD), memory=returning)) == [
+        "Normal RolledBack: 2/2 pods serve chat-1.0.0"
+    ]
+
+
+def test_a_return_on_which_no_pod_has_to_move_is_told_with_its_end() -> None:
+    sick = pod("p00", OLD, holds=[OLD], failed=failure(NEW))
+    assert told(desired(), observed(*BOTH, sick, *STAGED[1:], memory=UNDER_WAY)) == [
+        "Warning SwapFailed: pod p00, chat-1.1.0: it did not work",
+        "Normal RollingBack: from chat-1.1.0 to chat-1.0.0",
+        "Normal RolledBack: 4/4 pods serve chat-1.0.0",
+    ]
+
+
+def test_a_lower_version_after_one_that_failed_is_still_on_the_way_forward() -> None:
+    three = (*BOTH, version("1.2.0"))
+    trying = at_rest(*three, *pods(2, OLD), memory=status(OLD, "1.2.0"))
+    sick = pod("p00", OLD, failed=failure("1.2.0"))
+    assert told(desired(), observed(*three, sick, pod("p01", OLD), memory=trying)) == [
+        "Warning SwapFailed: pod p00, chat-1.2.0: it did not work",
+        "Normal RollingOut: chat-1.1.0 over chat-1.0.0",
+    ]
+
+
+@pytest.mark.parametrize("under_way", [None, NEW], ids=["gone-back", "held"])
+def test_another_try_names_the_token_that_asks_for_it(under_way: str | None) -> None:
+    gave_up = status(OLD, under_way, failed_versions=(failed(NEW),))
+    failing = at_rest(*BOTH, *pods(2, OLD), memory=gave_up)
+    assert told(desired(retry_token="again-1"), observed(*BOTH, *pods(2, OLD), memory=failing)) == [
+        "Normal RollingOut: chat-1.1.0 over chat-1.0.0, tried again for retryToken again-1"
+    ]
+
+
+def test_another_cause_under_the_same_reason_is_told() -> None:
+    stories = [version(NEW, failure=transient(message=message)) for message in ("no Secret", "no Secret", "bad keys")]
+    assert version_story(*((view, status(OLD)) for view in stories)) == ["Warning SourceUnavailable"] * 2
+    first = at_rest(stories[0])
+    assert told(desired(), observed(stories[0], memory=first)) == []
+    assert told(desired(), observed(stories[2], memory=first)) == ["Warning SourceUnavailable: chat-1.1.0: bad keys"]
+
+
+def test_another_pod_with_the_same_trouble_is_no_news() -> None:
+    trouble = failure(NEW, Reason.SLOT_BUSY, is_final=False)
+    first = at_rest(*BOTH, pod("p00", OLD, holds=[OLD, NEW], failed=trouble), *STAGED[1:], memory=UNDER_WAY)
+    later = observed(*BOTH, STAGED[0], pod("p01", OLD, holds=[OLD, NEW], failed=trouble), *STAGED[2:], memory=first)
+    assert told(desired(), later) == []
 
 
 def test_counting_pods_is_no_event() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, find
+from modelparams.api.release import Release
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.reasons import Reason
@@ -21,13 +23,15 @@ class Event:
     message: str
 
 
+_COUNTING = frozenset({Reason.ROLLING_BACK, Reason.PODS_CLAIMED_TWICE, Reason.PROGRESS_DEADLINE_EXCEEDED})
+"""Reasons whose messages count pods, or name one of many: another count is no news."""
 _TOLD = frozenset({Reason.PAUSED, Reason.SUSPENDED, Reason.NO_VERSION_SELECTED, Reason.PINNED_VERSION_MISSING})
 """Reasons of Ready that are worth an event though nothing is wrong."""
 
 
 def of_rollout(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     """Tell what happened to a rollout between two passes, in the order in which it happened."""
-    found = (*_failures(old, new), *_turn(old, new), *_steps(old, new), *_promotion(old, new))
+    found = (*_failures(old, new), *_turn(old, new), *_steps(old, new), *_arrival(old, new))
     told = {event.reason for event in found}
     said = _ready(find(old.conditions, ConditionType.READY), find(new.conditions, ConditionType.READY), new.conditions)
     return (*found, *(event for event in said if event.reason not in told))
@@ -40,10 +44,23 @@ def of_version(old: VersionStatus, new: VersionStatus) -> tuple[Event, ...]:
     found: list[Event] = []
     if new.verified is not None and old.verified is None and verified is not None:
         found.append(Event("Normal", Reason.VERIFIED, verified.message))
-    if now is not None and (before is None or before.reason is not now.reason) and now.reason is not Reason.VERIFYING:
+    if now is not None and now.reason is not Reason.VERIFYING and _is_news(before, now):
         is_warning = now.status is ConditionStatus.FALSE
         found.append(Event("Warning" if is_warning else "Normal", now.reason, now.message))
     return tuple(found)
+
+
+def _is_news(before: Condition | None, now: Condition) -> bool:
+    """Tell whether Ready says another thing: another reason, or another cause of the same trouble."""
+    if before is None or before.reason is not now.reason:
+        return True
+    is_trouble = now.status is ConditionStatus.FALSE and now.reason not in _COUNTING
+    return is_trouble and _cause(before.message) != _cause(now.message)
+
+
+def _cause(message: str) -> str:
+    """Leave out which pod it is: another one with the same trouble is no news."""
+    return re.sub(r"^pod \S+: ", "", message)
 
 
 def _failures(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
@@ -54,14 +71,30 @@ def _failures(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
 
 
 def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
-    """Tell of another target: forward, or back to what is live or was."""
+    """Tell of another target, forward or back to what is live or was; and of another try at the same one."""
     target, live = new.target, new.live
-    if target is None or is_same(old.target, target) or (old.target is None and is_at_rest(new)):
+    if target is None or (old.target is None and is_at_rest(new)):
         return ()
-    if old.target is not None and (target.version < old.target.version or is_same(old.live or live, target)):
+    if is_same(old.target, target) and not _is_tried_again(old, target, new):
+        return ()
+    if old.target is not None and not is_same(old.target, target) and _is_back(old, target, live):
         return (Event("Normal", Reason.ROLLING_BACK, f"from {old.target.version_name} to {target.version_name}"),)
     over = f" over {live.version_name}" if live is not None and not is_same(live, target) else ""
-    return (Event("Normal", Reason.ROLLING_OUT, f"{target.version_name}{over}"),)
+    again = f", tried again for retryToken {new.last_handled_retry_token}" if _is_tried_again(old, target, new) else ""
+    return (Event("Normal", Reason.ROLLING_OUT, f"{target.version_name}{over}{again}"),)
+
+
+def _is_back(old: RolloutStatus, target: Release, live: Release | None) -> bool:
+    """Tell whether `target` is what is live or older: one in between, after a failed one, is on the way forward."""
+    if is_same(old.live or live, target):
+        return True
+    reached = live or old.target
+    return reached is not None and target.version < reached.version
+
+
+def _is_tried_again(old: RolloutStatus, target: Release, new: RolloutStatus) -> bool:
+    is_asked = new.last_handled_retry_token != old.last_handled_retry_token
+    return is_asked and any(failed.manifest_digest == target.manifest_digest for failed in old.failed_versions)
 
 
 def _steps(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
@@ -75,18 +108,34 @@ def _steps(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     return ()
 
 
-def _promotion(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
-    if new.live is None or is_same(old.live, new.live) or not is_at_rest(new):
-        ready, before = find(new.conditions, ConditionType.READY), find(old.conditions, ConditionType.READY)
-        is_back = before is not None and before.reason is Reason.ROLLING_BACK and is_at_rest(new)
-        if is_back and ready is not None and ready.reason is not Reason.ROLLING_BACK and new.live is not None:
-            return (Event("Normal", Reason.ROLLED_BACK, f"{new.pods.summary} pods serve {new.live.version_name}"),)
+def _arrival(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
+    """Tell that all pods are where they belong: on a new version, or back."""
+    if new.live is None or not is_at_rest(new):
         return ()
-    return (Event("Normal", Reason.PROMOTED, f"{new.live.version_name} is live on {new.pods.summary} pods"),)
+    if not is_same(old.live, new.live) and not _is_older(new.live, old.live):
+        return (Event("Normal", Reason.PROMOTED, f"{new.live.version_name} is live on {new.pods.summary} pods"),)
+    if _was_going_back(old, new.live) and not _is_rolling_back(new):
+        return (Event("Normal", Reason.ROLLED_BACK, f"{new.pods.summary} pods serve {new.live.version_name}"),)
+    return ()
+
+
+def _is_older(live: Release, before: Release | None) -> bool:
+    return before is not None and live.version < before.version
+
+
+def _was_going_back(old: RolloutStatus, live: Release) -> bool:
+    """Tell whether pods were on their way to `live`, or turn to it in this very pass, from a newer version."""
+    is_turned = old.target is not None and live.version < old.target.version
+    return is_turned or _is_older(live, old.live) or _is_rolling_back(old)
+
+
+def _is_rolling_back(status: RolloutStatus) -> bool:
+    ready = find(status.conditions, ConditionType.READY)
+    return ready is not None and ready.reason is Reason.ROLLING_BACK
 
 
 def _ready(old: Condition | None, new: Condition | None, conditions: tuple[Condition, ...]) -> tuple[Event, ...]:
-    if new is None or (old is not None and old.reason is new.reason):
+    if new is None or not _is_news(old, new):
         return ()
     if new.status is ConditionStatus.FALSE or find(conditions, ConditionType.STALLED) is not None:
         return (Event("Warning", new.reason, new.message),)
