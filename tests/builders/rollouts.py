@@ -247,8 +247,8 @@ def revision(number: str, outcome: str = "Promoted") -> Revision:
     )
 
 
-def failed(number: str, reason: Reason = Reason.SWAP_FAILED) -> FailedVersion:
-    return FailedVersion(version_name=f"chat-{number}", manifest_digest=digest(number), reason=reason)
+def failed(number: str, reason: Reason = Reason.SWAP_FAILED, message: str = "") -> FailedVersion:
+    return FailedVersion(version_name=f"chat-{number}", manifest_digest=digest(number), reason=reason, message=message)
 
 
 def status(live: str | None = None, target: str | None = None, **fields: Any) -> RolloutStatus:

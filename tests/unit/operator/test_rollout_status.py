@@ -214,9 +214,9 @@ def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:
         pytest.param(
             desired(),
             observed(*BOTH, memory=status(OLD)),
-            "Unknown",
+            "True",
             "NoPods",
-            "InProgress",
+            "Current",
             id="no-pods-to-roll-out-to",
         ),
         pytest.param(
@@ -237,6 +237,14 @@ def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:
             "PinnedVersionMissing",
             "InProgress",
             id="pinned-and-missing",
+        ),
+        pytest.param(
+            desired(pin=OLD),
+            observed(*pods(2, OLD), memory=status(OLD)),
+            "False",
+            "PinnedVersionMissing",
+            "InProgress",
+            id="pinned-and-live-and-deleted",
         ),
         pytest.param(
             desired(pin=NEW),
@@ -344,3 +352,20 @@ def test_the_message_of_a_failure_names_the_pod_the_version_and_what_to_do() -> 
         "chat-1.1.0 failed: pod b: it did not work; chat-1.0.0 stays live; "
         "publish a new version, or set spec.retryToken to try again"
     )
+
+
+def test_a_workload_without_pods_is_ready_and_skips_no_step_for_it() -> None:
+    made = plan(desired(), observed(*BOTH, memory=status(OLD))).status
+    assert made.conditions[0].message == "no pod is selected; chat-1.1.0 is rolled out when there are some"
+    assert made.live == status(OLD).live
+
+
+def test_a_second_failure_takes_no_cause_from_the_first() -> None:
+    memory = plan(desired(), observed(*BOTH, pod("b", OLD, failed=failure(NEW)), *pods(2, OLD), memory=CANARY)).status
+    three = (*BOTH, version("1.2.0"))
+    memory = plan(desired(), observed(*three, *pods(2, OLD), memory=memory)).status
+    memory = plan(desired(), observed(*three, pod("c", OLD, failed=failure("1.2.0")), memory=memory)).status
+    assert [(f.version_name, f.message) for f in memory.failed_versions] == [
+        ("chat-1.1.0", "pod b: it did not work"),
+        ("chat-1.2.0", "pod c: it did not work"),
+    ]

@@ -231,8 +231,16 @@ def test_a_range_that_is_none_or_holds_none_is_an_error(text: str, says: str) ->
         pytest.param(
             [version("1.1.0")], status("1.1.0"), None, Reason.PINNED_VERSION_MISSING, id="a-missing-pin-is-no-order"
         ),
-        pytest.param([], status("1.0.0"), "1.0.0", Reason.PROMOTED, id="a-pruned-pin-that-is-live-is-remembered"),
-        pytest.param([], status("1.1.0", "1.0.0"), "1.0.0", Reason.PROMOTED, id="a-pruned-pin-under-way-is-remembered"),
+        pytest.param(
+            [], status("1.0.0"), "1.0.0", Reason.PINNED_VERSION_MISSING, id="a-pruned-pin-that-is-live-is-remembered"
+        ),
+        pytest.param(
+            [],
+            status("1.1.0", "1.0.0"),
+            "1.0.0",
+            Reason.PINNED_VERSION_MISSING,
+            id="a-pruned-pin-under-way-is-remembered",
+        ),
         pytest.param(
             [withdrawn("1.0.0")],
             status("1.1.0"),
@@ -315,3 +323,52 @@ def test_a_memory_that_is_handed_on_twice_is_handed_on_once() -> None:
     assert [f.version_name for f in once.failed_versions] == ["chat-1.1.0", "chat-1.2.0"]
     assert (once.live, once.target, once.attempt, once.revision, once.floor) == (before.live, None, 2, 5, 95)
     assert inherited(once, before) is once
+
+
+@pytest.mark.parametrize(
+    ("versions", "memory", "why"),
+    [
+        pytest.param([], FIRST, "there is no version of chat", id="none-at-all"),
+        pytest.param(
+            [version("2.0.0"), version("3.0.0"), version("0.9.0", failure=final())],
+            FIRST,
+            "no version of chat is in the range >=1.0.0 <2.0.0; the highest of 3 is chat-3.0.0",
+            id="none-in-the-range",
+        ),
+        pytest.param(
+            [version("1.0.0", suspend=True), withdrawn("1.1.0")],
+            FIRST,
+            "chat-1.1.0, the highest in the range >=1.0.0 <2.0.0, is withdrawn",
+            id="withdrawn",
+        ),
+        pytest.param(
+            [version("1.0.0", suspend=True)],
+            FIRST,
+            "chat-1.0.0, the highest in the range >=1.0.0 <2.0.0, is suspended",
+            id="suspended",
+        ),
+        pytest.param(
+            [version("1.1.0", failure=final())],
+            status("1.0.0"),
+            "chat-1.1.0, the highest in the range >=1.0.0 <2.0.0, was refused: blob 3 differs",
+            id="refused",
+        ),
+        pytest.param(
+            [version("1.1.0", sequence=1)],
+            status("1.0.0"),
+            "chat-1.1.0, the highest in the range >=1.0.0 <2.0.0, has too low a sequence: publish it again",
+            id="too-old",
+        ),
+        pytest.param(
+            [version("1.1.0")],
+            status("1.0.0", failed_versions=(failed("1.1.0"),)),
+            "chat-1.1.0, the highest in the range >=1.0.0 <2.0.0, has failed: "
+            "publish a new version, or set spec.retryToken",
+            id="failed",
+        ),
+    ],
+)
+def test_no_choice_says_why(versions: list[VersionView], memory: RolloutStatus, why: str) -> None:
+    choice = chosen(desired(), memory, *versions)
+    assert choice.reason is Reason.NO_VERSION_SELECTED
+    assert choice.message == f"{why}; pods keep what they serve"

@@ -8,12 +8,27 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from builders.rollouts import NOW, desired, failed, final, revision, status, transient, version, withdrawn
+from builders.rollouts import (
+    NOW,
+    desired,
+    failed,
+    failure,
+    final,
+    observed,
+    pod,
+    pods,
+    revision,
+    status,
+    transient,
+    version,
+    withdrawn,
+)
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.reasons import Reason
-from modelparams_operator.core.model import Desired, VersionView
+from modelparams_operator.core.model import Desired, Observed, VersionView
+from modelparams_operator.core.plan import plan
 from modelparams_operator.core.version_status import RolloutUse, judge
 
 OLD, NEW = "1.0.0", "1.1.0"
@@ -120,6 +135,53 @@ def test_a_version_says_how_it_is(
     assert (found.status, found.reason) == (ready, reason)
     assert [c.type for c in made if c.type in ("Reconciling", "Stalled")] == ([beside] if beside else [])
     assert found.message
+
+
+def story(seen: Observed) -> list[Use]:
+    """A rollout as a pass leaves it."""
+    return [(desired(), plan(desired(), seen).status)]
+
+
+NO_PODS = story(observed(version(OLD), version(NEW), memory=status(OLD)))
+FIRST_WITHOUT_PODS = story(observed(version(NEW)))
+
+
+@pytest.mark.parametrize(
+    ("view", "uses", "reason"),
+    [
+        pytest.param(version(NEW), NO_PODS, Reason.NO_PODS, id="no-pod-to-roll-out-to"),
+        pytest.param(version(NEW), FIRST_WITHOUT_PODS, Reason.NO_PODS, id="the-first-of-all"),
+        pytest.param(version(NEW), [*NO_PODS, use(status(NEW))], Reason.LIVE, id="live-in-a-rollout-with-pods"),
+        pytest.param(version(OLD), NO_PODS, Reason.LIVE, id="what-new-pods-get"),
+    ],
+)
+def test_a_rollout_without_pods_is_nothing_to_wait_for(view: VersionView, uses: list[Use], reason: Reason) -> None:
+    found = find(judged(view, uses, version(NEW)).conditions, ConditionType.READY)
+    assert found is not None
+    assert (found.status, found.reason) == (ConditionStatus.TRUE, reason)
+
+
+def test_pods_that_come_are_waited_for() -> None:
+    seen = observed(version(OLD), version(NEW), *pods(2, OLD), memory=NO_PODS[0][1])
+    found = find(judged(version(NEW), story(seen)).conditions, ConditionType.READY)
+    assert found is not None
+    assert (found.status, found.reason) == (ConditionStatus.UNKNOWN, Reason.ROLLING_OUT)
+
+
+def test_what_its_pods_try_again_stands_on_the_version() -> None:
+    sick = pod("p00", OLD, failed=failure(NEW, Reason.KEY_UNAVAILABLE, is_final=False))
+    uses = story(observed(version(OLD), version(NEW), sick, memory=status(OLD)))
+    found = find(judged(version(NEW), uses).conditions, ConditionType.READY)
+    assert found is not None
+    assert found.reason is Reason.ROLLING_OUT
+    assert found.message == "rollout chat: 0/1 pods, step 1/3; KeyUnavailable: pod p00: it did not work"
+
+
+def test_a_failed_version_keeps_its_cause_when_another_fails_after_it() -> None:
+    gave_up = (failed(NEW, message="pod b: it did not work"), failed("1.2.0", message="pod c: no"))
+    found = find(judged(version(NEW), [use(status(OLD, failed_versions=gave_up))]).conditions, ConditionType.READY)
+    assert found is not None
+    assert found.message == "it failed in rollout chat: pod b: it did not work"
 
 
 def test_a_version_that_may_be_the_first_is_not_ready_while_a_higher_one_is_checked() -> None:

@@ -147,7 +147,10 @@ def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
 def stopped(memory: RolloutStatus, failure: PodFailure) -> RolloutStatus:
     """Remember that the target failed."""
     entry = FailedVersion(
-        version_name=failure.version_name, manifest_digest=failure.manifest_digest, reason=failure.reason
+        version_name=failure.version_name,
+        manifest_digest=failure.manifest_digest,
+        reason=failure.reason,
+        message=f"pod {failure.pod_name}: {failure.message}",
     )
     known = tuple(f for f in memory.failed_versions if f.manifest_digest != failure.manifest_digest)
     return changed(memory, failed_versions=(*known, entry)[-FAILED_LIMIT:], last_failure=failure)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over, find
-from modelparams.api.rollout import RolloutStatus
+from modelparams.api.rollout import FailedVersion, RolloutStatus
 from modelparams.names import VersionRange
 from modelparams.reasons import Reason
 from modelparams_operator.core.course import strays
@@ -171,33 +171,30 @@ def _failed(facts: Facts) -> Verdict | None:
     found = _failed_candidate(facts)
     if found is None:
         return None
-    name, reason = found
     memory = facts.memory
-    said = memory.last_failure
-    where = f": pod {said.pod_name}: {said.message.rstrip('.')}" if said and said.version_name == name else ""
+    where = f": {found.message.rstrip('.')}" if found.message else ""
     if memory.target is not None and is_failed(memory, memory.target.manifest_digest):
         stays = "the rollout is held"
     else:
         stays = f"{memory.live.version_name} stays live" if memory.live is not None else "pods keep what they serve"
-    return _stalled(
-        reason, f"{name} failed{where}; {stays}; publish a new version, or set spec.retryToken to try again"
-    )
+    next_step = "publish a new version, or set spec.retryToken to try again"
+    return _stalled(found.reason, f"{found.version_name} failed{where}; {stays}; {next_step}")
 
 
-def _failed_candidate(facts: Facts) -> tuple[str, Reason] | None:
+def _failed_candidate(facts: Facts) -> FailedVersion | None:
     """Find the highest failed version that would be chosen otherwise."""
     memory, policy = facts.memory, facts.desired.spec.version_policy
     target = memory.target
-    reasons = {(failed.version_name, failed.manifest_digest): failed.reason for failed in memory.failed_versions}
-    if not reasons:
+    known = {(failed.version_name, failed.manifest_digest): failed for failed in memory.failed_versions}
+    if not known:
         return None
     wanted = (target.version_name, target.manifest_digest) if target is not None else None
-    if wanted in reasons and not is_at_rest(memory):
-        return wanted[0], reasons[wanted]
+    if wanted in known and not is_at_rest(memory):
+        return known[wanted]
     found = [
         view
         for view in facts.versions
-        if (view.name, view.digest) in reasons
+        if (view.name, view.digest) in known
         and not view.deleting
         and (view.name == policy.version_name or (policy.range and is_inside(VersionRange(policy.range), view.version)))
         and (policy.type == "Pinned" or target is None or view.version > target.version)
@@ -205,7 +202,7 @@ def _failed_candidate(facts: Facts) -> tuple[str, Reason] | None:
     if not found:
         return None
     best = max(found, key=lambda view: view.version.parsed)
-    return best.name, reasons[best.name, best.digest]
+    return known[best.name, best.digest]
 
 
 def _no_choice(facts: Facts) -> Verdict | None:
@@ -219,13 +216,14 @@ def _no_choice(facts: Facts) -> Verdict | None:
 
 
 def _no_pods(facts: Facts) -> Verdict | None:
+    """Speak of a workload of no pods: ready, as a Deployment scaled to zero is, though nothing skips its steps."""
     if facts.fleet.total:
         return None
     target = facts.memory.target
     name = target.version_name if target is not None else "-"
-    if is_at_rest(facts.memory):
-        return Verdict(ConditionStatus.TRUE, None, Reason.NO_PODS, f"no pod is selected; new ones get {name}")
-    return _reconciling(Reason.NO_PODS, f"no pod is selected; {name} is rolled out when there are some")
+    is_live = is_at_rest(facts.memory)
+    next_step = f"new ones get {name}" if is_live else f"{name} is rolled out when there are some"
+    return Verdict(ConditionStatus.TRUE, None, Reason.NO_PODS, f"no pod is selected; {next_step}")
 
 
 def _paused(facts: Facts) -> Verdict | None:

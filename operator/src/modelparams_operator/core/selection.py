@@ -96,7 +96,7 @@ class _Court:
         )
         best = next((v for v in ranked if self._is_verified(v)), None)
         if best is None:
-            return self._abort() or self._nothing(ranked, eligible)
+            return self._abort() or self._nothing(wanted, ranked, eligible)
         if live is not None and best.version < live.version and self._stands(live):
             return self._keep(live, best)
         awaited = next((v for v in ranked if v.facts is None and v.failure is None and v.version > best.version), None)
@@ -190,7 +190,7 @@ class _Court:
         message = f"{release.version_name} is below the floor {self.memory.floor}: publish a new version"
         return Choice(None, reason=Reason.SEQUENCE_TOO_LOW, message=message, stalls=True)
 
-    def _nothing(self, ranked: Sequence[VersionView], eligible: Sequence[VersionView]) -> Choice:
+    def _nothing(self, wanted: VersionRange, ranked: Sequence[VersionView], eligible: Sequence[VersionView]) -> Choice:
         """Say, when there is no candidate, what comes nearest to one."""
         live = self.memory.live
         if ranked:
@@ -201,12 +201,32 @@ class _Court:
             last = max(eligible, key=lambda v: v.version.parsed)
             message = f"{last.name}: {_over(last)}; publish a new version; pods keep what they serve"
             return Choice(None, reason=Reason.EXPIRED, message=message, stalls=True)
-        refused = max((v for v in self.versions if v.is_refused), key=lambda v: v.version.parsed, default=None)
+        inside = [v for v in self.versions if is_inside(wanted, v.version)]
+        refused = max((v for v in inside if v.is_refused), key=lambda v: v.version.parsed, default=None)
         if refused is not None and refused.failure is not None and live is None:
             message = f"{refused.name} was refused: {refused.failure.message}"
             return Choice(None, reason=refused.failure.reason, message=message, stalls=True)
-        message = f"no version of {self.spec.model_name} can be chosen; pods keep what they serve"
+        message = f"{self._why_none(wanted, inside)}; pods keep what they serve"
         return Choice(None, reason=Reason.NO_VERSION_SELECTED, message=message)
+
+    def _why_none(self, wanted: VersionRange, inside: Sequence[VersionView]) -> str:
+        highest = max(inside or self.versions, key=lambda v: v.version.parsed, default=None)
+        if highest is None:
+            return f"there is no version of {self.spec.model_name}"
+        if inside:
+            return f"{highest.name}, the highest in the range {wanted}, {self._fault(highest)}"
+        known = f"the highest of {len(self.versions)} is {highest.name}"
+        return f"no version of {self.spec.model_name} is in the range {wanted}; {known}"
+
+    def _fault(self, view: VersionView) -> str:
+        """Say why it is no candidate, as a person would mend it."""
+        if view.is_withdrawn:
+            return "is withdrawn"
+        if view.is_refused and view.failure is not None:
+            return f"was refused: {view.failure.message.rstrip('.')}"
+        if self._has_failed(view.digest):
+            return "has failed: publish a new version, or set spec.retryToken"
+        return "is suspended" if view.spec.suspend else "has too low a sequence: publish it again"
 
     def _remembered(self, name: str) -> Choice:
         """Stay with a pinned version whose object was pruned while it is live or under way."""
@@ -215,7 +235,10 @@ class _Court:
             (self.memory.live, self.memory.live_sequence),
         ):
             if release is not None and release.version_name == name and not self._was_taken_out(release):
-                return self._kept(release) if sequence < self.memory.floor else Choice(release, sequence)
+                if sequence < self.memory.floor:
+                    return self._kept(release)
+                message = f"{name} is pinned and its object is gone; its orders stand; apply it again, or pin another one"
+                return Choice(release, sequence, Reason.PINNED_VERSION_MISSING, message)
         return Choice(None, reason=Reason.PINNED_VERSION_MISSING, message=f"{name} is pinned and does not exist")
 
     def _last_good(self, bad: VersionView, reason: Reason, what: str) -> Choice:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over
+from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over, find
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.errors import InvalidVersion
@@ -128,17 +128,38 @@ def _used(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
     for use in rollouts:
         failed = next((f for f in use.status.failed_versions if f.manifest_digest == view.digest), None)
         if failed is not None:
-            said = use.status.last_failure
-            where = f": pod {said.pod_name}: {said.message}" if said and said.manifest_digest == view.digest else ""
+            where = f": {failed.message}" if failed.message else ""
             message = f"it failed in rollout {use.desired.name}{where}"
             return Verdict(ConditionStatus.FALSE, "Stalled", failed.reason, message)
-    for use in rollouts:
-        target = use.status.target
-        if target is not None and view.is_of(target) and not is_at_rest(use.status):
-            message = f"rollout {use.desired.name}: {use.status.pods.summary} pods, step {use.status.step}"
-            return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
+    coming = [use for use in rollouts if _is_coming(view, use.status)]
+    moving = next((use for use in coming if not _has_no_pods(use.status)), None)
+    if moving is not None:
+        return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, _how_far(moving))
     live = [use.desired.name for use in rollouts if use.status.live is not None and view.is_of(use.status.live)]
-    return _ready(Reason.LIVE, f"it is live in rollout {', '.join(sorted(live))}") if live else None
+    if live:
+        return _ready(Reason.LIVE, f"it is live in rollout {', '.join(sorted(live))}")
+    if coming:
+        message = f"rollout {coming[0].desired.name} selects no pod; it is rolled out when there are some"
+        return _ready(Reason.NO_PODS, message)
+    return None
+
+
+def _is_coming(view: VersionView, status: RolloutStatus) -> bool:
+    return status.target is not None and view.is_of(status.target) and not is_at_rest(status)
+
+
+def _has_no_pods(status: RolloutStatus) -> bool:
+    ready = find(status.conditions, ConditionType.READY)
+    return ready is not None and ready.reason is Reason.NO_PODS
+
+
+def _how_far(use: RolloutUse) -> str:
+    """Say how far its pods are, and what holds them up."""
+    said = f"rollout {use.desired.name}: {use.status.pods.summary} pods, step {use.status.step}"
+    ready = find(use.status.conditions, ConditionType.READY)
+    if ready is None or ready.status is not ConditionStatus.FALSE or ready.reason is Reason.ROLLING_BACK:
+        return said
+    return f"{said}; {ready.reason}: {ready.message}"
 
 
 def _wanted(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:

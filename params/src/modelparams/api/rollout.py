@@ -184,6 +184,8 @@ class FailedVersion(Wire):
     version_name: ObjectName
     manifest_digest: WireDigest
     reason: WireReason
+    message: Message = ""
+    """Which pod could not take it, and why."""
 
 
 class Revision(Wire):
