@@ -130,6 +130,12 @@ class Stage:
         found = self.api.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")["items"]
         return [(e["type"], e["reason"]) for e in found if e["regarding"]["name"] == name]
 
+    def counts(self, name: str) -> dict[str, int]:
+        """How often each reason of an object's events has happened."""
+        found = self.api.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events")["items"]
+        ours = [e for e in found if e["regarding"]["name"] == name]
+        return {e["reason"]: (e.get("series") or {}).get("count", 1) for e in ours}
+
     def wait(self, holds: Callable[[], bool], what: str, seconds: float = _LIMIT) -> None:
         """Wait, and tell on failure how the objects are."""
         try:

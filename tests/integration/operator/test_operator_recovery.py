@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from builders.agents import Agents
-from builders.operator_stage import OPERATOR_USER, Stage, install_rights, open_namespace
+from builders.operator_stage import OPERATOR_USER, Stage, conditions, install_rights, open_namespace
 from builders.releases import Releases
 from cluster.api import Api
 from cluster.control_plane import ControlPlane
@@ -41,6 +41,24 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(stage: Stage, seed: int) -
         stage.wait_for_rollout("mine", Ready=f"True/{Reason.PROMOTED}")
         for pod in stage.agents.all():
             assert pod.served == ["1.0.0", "1.1.0"], f"{pod.name} went to and fro"
+
+
+def test_what_happens_again_is_counted_in_the_event_that_is_there(stage: Stage) -> None:
+    first, second = stage.operator("first"), stage.operator("second")  # which knows of none of the first one's events
+    with first:
+        _suspend(stage, False, told=1)
+        _suspend(stage, True, told=1)
+    with second:
+        _suspend(stage, False, told=2)
+    assert not second.said("Event not written")
+
+
+def _suspend(stage: Stage, is_wanted: bool, *, told: int) -> None:
+    """Suspend a rollout or go on with it, and wait until it said so often that there is no version."""
+    stage.apply_rollout("mine", suspend=is_wanted)
+    stage.wait(lambda: ("Paused" in conditions(stage.rollout("mine"))) is is_wanted, f"suspended: {is_wanted}")
+    missing = Reason.NO_VERSION_SELECTED
+    stage.wait(lambda: stage.counts("mine").get(missing) == told, f"an event, counted {told} times")
 
 
 def test_the_second_operator_waits_for_the_first_and_takes_over_at_once_when_that_one_goes(stage: Stage) -> None:
