@@ -117,6 +117,10 @@ def _alone(lock: Path) -> Iterator[None]:
 def _play(console: Console, bring: Bring) -> int:
     report, start = Report(pods=_PODS), time.monotonic()
     trouble: list[str] = []
+    console.print(
+        "three versions of SmolLM2-135M, made once and kept outside the tree: 1.0.0 as its authors published it, "
+        "1.1.0 with its last two layers fine-tuned to talk like a pirate, and 1.2.0"
+    )
     versions = {"1.0.0": smollm2.base(), "1.1.0": smollm2.pirate(), "1.2.0": smollm2.rome()}
     work = _BUILD / "work"
     shutil.rmtree(work, ignore_errors=True)

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,8 +159,9 @@ class Story:
             self.console.print(f"torn: {answer}")
         if good:
             self.report.worst_ms = 1000 * max(answer.latency for answer in good)
-        self.report.p99_ms_without_swap = _p99_ms(good, quiet)
-        self.report.p99_ms_with_swap = _p99_ms(good, swapped)
+        before, during = _latencies_ms(good, quiet), _latencies_ms(good, swapped)
+        self.report.p99_ms_without_swap, self.report.answers_without_swap = _p99(before), len(before)
+        self.report.p99_ms_with_swap, self.report.answers_with_swap = _p99(during), len(during)
 
     # What the chapters do again and again
 
@@ -188,28 +190,39 @@ class Story:
 
     def _progress(self) -> str:
         """One line: the step, and each pod's state, version, digest and last pause."""
-        return f"step {self._model.step() or '-':4} " + "   ".join(map(_pod_line, self._model.orders().values()))
+        return f"step {self._model.step() or '-':4} " + "   ".join(
+            _pod_line(order, swaps=bool(self.report.apply_to_live_s)) for order in self._model.orders().values()
+        )
 
     def _rate(self) -> float:
         """Requests a second that this machine answers with time to spare, by how long one takes alone."""
         start = time.monotonic()
-        self._ask("1.0.0")
-        rate = min(_RATE, _SHARE / (time.monotonic() - start))
-        self.console.print(f"one answer takes {time.monotonic() - start:.1f} s, so the load is {rate:.2f} a second")
+        self._answers(self.scene.ready()[:1])
+        seconds = time.monotonic() - start
+        rate = min(_RATE, _SHARE / seconds)
+        self.console.print(f"one answer takes {seconds:.1f} s, so the load is {rate:.2f} a second")
         return rate
 
     def _ask(self, version: str) -> None:
-        _, url = self.scene.ready()[0]
+        """Ask every pod the same; all must answer with `version`, and alike."""
+        pods = self.scene.ready()
+        answers = self._answers(pods)
+        for (name, _), answer in zip(pods, answers, strict=True):
+            told = f"[bold]{smollm2.PROMPT}[/] → [green]{answer.text}[/]"
+            self.console.print(f"{name}: {told} (says {answer.version})")
+            if answer.version != version:
+                raise NotReached(f"{name} answers with {answer.version}, not {version}")
+        if len(pods) != self.report.pods:
+            raise NotReached(f"{len(pods)} of {self.report.pods} pods are ready to be asked")
+        self.report.answers[version] = answers[0].text
 
-        async def once() -> Answer:
+    @staticmethod
+    def _answers(pods: Sequence[tuple[str, str]]) -> list[Answer]:
+        async def all_at_once() -> list[Answer]:
             async with httpx.AsyncClient(timeout=60) as client:
-                return await ask(client, url, smollm2.PROMPT, max_tokens=24)
+                return await asyncio.gather(*(ask(client, url, smollm2.PROMPT, max_tokens=24) for _, url in pods))
 
-        answer = asyncio.run(once())
-        self.console.print(f"[bold]{smollm2.PROMPT}[/] → [green]{answer.text}[/] (says {answer.version})")
-        if answer.version != version:
-            raise NotReached(f"the pod answers with {answer.version}, not {version}")
-        self.report.answers[version] = answer.text
+        return asyncio.run(all_at_once())
 
     # Reading objects
 
@@ -228,15 +241,18 @@ class Story:
         return described[described.index("Status:") :]
 
 
-def _pod_line(assignment: dict[str, Any]) -> str:
+def _pod_line(assignment: dict[str, Any], *, swaps: bool) -> str:
     status = assignment.get("status", {})
     live = status.get("live")
     serving = f"{live['version']} {live['manifestDigest'][7:15]}" if live else "nothing yet"
-    pause = f" paused {status['pauseMicroseconds']} µs" if "pauseMicroseconds" in status else ""
+    pause = f" paused {status['pauseMicroseconds']} µs" if swaps and "pauseMicroseconds" in status else ""
     busy = f" ({status['state']} {status.get('progress', '')})".replace(" )", ")") if status.get("state") else ""
     return f"{assignment['metadata']['name']}: {serving}{busy}{pause}"
 
 
-def _p99_ms(answers: list[Answer], window: tuple[float, float]) -> float | None:
-    inside = [1000 * answer.latency for answer in answers if window[0] <= answer.due <= window[1]]
-    return percentile(inside, 0.99) if inside else None
+def _latencies_ms(answers: list[Answer], window: tuple[float, float]) -> list[float]:
+    return [1000 * answer.latency for answer in answers if window[0] <= answer.due <= window[1]]
+
+
+def _p99(latencies: list[float]) -> float | None:
+    return percentile(latencies, 0.99) if latencies else None
