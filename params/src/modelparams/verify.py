@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelparams.digest import Digest
-from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, ManifestDigestMismatch
+from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, ManifestDigestMismatch, ObjectMissing
 from modelparams.manifest import MANIFEST_LIMIT, BlobEntry, Expectation, VerifiedManifest, verify_manifest
 from modelparams.parallel import Stopped, for_each, never
 from modelparams.progress import NoProgress, Progress
@@ -21,6 +21,11 @@ from modelparams.trust import TrustPolicy
 
 _PIECE = 1 << 20
 """Bytes that are read and then hashed while they are in the cache; each worker has one such buffer."""
+
+_NO_MANIFEST = (
+    "compare manifestDigest with what 'modelparams publish' printed, then check bucket and prefix; if all are right, "
+    "restore it from the bucket's versions, or publish anew; it is tried again"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,9 @@ def fetch_manifest(store: ObjectStore, digest: Digest, *, trust: TrustPolicy, ex
     """
     try:
         envelope = store.get(manifest_key(digest), limit=MANIFEST_LIMIT)
+    except ObjectMissing as error:
+        is_plain = error.next_step == ObjectMissing.hint  # a bucket that is not there has a hint of its own
+        raise ObjectMissing(error.message, hint=_NO_MANIFEST if is_plain else error.next_step) from None
     except BlobSizeMismatch as error:  # whatever is longer than any manifest, or ends early, does not hash to the pin
         raise ManifestDigestMismatch(f"the manifest is not the pinned {digest}: {error.message}") from None
     return verify_manifest(envelope, pinned=digest, trust=trust, expect=expect)

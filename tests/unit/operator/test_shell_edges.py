@@ -101,8 +101,13 @@ def test_without_an_allow_list_any_ordinary_endpoint_will_do(endpoint: str) -> N
 )
 @pytest.mark.parametrize("is_listed", [False, True])
 def test_link_local_endpoints_are_refused_since_clouds_serve_credentials_there(endpoint: str, is_listed: bool) -> None:
-    with pytest.raises(errors.SourceNotAllowed):
+    with pytest.raises(errors.SourceNotAllowed, match="no allow-list opens one"):
         require_allowed(S3Source(endpoint=endpoint, bucket="params"), (endpoint,) if is_listed else ())
+
+
+def test_a_refused_endpoint_is_named_with_its_port() -> None:
+    with pytest.raises(errors.SourceNotAllowed, match=r"http://127\.0\.0\.1:7071 is not on"):
+        require_allowed(S3Source(endpoint="http://127.0.0.1:7071", bucket="params"), ("http://127.0.0.1:7070",))
 
 
 def test_a_name_that_leads_to_a_metadata_service_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +174,13 @@ def test_a_secret_that_is_missing_or_half_is_a_denial_that_is_tried_again(secret
     if secret:
         api.put(SECRETS, secret)
     with pytest.raises(errors.StoreDenied, match="Secret s3"):
+        running(lambda: credentials(api, "ns", SOURCE))
+
+
+def test_a_secret_that_no_role_lists_is_to_be_listed() -> None:
+    api = FakeAPI()
+    api.faults["get"] += [errors.APIDenied("no right on secrets")]
+    with pytest.raises(errors.StoreDenied, match=r"may not be read by the operator\. List its name in the namespace's"):
         running(lambda: credentials(api, "ns", SOURCE))
 
 

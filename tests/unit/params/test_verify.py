@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from builders.publishing import Publisher, layered, safetensors
+from modelparams.digest import Digest
 from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, ManifestDigestMismatch, ObjectMissing
 from modelparams.manifest import BlobEntry, Manifest
 from modelparams.publish import Published
@@ -86,6 +87,16 @@ def test_a_blob_that_is_not_as_signed_is_refused(case: Case, how: str) -> None:
     tamper(case.path(one), case.path(other))
     with pytest.raises(kind, match=one.sha256):
         case.verify()
+
+
+def test_a_digest_that_no_manifest_has_is_to_be_compared_with_what_was_printed(case: Case) -> None:
+    with pytest.raises(ObjectMissing, match="Compare manifestDigest with what 'modelparams publish' printed"):
+        fetch_manifest(
+            case.publisher.store,
+            Digest("sha256:" + "0" * 64),
+            trust=case.publisher.trust,
+            expect=case.publisher.expect(),
+        )
 
 
 @pytest.mark.parametrize("position", range(6))

@@ -31,6 +31,13 @@ AWS = "aws"
 # Where clouds serve credentials or configuration to whoever asks, beside the link-local 169.254.169.254.
 _METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
 
+_NEVER_CALLED = "name the store itself: clouds serve credentials at such addresses, so no allow-list opens one"
+_MAKE_IT = "create it with the keys accessKeyID and secretAccessKey, or correct the reference; it is tried again"
+_LIST_IT = (
+    "list its name in the namespace's Role of serving-rbac.yaml (the chart's serving.namespaces[].storeSecrets), or "
+    "refer to a Secret that is listed there; it is tried again"
+)
+
 
 class _Counted:
     """Progress as a metric."""
@@ -110,7 +117,9 @@ def require_allowed(source: S3Source, allowed: tuple[str, ...]) -> None:
     if allowed and (endpoint or AWS) not in {entry.rstrip("/") for entry in allowed}:
         raise errors.SourceNotAllowed(f"the endpoint {_shown(endpoint)} is not on the operator's allow-list")
     if _is_metadata(_address(urlsplit(endpoint).hostname or "")):
-        raise errors.SourceNotAllowed(f"the endpoint {_shown(endpoint)} is a link-local or metadata address")
+        raise errors.SourceNotAllowed(
+            f"the endpoint {_shown(endpoint)} is a link-local or metadata address", hint=_NEVER_CALLED
+        )
 
 
 def require_no_metadata_service(source: S3Source) -> None:
@@ -124,7 +133,7 @@ def require_no_metadata_service(source: S3Source) -> None:
     host = urlsplit(source.endpoint).hostname
     if host and any(_is_metadata(address) for address in _resolved(host)):
         raise errors.SourceNotAllowed(
-            f"the endpoint {_shown(source.endpoint)} resolves to a link-local or metadata address"
+            f"the endpoint {_shown(source.endpoint)} resolves to a link-local or metadata address", hint=_NEVER_CALLED
         )
 
 
@@ -139,7 +148,7 @@ def _resolved(host: str) -> list[_Address]:
 def _shown(endpoint: str) -> str:
     """Without a user name, a password or a query."""
     parts = urlsplit(endpoint)
-    return f"{parts.scheme}://{parts.hostname or ''}" if endpoint else "of AWS"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if endpoint else "of AWS"
 
 
 def _is_metadata(address: _Address | None) -> bool:
@@ -172,12 +181,11 @@ async def credentials(api: KubernetesAPI, namespace: str, source: S3Source) -> C
     name = source.credentials_secret_ref.name
     try:
         secret = await api.get(SECRETS, ObjectKey(namespace, name))
-    except (errors.APIMissing, errors.APIDenied) as error:
-        told = "is not there" if isinstance(error, errors.APIMissing) else "may not be read by the operator"
-        raise errors.StoreDenied(
-            f"the Secret {name} of credentialsSecretRef {told}",
-            hint="create it with the keys accessKeyID and secretAccessKey, or correct the reference; it is tried again",
-        ) from None
+    except errors.APIMissing:
+        raise errors.StoreDenied(f"the Secret {name} of credentialsSecretRef is not there", hint=_MAKE_IT) from None
+    except errors.APIDenied:
+        told = f"the Secret {name} of credentialsSecretRef may not be read by the operator"
+        raise errors.StoreDenied(told, hint=_LIST_IT) from None
     return _credentials(name, secret.get("data") or {})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http.client import HTTPException
+
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 
@@ -40,6 +42,18 @@ _HINTS = {
     "InsufficientStorage": "make room in the store; it is tried again",
     "RequestTimeTooSkewed": "set the clock of this machine, or the store's; it is tried again",
 }
+# The first match counts: botocore's kinds are each other's children.
+_HAPPENED: tuple[tuple[type[Exception], str], ...] = (
+    (boto.ConnectTimeoutError, "no connection to the endpoint came about in time"),
+    (boto.ReadTimeoutError, "the endpoint did not answer in time"),
+    (boto.EndpointConnectionError, "the endpoint cannot be reached: its name does not resolve, or nothing listens"),
+    (boto.ConnectionClosedError, "the endpoint closed the connection without an answer"),
+    (boto.ProxyConnectionError, "the proxy cannot be reached"),
+    (boto.SSLError, "no TLS connection to the endpoint came about"),
+    (boto.IncompleteReadError, "the answer ended early"),
+    (boto.ResponseStreamingError, "the answer ended early"),
+    (HTTPException, "the answer ended early or was no HTTP"),
+)
 _SET_THEM = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role; it is tried again"
 
 
@@ -61,10 +75,18 @@ def translated(error: Exception, what: str) -> ModelParamsError:
     if isinstance(error, ClientError):
         return _answered(code_of(error), status_of(error), what)
     if isinstance(error, _NO_CREDENTIALS):
-        return StoreDenied(f"{what}: no usable credentials ({type(error).__name__})", hint=_SET_THEM)
+        return StoreDenied(f"{what}: no usable credentials", hint=_SET_THEM)
     if isinstance(error, boto.ParamValidationError):
         return UsageError(f"{what} is not a name that S3 takes", hint="check bucket and prefix")
-    return StoreUnavailable(f"{what}: {type(error).__name__}")
+    return StoreUnavailable(f"{what}: {_happened(error)}")
+
+
+def _happened(error: Exception) -> str:
+    """What a person may look for; the error's own text may hold a URL's query."""
+    told = next((said for kind, said in _HAPPENED if isinstance(error, kind)), None)
+    if told is None and isinstance(error, OSError) and error.strerror:
+        return f"the connection failed: {error.strerror}"
+    return told or f"the request failed ({type(error).__name__})"
 
 
 def _answered(code: str, status: int, what: str) -> ModelParamsError:
