@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -170,9 +170,7 @@ class TrustPolicy:
         """
         known = sorted(envelope.signatures.keys() & self.keys.keys())
         if not known:
-            signatures, keys = len(envelope.signatures), len(self.keys)
-            which = "the only signature is not" if signatures == 1 else f"none of {signatures} signatures is"
-            raise SignerUnknown(f"{which} by {'the only trusted key' if keys == 1 else f'one of {keys} trusted keys'}")
+            raise SignerUnknown(f"it is signed by {_named(envelope.signatures)}, trusted: {_named(self.keys)}")
         message = envelope.pae()
         for name in known:
             try:
@@ -182,6 +180,13 @@ class TrustPolicy:
         if len(known) < self.threshold:
             raise TooFewSignatures(f"{len(known)} of the {self.threshold} trusted keys that are needed signed")
         return tuple(known)
+
+
+def _named(keys: Iterable[str]) -> str:
+    """The ids as people compare them: their beginnings, of the first three."""
+    ids = sorted(keys)
+    shown = ", ".join(f"{name[:12]}…" for name in ids[:3])
+    return f"{'key' if len(ids) == 1 else 'keys'} {shown}" + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 
 
 _TRUST_FORM = "write it with 'modelparams keys trust', or see params/FORMAT.md"

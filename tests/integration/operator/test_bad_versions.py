@@ -140,7 +140,7 @@ CASES = {
     "unknown key": Case(
         signed_by(lambda _: [SigningKey.generate(), SigningKey.generate()]),
         Reason.SIGNER_UNKNOWN,
-        "none of 2 signatures is by one of 2 trusted keys",
+        "it is signed by keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…, trusted: keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…",
         "Sign with a trusted key, or add the signer to the trust policy.",
     ),
     "too few signatures": Case(

@@ -17,7 +17,11 @@ def test_a_noun_follows_its_number(number: int, want: str) -> None:
     assert counted(number, "blob") == want
 
 
-def test_a_single_signature_that_is_not_the_trusted_key_s_is_told_in_the_singular(tmp_path: Path) -> None:
-    publisher = Publisher(tmp_path)
-    with pytest.raises(SignerUnknown, match=r"^the only signature is not by the only trusted key"):
-        publisher.publish("1.0.0", layered(), trust=TrustPolicy.of(SigningKey.generate()))
+def test_a_signer_that_is_not_trusted_is_named_beside_those_that_are(tmp_path: Path) -> None:
+    publisher, trusted = Publisher(tmp_path), [SigningKey.generate() for _ in range(4)]
+    signed, ids = publisher.signer.key_id, sorted(key.key_id for key in trusted)
+    said = (
+        f"it is signed by key {signed[:12]}…, trusted: keys {ids[0][:12]}…, {ids[1][:12]}…, {ids[2][:12]}… and 1 more"
+    )
+    with pytest.raises(SignerUnknown, match=f"^{said}"):
+        publisher.publish("1.0.0", layered(), trust=TrustPolicy.of(*trusted))
