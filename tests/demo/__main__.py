@@ -25,7 +25,7 @@ from cluster.node import InstallFailed, Node, NodeCluster, NodeImpossible, debia
 from demo.pods import pods
 from demo.processes import processes
 from demo.report import Report
-from demo.scene import ROOT, Cast, NotReached, Scene
+from demo.scene import ROOT, Cast, NotReached, Scene, keep_logs
 from demo.story import Story
 from deployed.publisher import CommandFailed
 from deployed.target import NoTarget, target
@@ -124,10 +124,17 @@ def _play(console: Console, bring: Bring) -> int:
     versions = {"1.0.0": smollm2.base(), "1.1.0": smollm2.pirate(), "1.2.0": smollm2.rome()}
     work = _BUILD / "work"
     shutil.rmtree(work, ignore_errors=True)
+    (_BUILD / "report.json").unlink(missing_ok=True)  # an interrupted demo must not leave the one of a run before it
     work.mkdir(parents=True)
     try:
         with bring(Cast(_PODS, versions, work), console.print) as scene:
-            Story(scene, console, report, versions).play()
+            try:
+                Story(scene, console, report, versions).play()
+            finally:
+                with contextlib.suppress(
+                    ApiError, KubectlFailed, ConnectionError
+                ):  # what ended the story is told, not this
+                    keep_logs(scene, work)
     except (NotReached, CommandFailed, KubectlFailed, HelmFailed, ApiError, ConnectionError, TimeoutError) as error:
         trouble.append(str(error))
     report.seconds = time.monotonic() - start

@@ -46,6 +46,10 @@ class Pods:
         """As kubelet has it."""
         return self.scene.serving.starts()
 
+    def log(self, pod: str, container: str) -> str:
+        """By kubelet."""
+        return self.kubectl("logs", pod, "--container", container)
+
 
 @contextlib.contextmanager
 def pods(target: Target, cast: Cast, say: Callable[[str], None], *, stays: bool) -> Iterator[Pods]:

@@ -56,6 +56,10 @@ class Processes:
         """As the Pod objects have it."""
         return starts(Api(self.control_plane.kubeconfig).get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"])
 
+    def log(self, pod: str, container: str) -> str:
+        """Over its restarts."""
+        return self.pods.logs(pod, container)
+
 
 @contextlib.contextmanager
 def processes(cast: Cast, say: Callable[[str], None]) -> Iterator[Processes]:

@@ -65,6 +65,16 @@ class Scene(Protocol):
     def starts(self) -> Mapping[str, Start]:
         """Of each container, as `pod/container`."""
 
+    def log(self, pod: str, container: str) -> str:
+        """What a container has written."""
+
+
+def keep_logs(scene: Scene, work: Path) -> None:
+    """Write what each container said beside the rest of the demo's files: they end with it."""
+    for name in scene.starts():
+        pod, container = name.split("/")
+        (work / f"{pod}.{container}.log").write_text(scene.log(pod, container))
+
 
 def eventually(what: str, holds: Callable[[], bool], *, seconds: float, every: float = 0.1) -> float:
     """Wait until `holds` and give the seconds that it took.

@@ -147,6 +147,7 @@ class Story:
     def _judge(self, answers: list[Answer], quiet: tuple[float, float], swapped: tuple[float, float]) -> None:
         self._chapter("every answer is rescored, token by token, by the version that it names, alone")
         good = [answer for answer in answers if not answer.error]
+        self.console.print(f"{len(good)} answers are computed again, which takes some seconds")
         self.report.sent, self.report.failed = len(answers), len(answers) - len(good)
         self.report.answers_of = dict(Counter(answer.version for answer in good))
         for answer in answers:
