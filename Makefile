@@ -94,7 +94,7 @@ test-docs: docs node-images tools ## the site, and the quick start as its page h
 demo: tools $(if $(KUBECONFIG)$(DEMO),,node-images) ## the main job on real input, start to end; writes build/demo/report.json
 	$(RUN) -m demo $(DEMO)
 
-node-images: node-tools ## the same for a real node here: linked, not imported
+node-images: node-tools ## build the images for a real node of this machine: linked, not imported
 	@$(RUN) -m cluster.images --builder=buildah --or-skip
 
 images: $(READY) ## build the images of the operator and of serving pods; BASE=… names another image to begin with
