@@ -29,7 +29,7 @@ $(BIN)/uv: requirements-setup.lock
 	@touch $@
 
 $(READY): $(BIN)/uv requirements.lock pyproject.toml
-	@echo "setup: installing $$(grep -c '==' requirements.lock) locked packages into $(VENV) (about 5 GB, once)"
+	@echo "setup: installing the packages of requirements.lock into $(VENV) (about 5 GB, once)"
 	@$(TELL) VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --require-hashes --no-deps -r requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

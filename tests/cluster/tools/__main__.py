@@ -27,7 +27,9 @@ def main() -> int:
         if options.command == "where":
             print(binary(options.name))
         else:
-            build_all(list(RECIPES) if options.names == ["all"] else options.names or list(DEFAULT))
+            names = list(RECIPES) if options.names == ["all"] else options.names or list(DEFAULT)
+            build_all(names)
+            print(f"tools: {', '.join(names)} are built")
     except (ToolMissing, BuildFailed) as error:
         print(error, file=sys.stderr)
         return 1
