@@ -91,6 +91,21 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.source.s3.credentialsSecretRef.name",
         "write the name of a Secret",
     ),
+    "a port that is none": (
+        version(source=source(endpoint="http://127.0.0.1:99999")),
+        "spec.source.s3.endpoint",
+        "write http(s)://host[:port]",
+    ),
+    "a key whose name leads out": (
+        version(encryption={"keyRef": {"name": "../../etc/passwd"}}),
+        "spec.encryption.keyRef.name",
+        "segments with one slash between them, none of dots alone",
+    ),
+    "a key whose name has a blank": (
+        version(encryption={"keyRef": {"name": "A B"}}),
+        "spec.encryption.keyRef.name",
+        "write letters, digits and ._:-",
+    ),
     "a bucket with capitals": (version(source=source("Weights")), "spec.source.s3.bucket", "write 3 to 63 lower-case"),
     "a prefix that leads out": (
         version(source=source(prefix="../other model")),
@@ -108,6 +123,11 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         policy(type="Pinned", versionName="llama-1.0.0"),
         "spec.versionPolicy.versionName",
         "versionName must name a version of smollm2: write smollm2-<version>",
+    ),
+    "a pin to what is no version": (
+        policy(type="Pinned", versionName="smollm2-latest"),
+        "spec.versionPolicy.versionName",
+        "write smollm2-<version>, such as smollm2-1.4.2",
     ),
     "the highest of nothing": (policy(type="HighestSemver"), "spec.versionPolicy", UNION),
     "the highest with a name": (
@@ -151,6 +171,21 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.selector.matchExpressions[0]",
         "Exists and DoesNotExist take none",
     ),
+    "a selector's key with a blank": (
+        expression(key="a b", operator="Exists"),
+        "spec.selector.matchExpressions[0].key",
+        "write a label's key, such as app or example.com/tier",
+    ),
+    "a selector's value that no label has": (
+        expression(operator="In", values=["!!"]),
+        "spec.selector.matchExpressions[0].values[0]",
+        "write a label's value",
+    ),
+    "a selector for a value that no label has": (
+        rollout(selector={"matchLabels": {"tier": "!!"}}),
+        "spec.selector.matchLabels[tier]",
+        "write a label's value",
+    ),
     "an order to activate what is not held": (
         assignment(POD, activate=digest("another")),
         "spec.activate",
@@ -171,6 +206,10 @@ TAKEN: dict[str, Object] = {
     "a version on a port": version(source=source(endpoint="http://127.0.0.1:7070")),
     "a version on IPv6": version(source=source(endpoint="http://[::1]:7070/")),
     "a version with credentials": version(source=source(credentialsSecretRef={"name": "modelparams-s3"})),
+    "a version on the last port": version(source=source(endpoint="http://127.0.0.1:65535")),
+    "a key in a key service": version(
+        encryption={"keyRef": {"name": "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab"}}
+    ),
     "a withdrawn version": version(lifecycle="Withdrawn", suspend=True),
     "a rollout": rollout(),
     "a pin": rollout(pin="1.0.0"),
@@ -180,6 +219,7 @@ TAKEN: dict[str, Object] = {
     "counts and shares mixed": steps(1, "5%", 1, 4, "25%", "100%"),
     "a timed pause": rollout(strategy={"steps": [{"pods": "10%", "pause": {"durationSeconds": 600}}]}),
     "a selector": expression(operator="NotIn", values=["canary"]),
+    "a selector by a key with a domain": expression(key="example.com/tier", operator="In", values=["A_b.c", ""]),
     "all controls": rollout(paused=True, suspend=True, retryToken="2026-11-24-a"),
     "an order": assignment(POD),
     "an order to hold": assignment(POD, releases=[release("1.0.0"), release("1.1.0")], activate=None),

@@ -62,6 +62,12 @@ def test_a_long_list_in_a_status_is_cut() -> None:
     assert len(VerifiedFacts.parse({**facts, "signers": ["k"] * 99}).signers) == SIGNERS_MAX
 
 
+def test_a_selector_by_what_is_no_labels_key_is_told() -> None:
+    spec = objects.rollout(selector={"matchLabels": {"a b": "x"}})["spec"]
+    with pytest.raises(InvalidSpec, match=r"selector\.matchLabels: .*write keys that a label can have"):
+        RolloutSpec.parse(spec)
+
+
 def test_what_was_declared_leaves_the_rest_to_others() -> None:
     spec = objects.rollout()["spec"]
     assert RolloutSpec.parse(spec).declared() == spec

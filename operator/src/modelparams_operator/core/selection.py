@@ -237,7 +237,9 @@ class _Court:
             if release is not None and release.version_name == name and not self._was_taken_out(release):
                 if sequence < self.memory.floor:
                     return self._kept(release)
-                message = f"{name} is pinned and its object is gone; its orders stand; apply it again, or pin another one"
+                message = (
+                    f"{name} is pinned and its object is gone; its orders stand; apply it again, or pin another one"
+                )
                 return Choice(release, sequence, Reason.PINNED_VERSION_MISSING, message)
         return Choice(None, reason=Reason.PINNED_VERSION_MISSING, message=f"{name} is pinned and does not exist")
 

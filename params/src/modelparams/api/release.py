@@ -9,27 +9,32 @@ from pydantic import Field
 from modelparams.api.base import ObjectName, Wire, WireDigest, WireModelName, WireVersion
 from modelparams.names import KEY_PATTERN
 
-ENDPOINT_PATTERN = r"(https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?)?"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+"""1 to 65535."""
+ENDPOINT_PATTERN = rf"(https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:{_PORT})?/?)?"
 """Scheme, host and port: no user, no query, so that no secret can stand in it."""
 BUCKET_PATTERN = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 PREFIX_PATTERN = rf"({KEY_PATTERN}/?)?"
 
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-SECRET_PATTERN = rf"{_LABEL}(\.{_LABEL})*"
-"""A DNS-1123 subdomain (RFC 1123): another name no Secret can have."""
+SUBDOMAIN_PATTERN = rf"{_LABEL}(\.{_LABEL})*"
+"""RFC 1123: another name no Secret can have."""
+_PART = r"\.*[A-Za-z0-9_:-][A-Za-z0-9._:-]*"
+KEY_NAME_PATTERN = f"{_PART}(/{_PART})*"
+"""A Secret's name, or that of a key in a key service (`arn:aws:kms:…:key/…`); it leads out of no directory."""
 
 
 class SecretReference(Wire):
     """A Secret in the object's namespace."""
 
-    name: Annotated[str, Field(max_length=253, pattern=f"^{SECRET_PATTERN}$")]
+    name: Annotated[str, Field(max_length=253, pattern=f"^{SUBDOMAIN_PATTERN}$")]
 
 
 class KeyReference(Wire):
     """A key-encryption key."""
 
-    name: ObjectName
+    name: Annotated[str, Field(max_length=253, pattern=f"^{KEY_NAME_PATTERN}$")]
 
 
 class S3Source(Wire):

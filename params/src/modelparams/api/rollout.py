@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from modelparams.api.base import (
     Count,
@@ -22,8 +22,8 @@ from modelparams.api.base import (
     string_schema,
 )
 from modelparams.api.conditions import Conditions
-from modelparams.api.release import Release
-from modelparams.names import RANGE_MAX, RANGE_PATTERN, VersionRange
+from modelparams.api.release import SUBDOMAIN_PATTERN, Release
+from modelparams.names import RANGE_MAX, RANGE_PATTERN, VERSION_PATTERN, VersionRange
 
 KIND, PLURAL, SHORT = "ModelParamRollout", "modelparamrollouts", "mpr"
 PERCENT_PATTERN = r"([1-9][0-9]?|100)%"
@@ -44,8 +44,10 @@ PodCount = Annotated[int | str, AfterValidator(_checked), WithJsonSchema(_INT_OR
 """A number of pods (3) or a share of them, rounded up ("25%")."""
 
 
-LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
-LabelValue = Annotated[str, Field(max_length=63)]
+_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_KEY = rf"({SUBDOMAIN_PATTERN}/)?{_NAME}"
+LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=f"^{_KEY}$")]
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 
 
 class LabelExpression(Wire):
@@ -67,6 +69,14 @@ class LabelSelector(Wire):
 
     match_labels: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
     match_expressions: Annotated[tuple[LabelExpression, ...], Field(max_length=32)] = ()
+
+    @field_validator("match_labels")
+    @classmethod
+    def _keys_are_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        """A CRD's schema says nothing of a map's keys."""
+        if not all(re.fullmatch(_KEY, key) for key in labels):
+            raise ValueError("write keys that a label can have, such as app or example.com/tier")
+        return labels
 
 
 RangeText = Annotated[str, read_as(lambda text: str(VersionRange(text))), string_schema(RANGE_PATTERN, RANGE_MAX)]
@@ -145,7 +155,7 @@ class RolloutSpec(Wire):
     @model_validator(mode="after")
     def _pins_its_model(self) -> RolloutSpec:
         pin = self.version_policy.version_name
-        if pin is not None and not pin.startswith(f"{self.model_name}-"):
+        if pin is not None and not re.fullmatch(rf"{self.model_name}-{VERSION_PATTERN}", pin):
             raise ValueError("versionPolicy.versionName must name a version of modelName: <modelName>-<version>")
         return self
 
