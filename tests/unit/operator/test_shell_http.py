@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import pytest
 from builders.fake_api import running, until
 from builders.fake_http_api import FakeServer, serving
 from modelparams import errors
+from modelparams.trust import SigningKey, TrustPolicy
 from modelparams_operator import handlers
+from modelparams_operator.settings import Settings
 from modelparams_operator.shell import kube
 from modelparams_operator.shell.kube import Kube
 from modelparams_operator.shell.ports import EVENTS, PODS, ROLLOUTS, VERSIONS, ObjectKey
+from modelparams_operator.shell.run import operate
 
 KEY = ObjectKey("ns", "chat")
 
@@ -265,3 +269,19 @@ def test_kopf_ends_for_good_on_another_error_event_so_that_the_process_begins_an
         assert kopf.stopped
 
     with_kopf(monkeypatch, tmp_path, test)
+
+
+def test_an_address_for_metrics_that_is_taken_ends_the_start_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (trust := tmp_path / "trust.json").write_bytes(TrustPolicy.of(SigningKey.generate()).to_json())
+
+    async def test(server: FakeServer, api: Kube) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            wanted = Settings(trust=trust, metrics_host="127.0.0.1", metrics_port=port)
+            told = rf"^127\.0\.0\.1 port {port} cannot be listened on \(address already in use\)\. Give another MODELPARAMS_"
+            with pytest.raises(errors.UsageError, match=told):
+                await operate(wanted)
+
+    with_client(monkeypatch, tmp_path, test)

@@ -70,6 +70,9 @@ async def serve(host: str, port: int, *, healthy: Probe, ready: Probe) -> tuple[
     """Answer /metrics, /healthz and /readyz, and return the runner to clean up and the port.
 
     On the operator's own event loop, so that a loop that hangs fails its liveness probe.
+
+    Raises:
+        OSError: the address cannot be listened on.
     """
 
     async def show(_: web.Request) -> web.StreamResponse:
@@ -92,5 +95,9 @@ async def serve(host: str, port: int, *, healthy: Probe, ready: Probe) -> tuple[
     app.router.add_get("/readyz", answering(ready))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError:
+        await runner.cleanup()
+        raise
     return runner, runner.addresses[0][1]

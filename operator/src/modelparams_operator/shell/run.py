@@ -50,7 +50,7 @@ async def operate(settings: Settings) -> int:
     """Run until a signal; return the exit code: 0, or 1 when kopf gave up a watch and the process is to begin anew.
 
     Raises:
-        UsageError: the trust policy or the way to the API server cannot be used.
+        UsageError: the trust policy, the way to the API server or the address for metrics cannot be used.
         APIMissing: the CRDs are not installed.
     """
     trust = TrustFile(settings.trust)
@@ -218,9 +218,15 @@ def _crash(task: asyncio.Task[None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _serving(settings: Settings, health: Health) -> AsyncIterator[None]:
-    runner, port = await metrics.serve(
-        settings.metrics_host, settings.metrics_port, healthy=health.problem, ready=health.unreadiness
-    )
+    host, wanted = settings.metrics_host, settings.metrics_port
+    try:
+        runner, port = await metrics.serve(host, wanted, healthy=health.problem, ready=health.unreadiness)
+    except OSError as error:
+        why = (error.strerror or str(error)).rpartition(": ")[2]  # asyncio puts the address before it
+        raise errors.UsageError(
+            f"{host} port {wanted} cannot be listened on ({why})",
+            hint="give another MODELPARAMS_METRICS_HOST or MODELPARAMS_METRICS_PORT, or end what listens there",
+        ) from error
     logger.info("Serving metrics and probes", port=port)
     try:
         yield
