@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from builders.fake_api import FakeAPI, running, until
 from modelparams import errors
@@ -66,6 +67,22 @@ def test_a_lease_that_is_held_is_waited_for_until_it_was_silent_for_its_duration
         started = world.time
         assert await world.lease("two").acquire() == 2
         assert 15 < world.time - started <= 15 + 2 * 2
+
+    running(test)
+
+
+def test_who_waits_says_once_for_whom_and_then_that_it_has_taken_over() -> None:
+    async def test() -> None:
+        world = World()
+        await world.lease("one").acquire()
+        with capture_logs() as said:
+            await world.lease("two").acquire()
+        assert [(line["event"], line["lease"]) for line in said] == [
+            ("Waiting for the lease", "operator"),
+            ("Lease taken", "operator"),
+        ]
+        assert said[0]["holder"] == "one"
+        assert said[0]["until"] == "it is released, or was not renewed for 15 s"
 
     running(test)
 

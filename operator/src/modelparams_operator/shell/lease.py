@@ -62,6 +62,8 @@ class Lease:
         self._ours: JSON | None = None
         self._renewed_at = 0.0
         self._seen: tuple[str, float] = ("", 0.0)
+        self._told = ""
+        """The holder that was said to be waited for."""
         self.term = 0
 
     def is_held(self) -> bool:
@@ -132,8 +134,18 @@ class Lease:
         spec, version = lease.get("spec") or {}, lease["metadata"]["resourceVersion"]
         if version != self._seen[0]:
             self._seen = (version, self._clock())
-        duration = spec.get("leaseDurationSeconds") or self._timing.duration
-        return spec.get("holderIdentity") in (None, "", self._identity) or self._clock() > self._seen[1] + duration
+        duration, holder = spec.get("leaseDurationSeconds") or self._timing.duration, spec.get("holderIdentity")
+        if holder in (None, "", self._identity) or self._clock() > self._seen[1] + duration:
+            return True
+        self._tell(holder, duration)
+        return False
+
+    def _tell(self, holder: str, duration: float) -> None:
+        """Say once of each holder that it is waited for."""
+        if holder != self._told:
+            self._told = holder
+            until = f"it is released, or was not renewed for {duration:g} s"
+            logger.info("Waiting for the lease", lease=self._key.name, holder=holder, until=until)
 
     async def _make(self, asked: float) -> None:
         term = self._after(await self._highest_term(), "an order")
