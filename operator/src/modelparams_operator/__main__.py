@@ -64,6 +64,7 @@ def _run() -> int:
 
 
 def _explain(file: Path) -> int:
+    from modelparams.cli.harmless import harmless
     from modelparams_operator.shell.saved import snapshots
 
     try:
@@ -73,7 +74,7 @@ def _explain(file: Path) -> int:
         raise UsageError(
             f"{file} cannot be explained: {error}", hint="save one with: kubectl get mpv,mpr,mpa,pods -o json"
         ) from None
-    print("\n\n".join(explain.explain(snapshot) for snapshot in found) or "no rollout in it")
+    print(harmless("\n\n".join(explain.explain(snapshot) for snapshot in found)) or "no rollout in it")
     return 0
 
 

@@ -24,6 +24,7 @@ class Output(StrEnum):
 
 
 def status(
+    use: typer.Context,
     model: Annotated[str, typer.Argument(help="Only this model's rollouts, versions and pods.")] = "",
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Default: the context's.")] = None,
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Look into all namespaces.")] = False,
@@ -45,9 +46,12 @@ def status(
         modelparams status smollm2 --watch --timeout 600
     """
     # Here, so that `modelparams --help` does not wait for the Kubernetes client.
+    from modelparams.cli.options import refuse_idle
     from modelparams_operator.status.follow import follow
     from modelparams_operator.status.reading import Place, namespace_of
 
+    if not watch:
+        refuse_idle(use, ("timeout",), "without --watch")
     place = Place(kubeconfig, context, None if everywhere else namespace or namespace_of(kubeconfig, context))
     screen = screen_of(output, watch=watch, pods=pods, namespaces=everywhere)
     found = asyncio.run(follow(partial(_read, place, model), screen, watch=watch, timeout=timeout))

@@ -6,6 +6,8 @@ import base64
 import json
 import re
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -273,6 +275,16 @@ def test_saved_objects_are_explained_as_the_operator_would_plan_them() -> None:
     }
     (snapshot,) = snapshots(json.dumps({"kind": "List", "items": [version, rollout]}))
     assert "verify chat-1.0.0" in explain(snapshot)
+
+
+def test_words_of_objects_that_are_explained_steer_no_terminal() -> None:
+    spec = {"modelName": "chat", "versionPolicy": {"type": "HighestSemver", "range": ">=1.0.0"}}
+    names = {"name": "mine\x1b[2J", "namespace": "ns", "uid": "2", "resourceVersion": "2"}
+    kind = {"apiVersion": "modelparams.dev/v1alpha1", "kind": "ModelParamRollout"}
+    saved = {"kind": "List", "items": [{**kind, "metadata": names, "spec": spec}]}
+    command = [sys.executable, "-m", "modelparams_operator", "explain", "-"]
+    ended = subprocess.run(command, input=json.dumps(saved), capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("rollout mine\\u001b[2J at ")
 
 
 @pytest.mark.parametrize("limit", [None, datetime(2100, 1, 2, 3, 4, 5, tzinfo=UTC)])

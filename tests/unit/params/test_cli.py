@@ -452,6 +452,7 @@ def test_a_trust_policy_is_replaced_only_by_force(run: Run) -> None:
         ),
         ("keys kek other -n models", "--namespace does nothing without --secret"),
         ("keys trust release.pem --force", "--force does nothing without --out"),
+        ("status --timeout 5", "--timeout does nothing without --watch"),
     ],
 )
 def test_an_option_that_would_do_nothing_is_refused(ready: Run, arguments: str, idle: str) -> None:
