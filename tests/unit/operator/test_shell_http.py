@@ -280,7 +280,7 @@ def test_an_address_for_metrics_that_is_taken_ends_the_start_with_a_sentence(
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             wanted = Settings(trust=trust, metrics_host="127.0.0.1", metrics_port=port)
-            told = rf"^127\.0\.0\.1 port {port} cannot be listened on \(address already in use\)\. Give another MODELPARAMS_"
+            told = rf"^127\.0\.0\.1 port {port} cannot be listened on \(address already in use\)\. Give"
             with pytest.raises(errors.UsageError, match=told):
                 await operate(wanted)
 

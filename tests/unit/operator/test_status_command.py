@@ -123,6 +123,17 @@ def test_an_answer_of_a_namesake_of_the_pod_is_none() -> None:
     assert str(row.state) == "Waiting"
 
 
+def test_a_pod_that_holds_the_next_version_already_shows_it() -> None:
+    live, following = (
+        {"versionName": f"smollm2-{number}", "version": number, "manifestDigest": digest(f"smollm2-{number}")}
+        for number in ("1.1.0", "1.2.0")
+    )
+    found = overview([rollout(READY)], [], [pod("web-0", "Live", live=live, staged=[live, following])])
+    assert found.pods[0].beside == ("1.2.0",)
+    (line,) = (line for line in printed(found).splitlines() if line.startswith("web-0"))
+    assert line.split() == ["web-0", "1.1.0", "1.2.0", "Live"]
+
+
 def scene() -> Overview:
     held = {"versionName": "smollm2-1.1.0", "version": "1.1.0", "manifestDigest": digest("smollm2-1.1.0")}
     failure = {**held, "reason": "SealBroken", "message": "[red]blob 3[/red] is bad", "time": NOW}
@@ -187,6 +198,7 @@ def test_json_names_its_fields_as_kubernetes_would() -> None:
         "name": "web-0",
         "rollout": "smollm2",
         "live": "1.1.0",
+        "beside": [],
         "state": "Live",
         "progress": "",
         "pauseMicroseconds": 41,

@@ -57,12 +57,13 @@ class VersionRow:
 
 @dataclass(frozen=True, slots=True)
 class PodRow:
-    """One pod's answer. `pause_microseconds` is of its last swap."""
+    """One pod's answer. `beside` is what it holds besides what is live; `pause_microseconds` is of its last swap."""
 
     namespace: str
     name: str
     rollout: str
     live: str
+    beside: tuple[str, ...]
     state: PodState
     progress: str
     pause_microseconds: int | None
@@ -175,6 +176,7 @@ def _pod(item: JSON) -> PodRow:
         **_place(item),
         rollout=spec.get("rolloutName", ""),
         live=str(status.live.version) if status.live else "",
+        beside=tuple(str(held.version) for held in status.staged if held != status.live),
         state=status.state,
         progress=status.progress,
         pause_microseconds=status.pause_microseconds,

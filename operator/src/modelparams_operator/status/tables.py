@@ -104,6 +104,7 @@ _VERSION: Sequence[_Column] = (
 _POD: Sequence[_Column] = (
     ("pod", lambda r: _plain(r.name)),
     ("live", lambda r: _plain(r.live)),
+    ("beside", lambda r: _plain(", ".join(r.beside))),
     ("state", _state),
     ("pause µs", lambda r: _plain(r.pause_microseconds)),
     ("failure", lambda r: _plain(r.failure)),
