@@ -1,13 +1,18 @@
-"""What a pod that nobody has given an order makes of the rollouts in its namespace."""
+"""What a pod that nobody has given an order makes of the rollouts in its namespace, and what it says meanwhile."""
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from structlog.testing import capture_logs
 
 from builders.agent_pod import MODEL, digest_of, release
+from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
 from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
 from modelparams.names import ModelName
-from modelparams_serving.agent.order import Order, Rollout, from_rollouts
+from modelparams_serving.agent.order import Assignment, Order, Rollout, from_rollouts
+from modelparams_serving.agent.order_book import Orders
 
 
 def rollout(name: str, live: str | None, model: ModelName = MODEL, *, floor: int = 0) -> Rollout:
@@ -52,3 +57,44 @@ def test_it_follows_none_where_it_cannot_know_which_is_its_own(rollouts: list[Ro
 def test_it_does_not_begin_with_what_is_below_the_floor() -> None:
     assert from_rollouts([rollout("a", "1.0.0", floor=100)], MODEL) == TO_SERVE_1_0_0
     assert from_rollouts([rollout("a", "1.0.0", floor=110)], MODEL) is None
+
+
+class Slept(Exception):
+    """The test's clock has run out."""
+
+
+def reminded(orders: Orders, seconds: float) -> list[tuple[float, dict[str, object]]]:
+    """What is said within so many seconds, and when."""
+    time, said = 0.0, []
+
+    async def sleep(pause: float) -> None:
+        nonlocal time
+        said.extend((time, dict(line)) for line in lines[len(said) :])
+        time += pause
+        if time > seconds:
+            raise Slept
+
+    with capture_logs() as lines, pytest.raises(Slept):
+        asyncio.run(orders.remind("web-0", "serving", sleep))
+    return said
+
+
+def test_a_pod_that_nobody_orders_says_what_it_waits_for_ever_more_rarely() -> None:
+    orders = Orders(MODEL, "uid")
+    orders.assigned(None)
+    assert orders.accept(0) is None
+    said = reminded(orders, 2400)
+    assert [when for when, _ in said] == [30, 90, 210, 450, 930, 1530, 2130]
+    line = said[0][1]
+    assert (line["event"], line["pod"], line["namespace"]) == ("Waiting for an order", "web-0", "serving")
+    assert line["model"] == MODEL.text
+    assert str(line["hint"]).startswith("kubectl --namespace=serving get mpr,mpv: ")
+
+
+def test_it_says_nothing_before_the_api_server_has_told_it_nor_once_it_has_an_order() -> None:
+    assert reminded(Orders(MODEL, "uid"), 600) == []
+    ordered = Orders(MODEL, "uid")
+    spec = AssignmentSpec(rollout_name="a", pod_uid="uid", releases=(release("1.0.0"),))
+    ordered.assigned(Assignment("a-uid", 1, spec, AssignmentStatus()))
+    assert ordered.accept(0) is not None
+    assert reminded(ordered, 600) == []

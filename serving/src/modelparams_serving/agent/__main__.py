@@ -70,7 +70,12 @@ async def run(settings: AgentSettings) -> None:
         )
         logger.info("Started", pod=settings.pod_name, model=settings.model)
         await _until_stopped(
-            agent.run(), writer.run(), kube.follow(api, orders.assigned), orders.seek(api), health.beat(beats)
+            agent.run(),
+            writer.run(),
+            kube.follow(api, orders.assigned),
+            orders.seek(api),
+            orders.remind(settings.pod_name, settings.pod_namespace),
+            health.beat(beats),
         )
         await agent.stop()
     await api.close()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
 
 from modelparams import errors
+from modelparams.api import MODEL_LABEL
 from modelparams.api.assignment import AssignmentStatus
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
 from modelparams_serving.agent.order import Assignment, Order, Rollout, from_rollouts, is_for, is_stale
 
 SEEK_SOON, SEEK_LATER = 1.5, 15.0
+REMIND_FIRST, REMIND_LAST = 30.0, 600.0
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -95,6 +98,22 @@ class Orders:
                     logger.warning("Rollouts not read", reason=error.reason, problem=str(error))
                 pause = SEEK_LATER if self._fallback else 2 * SEEK_SOON
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+
+    async def remind(self, pod: str, namespace: str, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Say, ever more rarely, that nobody has given an order yet, and where to look; for ever.
+
+        A mistyped label is no error anywhere else: no rollout selects such a pod, so nobody speaks of it. While
+        the API server has told nothing, the watch says so.
+        """
+        pause = REMIND_FIRST
+        while True:
+            await sleep(pause)
+            is_waiting = self._has_heard and self._order is None
+            pause = min(2 * pause, REMIND_LAST) if is_waiting else REMIND_FIRST
+            if is_waiting:
+                look = f"kubectl --namespace={namespace} get mpr,mpv"
+                hint = f"{look}: is there a rollout of this model, and is it what the pod's label {MODEL_LABEL} says?"
+                logger.warning("Waiting for an order", pod=pod, namespace=namespace, model=str(self._model), hint=hint)
 
     def _found(self, order: Order | None) -> None:
         if order != self._fallback:
