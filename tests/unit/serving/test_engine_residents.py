@@ -129,6 +129,21 @@ def test_another_shape_is_refused(tmp_path: Path) -> None:
     assert NORM not in error.message
 
 
+def test_many_differences_of_a_kind_are_said_once_and_the_tool_that_names_them_is_told() -> None:
+    wanted = {f"blocks.{n:02}": TensorSpec("BF16", (64,)) for n in range(29)} | {"gone": TensorSpec("BF16", (1,))}
+    given = {f"blocks.{n:02}": TensorSpec("BF16", (32,)) for n in range(29)} | {
+        name: TensorSpec("BF16", (1,)) for name in ("new.0", "new.1")
+    }
+    with pytest.raises(LayoutMismatch) as refusal:
+        weights.refuse_differences(weights.differences(wanted, given), against="the version that runs")
+    assert refusal.value.message == (
+        "the tensors are not those of the version that runs: 1 tensor is missing; "
+        "tensors 29 and 30 of the index (by name, from 0) are unexpected; "
+        "tensors 0, 1, 2, 3, 4 and 24 more of the index (by name, from 0) have another shape or dtype "
+        "('modelparams diff' of it and one that ran, with the keys, names them)"
+    )
+
+
 def test_another_dtype_than_the_version_that_runs_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, change=change(NORM, (TensorSpec("F32", (64,)), struct.pack("<64f", *[1.0] * 64))))
     assert isinstance(error, LayoutMismatch)

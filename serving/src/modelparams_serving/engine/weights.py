@@ -7,7 +7,7 @@ the version that runs, then each value (finite), then the digest over the tensor
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from modelparams.tensors import TensorSpec
 from modelparams_serving.module_tensors import DTYPES
 
 _SHOWN = 5
+_OF_THE_INDEX = "of the index (by name, from 0)"
 
 
 def view(data: memoryview, spec: TensorSpec) -> torch.Tensor:
@@ -31,24 +32,32 @@ def view(data: memoryview, spec: TensorSpec) -> torch.Tensor:
 
 
 def differences(wanted: Mapping[str, TensorSpec], given: Mapping[str, TensorSpec]) -> list[str]:
-    """All that is missing, unexpected or different, one phrase each.
+    """What is missing, unexpected or different, one phrase for each kind of difference.
 
-    They leave the pod, and names and shapes are confidential: a number in the version's index must do.
+    They leave the pod, and names and shapes are confidential: numbers in the version's index must do.
     """
+    numbers = {name: number for number, name in enumerate(sorted(given))}
+    unexpected = [numbers[name] for name in given.keys() - wanted.keys()]
+    changed = [numbers[name] for name in wanted.keys() & given.keys() if wanted[name] != given[name]]
     return [
         *_missing(len(wanted.keys() - given.keys())),
-        *(f"{numbered(name, given)} is unexpected" for name in sorted(given.keys() - wanted.keys())),
-        *(
-            f"{numbered(name, given)} has another shape or dtype"
-            for name in sorted(wanted.keys() & given.keys())
-            if wanted[name] != given[name]
-        ),
+        *_which(unexpected, "is unexpected", "are unexpected"),
+        *_which(changed, "has another shape or dtype", "have another shape or dtype"),
     ]
+
+
+def _which(numbers: Sequence[int], one: str, many: str) -> list[str]:
+    """`tensors 0, 1, 2, 3, 4 and 24 more of the index (by name, from 0) are unexpected`."""
+    if len(numbers) < 2:
+        return [f"tensor {number} {_OF_THE_INDEX} {one}" for number in numbers]
+    rest = len(numbers) - _SHOWN
+    *first, last = [*map(str, sorted(numbers)[:_SHOWN]), *([f"{rest} more"] if rest > 0 else [])]
+    return [f"tensors {', '.join(first)} and {last} {_OF_THE_INDEX} {many}"]
 
 
 def numbered(name: str, index: Iterable[str]) -> str:
     """A tensor as people without keys may hear of it; `modelparams inspect` lists the names in that order."""
-    return f"tensor {sorted(index).index(name)} of the index (by name, from 0)"
+    return f"tensor {sorted(index).index(name)} {_OF_THE_INDEX}"
 
 
 def _missing(count: int) -> list[str]:
@@ -56,14 +65,15 @@ def _missing(count: int) -> list[str]:
 
 
 def refuse_differences(found: list[str], *, against: str) -> None:
-    """Raise one error that shows the first few of all differences.
+    """Raise one error that says all differences.
 
     Raises:
         LayoutMismatch: there are some.
     """
     if found:
-        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise LayoutMismatch(f"the tensors are not those of {against}: {'; '.join(found[:_SHOWN])}{more}")
+        # In the message, since of a hint no engine's answer has room.
+        named = "'modelparams diff' of it and one that ran, with the keys, names them"
+        raise LayoutMismatch(f"the tensors are not those of {against}: {'; '.join(found)} ({named})")
 
 
 def wanted_layout(model: Any, given: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
