@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from modelparams.errors import ModelParamsError, UsageError
-from modelparams.variables import listed
+from modelparams.variables import listed, unknown
 from modelparams_operator import settings
 from modelparams_operator.core import explain
 
@@ -60,6 +60,8 @@ def _run() -> int:
 
     wanted = settings.load()
     logs.configure(wanted.log_level)
+    for name, nearest in unknown(os.environ):
+        logs.logger.warning("Variable of no program", variable=name, nearest=nearest)
     return asyncio.run(run.operate(wanted))
 
 

@@ -7,13 +7,12 @@ value arrives nobody has set ours: its default holds.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from pydantic import model_validator
 from pydantic_settings import BaseSettings
 
-_LINK = re.compile(r"(tcp|udp|sctp)://")
+from modelparams.variables import LINKED
 
 
 class PodSettings(BaseSettings):
@@ -22,4 +21,4 @@ class PodSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _pass_over_links(cls, data: Any) -> Any:
-        return {name: value for name, value in data.items() if not (isinstance(value, str) and _LINK.match(value))}
+        return {name: value for name, value in data.items() if not (isinstance(value, str) and LINKED.match(value))}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, TypeVar
 
+import structlog
 from pydantic import BaseModel, ValidationError
 
 from modelparams import variables
 from modelparams_serving import logs
 
 _BAD_USE = 2
+logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class _Settings(Protocol):
@@ -40,6 +43,8 @@ def started(program: str, what: str, kind: type[S], arguments: Sequence[str] | N
     except ValueError as error:
         problem = variables.problems(error) if isinstance(error, ValidationError) else str(error)
         refuse(program, f"{problem}. {program} --help lists the variables.")
+    for name, nearest in variables.unknown(os.environ):
+        logger.warning("Variable of no program", variable=name, nearest=nearest)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys, parameters, prompts
     return settings
 

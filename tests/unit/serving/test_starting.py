@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -45,6 +46,16 @@ def test_what_a_service_s_name_makes_of_our_variables_is_passed_over(
     assert EngineSettings().port == 8000
     monkeypatch.setenv("MODELPARAMS_PORT", "9000")
     assert EngineSettings().port == 9000
+
+
+def test_a_variable_that_no_program_reads_is_told_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MODELPARAMS_THREAD", "3")
+    assert started("modelparams-serve", "Serve.", EngineSettings, []).threads == 0
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [(line["variable"], line["nearest"]) for line in said if line["event"] == "Variable of no program"]
+    assert ("MODELPARAMS_THREAD", "MODELPARAMS_THREADS") in told
 
 
 PROGRAMS = [
