@@ -8,6 +8,7 @@ import pytest
 
 from builders.operator_stage import DEFAULT, Stage
 from builders.releases import Releases
+from cluster.kubectl import Kubectl
 from cluster.s3 import Versitygw
 from modelparams.reasons import Reason
 
@@ -31,7 +32,7 @@ def test_one_version_file_alone_is_a_working_deployment(stage: Stage) -> None:
         assert operator.stop() == 0
 
 
-def test_a_new_version_goes_pod_by_pod_and_its_deletion_goes_back(stage: Stage) -> None:
+def test_a_new_version_goes_pod_by_pod_and_its_deletion_goes_back(stage: Stage, kubectl: Kubectl) -> None:
     stage.pods("web-0", "web-1", "web-2")
     stage.apply("1.0.0")
     with stage.operator():
@@ -42,6 +43,9 @@ def test_a_new_version_goes_pod_by_pod_and_its_deletion_goes_back(stage: Stage) 
         stage.delete("1.1.0")
         stage.wait_until_all_live("1.0.0")
         stage.wait_for_rollout(Ready=f"True/{Reason.PROMOTED}")
+        stage.wait(lambda: ("Normal", Reason.ROLLED_BACK) in stage.events(DEFAULT), "the event")
+    told = kubectl("events", "--for", f"modelparamrollout/{DEFAULT}")
+    assert told.index(Reason.PROMOTED) < told.index(Reason.ROLLING_BACK) < told.index(Reason.ROLLED_BACK)
 
 
 def test_tampered_bytes_are_refused_before_any_pod_hears_of_them(stage: Stage, s3: Versitygw, tmp_path: Path) -> None:
@@ -85,6 +89,7 @@ def test_a_pod_that_refuses_the_new_version_sends_all_back(stage: Stage) -> None
         stage.wait_for_rollout(Stalled=f"True/{Reason.LAYOUT_MISMATCH}")
         assert set(stage.agents.live().values()) == {"1.0.0"}
         stage.wait(lambda: ("Warning", Reason.LAYOUT_MISMATCH) in stage.events(DEFAULT), "the event")
+        stage.wait(lambda: ("Normal", Reason.ROLLED_BACK) in stage.events(DEFAULT), "the end of the return")
 
 
 def test_pods_that_come_and_go_get_and_lose_their_orders(stage: Stage) -> None:

@@ -101,6 +101,12 @@ UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
             id="it-is-suspended",
         ),
         pytest.param(
+            desired(suspend=True),
+            observed(memory=at_rest()),
+            ["Normal Suspended: spec.suspend is set: nothing is touched"],
+            id="it-is-suspended-while-it-has-no-version",
+        ),
+        pytest.param(
             desired(pin="1.5.0"),
             observed(*BOTH, *pods(4, OLD), memory=REST),
             ["Warning PinnedVersionMissing: chat-1.5.0 is pinned and does not exist"],

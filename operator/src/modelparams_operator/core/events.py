@@ -137,6 +137,8 @@ def _is_rolling_back(status: RolloutStatus) -> bool:
 def _ready(old: Condition | None, new: Condition | None, conditions: tuple[Condition, ...]) -> tuple[Event, ...]:
     if new is None or not _is_news(old, new):
         return ()
+    if find(conditions, ConditionType.PAUSED) is not None and new.reason is Reason.SUSPENDED:  # a person's own act
+        return (Event("Normal", new.reason, new.message),)
     if new.status is ConditionStatus.FALSE or find(conditions, ConditionType.STALLED) is not None:
         return (Event("Warning", new.reason, new.message),)
     return (Event("Normal", new.reason, new.message),) if new.reason in _TOLD else ()
