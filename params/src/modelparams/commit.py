@@ -59,6 +59,20 @@ class Draft:
         )
 
 
+def require_floor(history: History, floor: int | None) -> None:
+    """Refuse a floor that the next manifest cannot have, before anything is sent.
+
+    Raises:
+        UsageError: it is lower than before, or above the sequence that comes next, so that nobody may serve it.
+    """
+    risen(history.floor, floor)
+    if floor is not None and floor > history.sequence + 1:
+        raise UsageError(
+            f"the floor {floor} is above {history.sequence + 1}, the sequence that comes next: nobody could serve it",
+            hint="name that sequence at most",
+        )
+
+
 def risen(least: int, floor: int | None) -> int:
     """The floor that was asked for, None as before.
 

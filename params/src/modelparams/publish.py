@@ -18,7 +18,7 @@ from pathlib import Path
 from modelparams.api import API_VERSION, GROUP
 from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.version import KIND, VersionSpec
-from modelparams.commit import Draft, commit, risen
+from modelparams.commit import Draft, commit, require_floor
 from modelparams.digest import Digest
 from modelparams.errors import ObjectMissing, VersionExists
 from modelparams.hashes import check_hashes
@@ -112,7 +112,7 @@ def publish(
     content = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
     if version in versions:
         return _was_there(store, past.of_version(version), content)
-    risen(history.floor, floor)  # refused before anything is sent
+    require_floor(history, floor)
     journal = Journal((cache or cache_directory()) / "publish", store, model, version)
     sending = Sending(store, model_keys, journal, _blobs(history.manifest), report)
     draft = Draft(

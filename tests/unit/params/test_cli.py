@@ -83,6 +83,7 @@ def test_publish_prints_nothing_but_the_result_on_stdout(ready: Run) -> None:
     assert "was there already" in ran.err
     report = json.loads(Path("report.json").read_text())
     assert report["manifestDigest"] == ran.out.strip()
+    assert (report["model"], report["version"]) == ("tiny", "1.1.0")
     assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in report), "named as fields of the kinds are"
 
 
@@ -636,3 +637,21 @@ def test_kubectl_is_told_what_may_follow(monkeypatch: pytest.MonkeyPatch, capsys
     assert completed("keys", "") == "kek\nsigner\ntrust\n:0\n"
     assert completed("verify", "--tr") == "--trust\n:0\n"
     assert completed("hash", "par") == ":0\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--floor", "99", "the floor 99 is above 3, the sequence that comes next"),
+        ("--not-after", "2020-01-01T00:00:00Z", "--not-after 2020-01-01T00:00:00Z has passed"),
+    ],
+)
+def test_what_no_pod_could_serve_is_refused_before_anything_is_sent(
+    ready: Run, option: str, value: str, says: str
+) -> None:
+    before = sorted(Path("store").rglob("*"))
+    ran = ready(
+        "publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem", "--version", "1.5.0", option, value
+    )
+    assert (ran.code, says in ran.err) == (Exit.USAGE, True)
+    assert sorted(Path("store").rglob("*")) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import threading
@@ -177,6 +178,16 @@ def test_a_directory_without_rights_is_denied(store: ObjectStore, tmp_path: Path
     (tmp_path / "k").chmod(0)
     with pytest.raises(StoreDenied):
         store.get("k", limit=1)
+
+
+def test_a_full_disk_asks_for_room(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StoreUnavailable, match="No space left") as refused:
+        store.put("k", b"1")
+    assert refused.value.next_step.startswith("make room there")
 
 
 def test_a_path_is_a_store_too(tmp_path: Path) -> None:

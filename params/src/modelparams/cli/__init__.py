@@ -36,7 +36,8 @@ A first release, from nothing:
     modelparams status smollm2 --watch
 
 Each command's --help says more. MODELPARAMS_STORE, _KEYS, _KEY_REF, _TRUST and _MODEL save typing the options.
-Results go to standard output, all else to standard error; with --output json both are JSON.
+Results go to standard output, all else to standard error; with --output json results are
+JSON, and errors too, but for those of a command that cannot be read.
 """
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {

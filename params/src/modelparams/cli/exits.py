@@ -8,6 +8,7 @@ from modelparams.errors import (
     APIError,
     IntegrityError,
     KeyUnavailable,
+    ManifestDigestMismatch,
     ModelParamsError,
     ObjectMissing,
     StoreDenied,
@@ -15,6 +16,7 @@ from modelparams.errors import (
     SwapError,
     UsageError,
     WrongModel,
+    WrongVersion,
 )
 
 
@@ -60,9 +62,14 @@ def exit_code(error: ModelParamsError) -> Exit:
 
 # A pod's or an operator's errors say that they try again, and what to correct in an object. A person at a command line
 # has other things at hand. Only where the error brought no hint of its own.
+_AGAIN = "restore the store from the bucket's versions or a backup, or publish the directory under a new number"
 _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
     (StoreDenied, "check the access key, its secret and its rights on the bucket and prefix"),
-    (ObjectMissing, "check --store; 'modelparams inspect' lists what it has"),
+    (
+        ObjectMissing,
+        "check --store; if it is right, restore the object from the bucket's versions or a backup, or publish the "
+        "directory under a new number",
+    ),
     (StoreError, "check the endpoint and the store's health, and run it again"),
     (
         KeyUnavailable,
@@ -70,6 +77,8 @@ _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
         "model that was never published does 'modelparams keys kek' make one",
     ),
     (WrongModel, "give that model's --model, or another --store"),
+    (WrongVersion, f"its pointer below versions/ was changed: {_AGAIN}"),
+    (ManifestDigestMismatch, f"give the digest that 'modelparams publish' printed; if it is right, {_AGAIN}"),
 )
 _LOOP = "; it is tried again"
 

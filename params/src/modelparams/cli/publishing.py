@@ -159,6 +159,8 @@ def _time(text: str) -> datetime:
         found = None
     if found is None or found.tzinfo is None:
         raise UsageError(f"--not-after {text[:80]!r} is no time with its zone", hint="write it as 2030-01-31T00:00:00Z")
+    if found <= datetime.now(UTC):
+        raise UsageError(f"--not-after {text} has passed: no pod would serve the version", hint="name a time to come")
     return found.astimezone(UTC).replace(microsecond=0)
 
 
@@ -177,6 +179,6 @@ def _tell(published: Published) -> None:
 
 
 def _as_json(published: Published) -> dict[str, object]:
-    plain = dataclasses.asdict(published)
-    texts = {name: str(plain[name]) for name in ("model", "version", "manifest_digest")}
-    return {to_camel(name): value for name, value in (plain | texts).items()}
+    found = {field.name: getattr(published, field.name) for field in dataclasses.fields(published)}
+    texts = {name: str(found[name]) for name in ("model", "version", "manifest_digest")}
+    return {to_camel(name): value for name, value in (found | texts).items()}

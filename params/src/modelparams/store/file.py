@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from modelparams.store.contract import Reader, checked_key, parts_of
 
 # Unfinished files are kept apart and named as no key may be, so that listing never meets one.
 _UNFINISHED = ".unfinished"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FileStore:
@@ -121,7 +123,8 @@ class FileStore:
         except PermissionError as error:
             raise StoreDenied(f"{key} in {self} may not be opened", hint="check the directory's owner") from error
         except OSError as error:
-            raise StoreUnavailable(f"{key} in {self}: {error.strerror or type(error).__name__}") from error
+            full = "make room there, then run it again: nothing is sent twice" if error.errno in _FULL else None
+            raise StoreUnavailable(f"{key} in {self}: {error.strerror or type(error).__name__}", hint=full) from error
 
 
 @dataclass(frozen=True, slots=True)
