@@ -54,6 +54,8 @@ class Published:
     bytes_sent: int = 0
     was_there: bool = False
     """The store had this very version; nothing was written."""
+    is_other_layout: bool = False
+    """Its tensors' names, shapes or dtypes are not those of the publish before: pods that serve that refuse it."""
 
 
 def publish(
@@ -127,7 +129,7 @@ def publish(
     )
     manifest, digest = commit(draft, past, history, signers)
     journal.forget()
-    return _is_new(manifest, digest, sending.counts)
+    return _is_new(manifest, digest, sending.counts, history.manifest)
 
 
 def _blobs(last: Manifest | None) -> dict[str, BlobEntry]:
@@ -139,7 +141,7 @@ def _epochs(last: Manifest | None) -> tuple[Epoch, ...]:
     return last.epochs if last else ()
 
 
-def _is_new(manifest: Manifest, digest: Digest, counts: Mapping[str, int]) -> Published:
+def _is_new(manifest: Manifest, digest: Digest, counts: Mapping[str, int], last: Manifest | None) -> Published:
     return Published(
         manifest.model.name,
         manifest.version,
@@ -150,6 +152,7 @@ def _is_new(manifest: Manifest, digest: Digest, counts: Mapping[str, int]) -> Pu
         counts["reused"],
         counts["resumed"],
         counts["sent"],
+        is_other_layout=last is not None and last.schema_digest != manifest.schema_digest,
     )
 
 

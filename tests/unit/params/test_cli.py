@@ -655,3 +655,10 @@ def test_what_no_pod_could_serve_is_refused_before_anything_is_sent(
     )
     assert (ran.code, says in ran.err) == (Exit.USAGE, True)
     assert sorted(Path("store").rglob("*")) == before
+
+
+def test_another_layout_is_published_with_a_warning(ready: Run) -> None:
+    write_directory(Path("params/tiny/v1.2.0"), layered(size=32))
+    ran = ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem")
+    assert (ran.code, "warning: its tensors have other names, shapes or dtypes" in ran.err) == (0, True)
+    assert "warning" not in ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem").err

@@ -176,6 +176,11 @@ def _tell(published: Published) -> None:
     if published.blobs_resumed:
         rows["resumed"] = f"{counted(published.blobs_resumed, 'blob')} of a run that was cut off"
     console(stderr=True).print(facts(title, rows))
+    if published.is_other_layout:
+        note(
+            "warning: its tensors have other names, shapes or dtypes than the publish before: pods that serve that "
+            "refuse it (LayoutMismatch); new pods take it"
+        )
 
 
 def _as_json(published: Published) -> dict[str, object]:
