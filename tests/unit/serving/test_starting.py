@@ -48,16 +48,6 @@ def test_what_a_service_s_name_makes_of_our_variables_is_passed_over(
     assert EngineSettings().port == 9000
 
 
-def test_a_variable_that_no_program_reads_is_told_with_the_nearest(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MODELPARAMS_THREAD", "3")
-    assert started("modelparams-serve", "Serve.", EngineSettings, []).threads == 0
-    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    told = [(line["variable"], line["nearest"]) for line in said if line["event"] == "Variable of no program"]
-    assert ("MODELPARAMS_THREAD", "MODELPARAMS_THREADS") in told
-
-
 PROGRAMS = [
     pytest.param("modelparams_serving.agent", AgentSettings, id="agent"),
     pytest.param("modelparams_serving.engine", EngineSettings, id="engine", marks=pytest.mark.model),
@@ -100,15 +90,32 @@ def test_a_runtime_directory_that_cannot_be_made_is_named(tmp_path: Path) -> Non
         _make(tmp_path / "file" / "run")
 
 
-@pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="only Linux tells what a directory lies on")
-def test_an_agent_writes_no_weights_to_a_disk() -> None:
+def agent_without_memory(**variables: str) -> list[str]:
+    """What an agent says that starts on a runtime directory which is no memory: it ends there."""
     who = {f"MODELPARAMS_{name}": "tiny" for name in ("MODEL", "POD_NAME", "POD_NAMESPACE", "POD_UID")}
     ended = subprocess.run(
         [sys.executable, "-m", "modelparams_serving.agent"],
-        env=os.environ | who | {"MODELPARAMS_RUNTIME_DIR": "/proc"},
+        env=os.environ | who | {"MODELPARAMS_RUNTIME_DIR": "/proc"} | variables,
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 2
-    assert ended.stderr.startswith("modelparams-agent: /proc is not in memory: it lies on proc")
+    return ended.stderr.splitlines()
+
+
+ON_LINUX = pytest.mark.skipif(
+    not Path("/proc/self/mountinfo").exists(), reason="only Linux tells what a directory lies on"
+)
+
+
+@ON_LINUX
+def test_an_agent_writes_no_weights_to_a_disk() -> None:
+    assert agent_without_memory()[-1].startswith("modelparams-agent: /proc is not in memory: it lies on proc")
+
+
+@ON_LINUX
+def test_a_variable_that_no_program_reads_is_told_with_the_nearest() -> None:
+    said = [json.loads(line) for line in agent_without_memory(MODELPARAMS_THREAD="3")[:-1]]
+    told = [(line["variable"], line["nearest"]) for line in said if line["event"] == "Variable of no program"]
+    assert ("MODELPARAMS_THREAD", "MODELPARAMS_THREADS") in told
