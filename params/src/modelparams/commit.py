@@ -15,7 +15,7 @@ from datetime import datetime
 from modelparams.digest import Digest
 from modelparams.errors import UsageError, VersionExists
 from modelparams.history import History, Past
-from modelparams.manifest import BlobEntry, Epoch, Expectation, Manifest, ModelId, sign, verify_manifest
+from modelparams.manifest import BlobEntry, Epoch, Expectation, Manifest, ModelId, sign, spelled, verify_manifest
 from modelparams.names import Version
 from modelparams.pointers import Pointer, claim_sequence, pointer_key
 from modelparams.store.contract import ObjectStore
@@ -71,6 +71,16 @@ def require_floor(history: History, floor: int | None) -> None:
             f"the floor {floor} is above {history.sequence + 1}, the sequence that comes next: nobody could serve it",
             hint="name that sequence at most",
         )
+
+
+def require_end(end: datetime | None, now: datetime) -> None:
+    """Refuse a last moment that has passed, before anything is sent.
+
+    Raises:
+        UsageError: no pod would serve the version.
+    """
+    if end is not None and end <= now:
+        raise UsageError(f"{spelled(end)} has passed: no pod would serve the version", hint="name a time to come")
 
 
 def risen(least: int, floor: int | None) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from modelparams.api import API_VERSION, GROUP
 from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.version import KIND, VersionSpec
-from modelparams.commit import Draft, commit, require_floor
+from modelparams.commit import Draft, commit, require_end, require_floor
 from modelparams.digest import Digest
 from modelparams.errors import ObjectMissing, VersionExists
 from modelparams.hashes import check_hashes
@@ -96,13 +96,14 @@ def publish(
         now: what the manifest says of when it was made; by default the clock's time.
 
     Raises:
-        ParamsHashMismatch, UsageError, NotFinite: the directory is not fit to be published.
+        ParamsHashMismatch, UsageError, NotFinite: the directory is not fit to be published, or nobody could serve it.
         VersionExists: the store has other parameters under that version.
         ObjectMissing: the store has the same under that version, but lost some of its blobs.
         StoreError, KeyUnavailable: try again; what was sent is not sent twice.
         IntegrityError: no earlier version, or not the new manifest, satisfies `trust`.
     """
-    trust, report = trust or TrustPolicy.of(*signers), progress or NoProgress()
+    trust, report, now = trust or TrustPolicy.of(*signers), progress or NoProgress(), now or datetime.now(UTC)
+    require_end(not_after, now)
     check_hashes(directory)
     plain = read_plain(directory)
     versions = list_versions(store)
@@ -124,7 +125,7 @@ def publish(
         (*_epochs(history.manifest), model_keys.commitment),
         sending.run(content.blobs, workers=workers),
         floor,
-        now or datetime.now(UTC),
+        now,
         not_after,
     )
     manifest, digest = commit(draft, past, history, signers)

@@ -15,7 +15,6 @@ from builders.publishing import INF, KEY_REF, MODEL, NAN, Publisher, layered, sa
 from builders.sealed import bf16
 from modelparams.arena import ReadableArena
 from modelparams.errors import (
-    Expired,
     KeyMismatch,
     KeyUnavailable,
     NotFinite,
@@ -412,10 +411,10 @@ def test_an_expired_version_can_still_be_followed_by_another(publisher: Publishe
     assert publisher.publish("1.1.0", layered(layer0=0x3E80)).sequence == 2
 
 
-def test_a_version_that_has_expired_already_is_not_published(publisher: Publisher) -> None:
-    with pytest.raises(Expired):
+def test_a_version_that_has_expired_already_is_refused_before_anything_is_sent(publisher: Publisher) -> None:
+    with pytest.raises(UsageError, match="2020-01-01T00:00:00Z has passed"):
         publisher.publish("1.0.0", not_after=datetime(2020, 1, 1, tzinfo=UTC))
-    assert list_pointers(publisher.store) == []
+    assert list(publisher.store.list("")) == []
 
 
 def test_a_model_without_layers_or_with_empty_tensors_is_published_too(publisher: Publisher) -> None:
