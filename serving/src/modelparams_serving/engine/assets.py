@@ -152,16 +152,11 @@ def _backend(tokenizer_json: bytes) -> Any:
 
 
 def _renderer(assets: Assets) -> Callable[[list[dict[str, Any]]], str]:
-    import transformers
     from jinja2 import TemplateError
 
-    fast: Any = transformers.PreTrainedTokenizerFast
     special = {name: assets.tokenizer_config[name] for name in _SPECIAL if name in assets.tokenizer_config}
-    # Its copy of the backend is used for nothing but the template, which transformers renders in Jinja's sandbox.
-    templates = fast(
-        tokenizer_object=_backend(assets.tokenizer),
-        **{name: token.get("content") if isinstance(token, dict) else token for name, token in special.items()},
-    )
+    texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in special.items()}
+    templates = _templates(assets.tokenizer, tuple(texts.items()))
 
     def render(messages: list[dict[str, Any]]) -> str:
         if not assets.chat_template:
@@ -177,3 +172,15 @@ def _renderer(assets: Assets) -> Callable[[list[dict[str, Any]]], str]:
         return text
 
     return render
+
+
+@functools.lru_cache(maxsize=4)
+def _templates(tokenizer_json: bytes, special: tuple[tuple[str, Any], ...]) -> Any:
+    """What transformers renders chat templates with, in Jinja's sandbox; one object for equal bytes, as `_backend`.
+
+    It copies the backend, for no use of ours, and that takes as long as all of a small version's layers do.
+    """
+    import transformers
+
+    fast: Any = transformers.PreTrainedTokenizerFast
+    return fast(tokenizer_object=_backend(tokenizer_json), **dict(special))

@@ -32,6 +32,7 @@ from modelparams_serving.module_tensors import DTYPES
 
 Service = TextGenerator | Embedder | Classifier
 _WARM_UP_LENGTHS = (1, 64)  # tokens: a decode step, a prefill
+_PROOF_LENGTHS = (1,)
 _WARM_UP_SECONDS = 300.0
 
 
@@ -61,15 +62,17 @@ class ResidentVersion:
         """Begin to serve, at the priority of the calling thread."""
         self.service.start()
 
-    async def warm_up(self) -> None:
+    async def warm_up(self, beside: Schema | None) -> None:
         """Run a few passes, so that the first user does not pay for them.
+
+        One is enough beside a version that runs with the same schema: kernels and threads are the process's, and warm.
 
         Raises:
             LayoutMismatch: the parameters bind, but the model cannot run on them.
         """
         try:
             async with asyncio.timeout(_WARM_UP_SECONDS):
-                for length in _WARM_UP_LENGTHS:
+                for length in _PROOF_LENGTHS if beside == self.schema else _WARM_UP_LENGTHS:
                     await self._pass(min(length, self.service.context - 2))
         except (GenerationFailed, PassFailed, TimeoutError) as error:
             raise LayoutMismatch(

@@ -187,7 +187,7 @@ class Swapper:
         )
         version.start()
         try:
-            await version.warm_up()
+            await version.warm_up(beside)
         except BaseException:
             await self._background.run(version.stop)
             raise
