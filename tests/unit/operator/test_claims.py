@@ -7,7 +7,7 @@ import pytest
 from builders.rollouts import desired
 from modelparams.api import MODEL_LABEL
 from modelparams.api.rollout import LabelExpression, LabelSelector
-from modelparams_operator.core.claims import other_claims, selects
+from modelparams_operator.core.claims import claims, other_claims, selects
 
 CHAT = {MODEL_LABEL: "chat"}
 
@@ -55,6 +55,13 @@ def test_an_expression_holds_as_kubernetes_says(
 
 def test_a_pod_of_two_rollouts_is_claimed_by_the_other() -> None:
     rollouts = {"all": desired().spec, "gpu": desired(selector=only(tier="gpu")).spec}
-    pods = {"p0": CHAT, "p1": {**CHAT, "tier": "gpu"}}
-    assert other_claims("all", rollouts, pods) == {"p1": ("gpu",)}
-    assert other_claims("gpu", rollouts, pods) == {"p1": ("all",)}
+    found = claims(rollouts, {"p0": CHAT, "p1": {**CHAT, "tier": "gpu"}})
+    assert other_claims("all", found, ["p0", "p1"]) == {"p1": ("gpu",)}
+    assert other_claims("gpu", found, ["p1"]) == {"p1": ("all",)}
+
+
+def test_of_many_claims_of_a_pod_each_rollout_is_told_of_another() -> None:
+    rollouts = {name: desired().spec for name in ("d", "b", "a", "c")}
+    found = claims(rollouts, {"p0": CHAT})
+    assert found == {"p0": ("a", "b")}
+    assert [other_claims(name, found, ["p0"])["p0"][0] for name in "abcd"] == ["b", "a", "a", "a"]

@@ -1,4 +1,4 @@
-"""One pass over many pods or versions: its work grows with them, not with their square."""
+"""One pass over many pods, versions or rollouts: its work grows with them, not with their square."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from builders.rollouts import NOW, desired, observed, pods, revision, status, version
+from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VersionStatus
+from modelparams_operator.core.claims import claims, other_claims
 from modelparams_operator.core.model import Observed
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.version_status import RolloutUse, judge
@@ -72,6 +74,23 @@ def test_twice_the_versions_take_twice_the_work() -> None:
     few, many = _many_versions(100), _many_versions(200)
     _one_pass(many)  # as above
     assert 1.5 < _calls(lambda: _one_pass(many)) / _calls(lambda: _one_pass(few)) < 2.3
+
+
+def _of_many_rollouts(count: int) -> int:
+    """Calls to see, for each of so many rollouts, the pods that all of them select."""
+    rollouts = {f"r{number:03}": desired().spec for number in range(count)}
+    labels = {f"p{number:02}": {MODEL_LABEL: "chat"} for number in range(50)}
+
+    def see() -> None:
+        found = claims(rollouts, labels)
+        for name in rollouts:
+            other_claims(name, found, labels)
+
+    return _calls(see)
+
+
+def test_twice_the_rollouts_take_twice_the_work() -> None:
+    assert 1.5 < _of_many_rollouts(60) / _of_many_rollouts(30) < 2.2
 
 
 def test_a_pass_orders_as_many_pods_as_the_step_allows() -> None:

@@ -325,6 +325,44 @@ def test_a_namesake_of_another_life_gets_a_new_order_not_the_old_ones_answer() -
     scenario(test)
 
 
+def test_an_answer_that_cannot_be_used_is_none_and_its_order_stands() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        order = world.api.at(ASSIGNMENTS, "web-0")
+        assert order is not None
+        world.api.put(ASSIGNMENTS, {**order, "status": {"swappedAt": "0000-01-01T00:00:00Z"}})
+        await world.orders._list()
+        before = world.api.writes()
+        await world.pass_()
+        assert world.api.writes() == before
+
+    scenario(test)
+
+
+def test_other_work_goes_on_between_the_rollouts_of_a_pass() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        for number in range(20):
+            world.rollout(f"r{number}")
+        await world.settle()
+        others = 0
+
+        async def other() -> None:
+            nonlocal others
+            while True:
+                others += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(other())
+        await world.pass_()
+        beside.cancel()
+        assert others >= 20
+
+    scenario(test)
+
+
 def test_orders_of_pods_that_are_gone_go_when_there_is_time() -> None:
     async def test(world: World) -> None:
         world.version("1.0.0")

@@ -123,6 +123,13 @@ def test_an_answer_of_a_namesake_of_the_pod_is_none() -> None:
     assert str(row.state) == "Waiting"
 
 
+@pytest.mark.parametrize("time", ["0000-01-01T00:00:00Z", "2030-01-01T00:00:00+99:99", "9999-12-31T23:59:59-23:00"])
+def test_an_answer_that_cannot_be_used_is_told_of_and_hides_no_other(time: str) -> None:
+    found = overview([rollout(READY)], [], [pod("web-0", "Live", swappedAt=time), pod("web-1", "Live")])
+    assert [str(row.state) for row in found.pods] == ["Waiting", "Live"]
+    assert "web-0: its answer cannot be used: AssignmentStatus is invalid: swappedAt" in printed(found)
+
+
 def test_a_pod_that_holds_the_next_version_already_shows_it() -> None:
     live, following = (
         {"versionName": f"smollm2-{number}", "version": number, "manifestDigest": digest(f"smollm2-{number}")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 
 from modelparams.api import MODEL_LABEL
 from modelparams.api.rollout import LabelExpression, RolloutSpec
@@ -29,21 +30,21 @@ def _holds(expression: LabelExpression, labels: Mapping[str, str]) -> bool:
             return expression.key not in labels
 
 
-def other_claims(
-    name: str, rollouts: Mapping[str, RolloutSpec], pods: Mapping[str, Mapping[str, str]]
-) -> dict[str, tuple[str, ...]]:
-    """Map each pod of rollout `name` to the other rollouts that select it too, if there are any.
+Claims = Mapping[str, tuple[str, ...]]
+"""Pod name to the first two rollouts, by name, that select it: enough to tell each of any number who else does."""
 
-    Args:
-        name: the rollout that asks.
-        rollouts: all of one namespace, by name.
-        pods: labels of the namespace's pods, by pod name.
-    """
-    mine, others = rollouts[name], {other: spec for other, spec in rollouts.items() if other != name}
-    found = {pod: claimants(others.items(), labels) for pod, labels in pods.items() if others and selects(mine, labels)}
+
+def claims(rollouts: Mapping[str, RolloutSpec], pods: Mapping[str, Mapping[str, str]]) -> Claims:
+    """Ask all rollouts of one namespace, by name, for each pod, given by name with its labels; once for all of them."""
+    ordered = sorted(rollouts.items())
+    return {pod: tuple(islice(_claimants(ordered, labels), 2)) for pod, labels in pods.items()}
+
+
+def other_claims(name: str, of: Claims, pods: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Map each of `pods`, which rollout `name` selects, to other rollouts that select it too, if there are any."""
+    found = {pod: tuple(other for other in of.get(pod, ()) if other != name) for pod in pods}
     return {pod: names for pod, names in found.items() if names}
 
 
-def claimants(rollouts: Iterable[tuple[str, RolloutSpec]], labels: Mapping[str, str]) -> tuple[str, ...]:
-    """Name the rollouts that select a pod with `labels`, sorted."""
-    return tuple(sorted(name for name, spec in rollouts if selects(spec, labels)))
+def _claimants(rollouts: Iterable[tuple[str, RolloutSpec]], labels: Mapping[str, str]) -> Iterator[str]:
+    return (name for name, spec in rollouts if selects(spec, labels))

@@ -11,7 +11,7 @@ from typing import TypeVar
 from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.errors import InvalidSpec
 from modelparams.failure import Failure
-from modelparams_operator.core.claims import other_claims, selects
+from modelparams_operator.core.claims import Claims, claims, other_claims, selects
 from modelparams_operator.core.model import Desired, Observed, PodView, VersionView
 from modelparams_operator.shell import views
 from modelparams_operator.shell.ports import (
@@ -55,6 +55,7 @@ class Model:
     broken: tuple[Broken, ...] = ()
     pods: tuple[Pod, ...] = ()
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
+    claims: Claims = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -81,7 +82,9 @@ def assembled(key: ModelKey, versions: Sequence[JSON], rollouts: Sequence[JSON])
 def joined(model: Model, pods: Mapping[str, Pod], assignments: Mapping[str, Assignment]) -> Model:
     """With the pods and the orders of its namespace."""
     mine = tuple(pod for pod in pods.values() if pod.model == model.key.model and not pod.finished)
-    return replace(model, pods=mine, assignments=assignments)
+    specs = {rollout.key.name: rollout.spec for rollout in model.rollouts}
+    claimed = claims(specs, {pod.name: pod.labels for pod in mine})
+    return replace(model, pods=mine, assignments=assignments, claims=claimed)
 
 
 def _sorted(
@@ -127,13 +130,12 @@ def observed(
     mine = tuple(
         _pod_view(pod, model.assignments.get(pod.name)) for pod in model.pods if selects(rollout.spec, pod.labels)
     )
-    specs = {other.key.name: other.spec for other in model.rollouts}
     return Observed(
         now=now,
         status=rollout.status,
         versions=versions,
         pods=tuple(sorted(mine, key=lambda pod: pod.name)),
-        other_claims=other_claims(rollout.key.name, specs, {pod.name: pod.labels for pod in mine}),
+        other_claims=other_claims(rollout.key.name, model.claims, (pod.name for pod in mine)),
         term=term,
         watching_since=watching_since,
     )

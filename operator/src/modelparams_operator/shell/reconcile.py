@@ -134,6 +134,7 @@ class Reconciler:
                 await self.record.status(ROLLOUTS, heir, status)
 
     async def _roll(self, model: Model, rollout: RolloutObject, seen: tuple[VersionView, ...], now: datetime) -> Plan:
+        await asyncio.sleep(0)  # nobody bounds the rollouts of a namespace: the lease is renewed between two of them
         observed = observe.observed(
             model, rollout, seen, now=now, term=self.lease.term, watching_since=self._watching_since(model.key)
         )

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import ValidationError
-
 from modelparams.api import MODEL_LABEL
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
 from modelparams.api.base import Wire
@@ -15,6 +13,7 @@ from modelparams.api.rollout import RolloutSpec, RolloutStatus
 from modelparams.api.version import VersionSpec, VersionStatus
 from modelparams.errors import InvalidSpec, ModelParamsError
 from modelparams_operator.shell.kube import FIELD_MANAGER
+from modelparams_operator.shell.logs import logger
 from modelparams_operator.shell.ports import JSON, ObjectKey
 
 DEFAULT_LABELS = {"app.kubernetes.io/managed-by": FIELD_MANAGER}
@@ -82,13 +81,23 @@ def pod(subject: JSON) -> Pod:
 
 
 def assignment(subject: JSON) -> Assignment:
-    """Raise InvalidSpec when it cannot be used."""
+    """Raise InvalidSpec when the order cannot be used; an answer that cannot is none, and the order stands."""
     return Assignment(
         uid=subject["metadata"]["uid"],
         model=(subject["metadata"].get("labels") or {}).get(MODEL_LABEL, ""),
         spec=_parsed(AssignmentSpec, subject.get("spec"), "spec"),
-        status=_parsed(AssignmentStatus, subject.get("status"), "status"),
+        status=_answer(subject),
     )
+
+
+def _answer(subject: JSON) -> AssignmentStatus:
+    """Pods write it, and one that is broken, or worse, must harm nobody but itself."""
+    try:
+        return _parsed(AssignmentStatus, subject.get("status"), "status")
+    except InvalidSpec as problem:
+        key = key_of(subject)
+        logger.warning("Answer left out", namespace=key.namespace, pod=key.name, problem=problem.message)
+        return AssignmentStatus()
 
 
 def version(subject: JSON) -> VersionObject:
@@ -134,8 +143,5 @@ def _is_default(metadata: JSON) -> bool:
 def _parsed(kind: type[SpecT], data: object, part: str) -> SpecT:
     try:
         return kind.parse(data or {})
-    except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)[:5])
-        raise InvalidSpec(f"its {part} cannot be used: {told}") from None
-    except ModelParamsError as error:  # a name or version that is none: raised by its own type
+    except ModelParamsError as error:
         raise InvalidSpec(f"its {part} cannot be used: {error.message}") from None

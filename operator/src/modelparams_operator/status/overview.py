@@ -11,7 +11,7 @@ from modelparams.api.assignment import AssignmentStatus, PodState
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, find
 from modelparams.api.rollout import PodCounts, RolloutStatus
 from modelparams.api.version import VersionStatus
-from modelparams.errors import InvalidVersion
+from modelparams.errors import InvalidSpec, InvalidVersion
 from modelparams.names import Version
 
 JSON = Mapping[str, Any]
@@ -168,7 +168,8 @@ def _version(item: JSON) -> VersionRow:
 
 
 def _pod(item: JSON) -> PodRow:
-    status, spec = AssignmentStatus.parse(item.get("status", {})), item["spec"]
+    spec = item["spec"]
+    status, problem = _answer(item)
     if status.pod_uid != spec.get("podUID"):  # an answer of another life is none
         status = AssignmentStatus()
     failure = status.last_failure
@@ -181,8 +182,16 @@ def _pod(item: JSON) -> PodRow:
         progress=status.progress,
         pause_microseconds=status.pause_microseconds,
         failure=str(failure.reason) if failure else "",
-        message=failure.message if failure else "",
+        message=failure.message if failure else problem,
     )
+
+
+def _answer(item: JSON) -> tuple[AssignmentStatus, str]:
+    """What a pod said; or nothing, and why that cannot be used: one pod must not hide the others."""
+    try:
+        return AssignmentStatus.parse(item.get("status", {})), ""
+    except InvalidSpec as error:
+        return AssignmentStatus(), f"its answer cannot be used: {error.message}"
 
 
 def _place(item: JSON) -> dict[str, str]:

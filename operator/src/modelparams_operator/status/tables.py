@@ -69,7 +69,7 @@ def _messages(rows: Iterable[RolloutRow | VersionRow]) -> Iterator[RenderableTyp
 
 def _failures(rows: Iterable[PodRow]) -> Iterator[RenderableType]:
     for row in rows:
-        if row.failure and row.message:
+        if row.message:
             yield _said(row.name, row.message)
 
 

@@ -1,6 +1,7 @@
 """What the kinds share: camelCase on the wire, snake_case in Python, digests and versions as types.
 
-Every bound here is the CRD's as well (`crds/`); tests/contract holds both to each other.
+Every bound here is the CRD's as well (`crds/`); tests/contract holds both to each other. Times are the exception:
+the API server takes some that are on no calendar, such as the year 0, and here they are refused.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -96,6 +98,14 @@ def _cut(text: str) -> str:
     return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"
 
 
+def _utc(value: datetime) -> datetime:
+    """A zone may carry the calendar's last hours out of it."""
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("no time in UTC") from error
+
+
 def _time(value: datetime) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -116,7 +126,7 @@ WireDigest = Annotated[Digest, read_as(Digest), _AS_TEXT, string_schema(DIGEST_P
 WireModelName = Annotated[ModelName, read_as(ModelName), _AS_TEXT, string_schema(MODEL_PATTERN, MODEL_MAX)]
 WireVersion = Annotated[Version, read_as(Version), _AS_TEXT, string_schema(VERSION_PATTERN, VERSION_MAX)]
 WireReason = Annotated[Reason, read_as(_reason), _AS_TEXT, string_schema("[A-Z][A-Za-z]*", 63)]
-WireTime = Annotated[datetime, PlainSerializer(_time, return_type=str)]
+WireTime = Annotated[datetime, AfterValidator(_utc), PlainSerializer(_time, return_type=str)]
 """RFC 3339 in UTC with seconds, the form of metav1.Time."""
 
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
