@@ -234,7 +234,8 @@ class RolloutStatus(Wire):
     """Counts how often the fleet came to rest. A pod that was moved since (`moved_in` of its order is equal) and is
     not back yet is unavailable because of us."""
     floor: Count = 0
-    """The highest floor of any verified manifest: no sequence below it is ever ordered."""
+    """The highest floor of any verified manifest: no sequence below it is ordered.
+    It is forgotten with the object: who may delete rollouts and versions decides on it."""
     pods: PodCounts = PodCounts()
     last_failure: PodFailure | None = None
     failed_versions: Annotated[tuple[FailedVersion, ...], Field(max_length=FAILED_MAX)] = ()
