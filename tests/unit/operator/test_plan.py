@@ -31,7 +31,7 @@ from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.rollout import RolloutStatus
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
-from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify
+from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
 from modelparams_operator.core.plan import plan
 
 OLD, NEW, NEXT = "1.0.0", "1.1.0", "1.2.0"
@@ -305,6 +305,33 @@ def test_a_pod_that_is_away_for_its_own_reasons_does_not(away: PodView) -> None:
     assert moved(plan(desired(steps=()), observed(*BOTH, away, *named("b", "c"), memory=CANARY))) == ["b"]
 
 
+@pytest.mark.parametrize(
+    ("refused", "want"),
+    [
+        pytest.param(
+            pod("a", NEW, staged=[OLD], holds=[OLD], ordered=OLD, failed=failure(OLD), moved_in=0),
+            ["b"],
+            id="serves-on",
+        ),
+        pytest.param(
+            pod("a", NEW, staged=[OLD], holds=[OLD], ordered=OLD, failed=failure(OLD), moved_in=0, ready=False),
+            [],
+            id="is-not-ready",
+        ),
+        pytest.param(
+            pod("a", staged=[OLD], holds=[OLD], ordered=OLD, failed=failure(OLD), moved_in=0, ready=True),
+            [],
+            id="serves-nothing",
+        ),
+    ],
+)
+def test_a_pod_that_refused_to_move_spends_the_budget_until_it_serves_again(refused: PodView, want: list[str]) -> None:
+    """On the way back from a withdrawn version, which no pod's failure stops."""
+    rest = named("b", "c", serving=NEW, beside=[OLD])
+    made = plan(desired(steps=()), observed(version(OLD), withdrawn(NEW), refused, *rest, memory=status(NEW, OLD)))
+    assert moved(made, OLD) == want
+
+
 def test_a_pod_that_is_taken_from_serving_is_noted_in_its_order() -> None:
     made = plan(desired(), observed(*BOTH, *staged(3), memory=status(OLD, NEW, revision=4)))
     assert [a.order.moved_in for a in made.actions if isinstance(a, Assign)] == [4]
@@ -394,6 +421,13 @@ def test_new_pods_get_the_target_when_live_was_withdrawn() -> None:
     memory = status(NEW, OLD)
     seen = observed(version(OLD), withdrawn(NEW), *pods(2, NEW, staged=[OLD]), pod("z", ordered=None), memory=memory)
     assert holds(plan(desired(window=0), seen), "z") == [OLD]
+
+
+def test_new_pods_serve_the_target_when_live_is_below_the_floor() -> None:
+    """Though the step has its pods already: the old version is ordered to none, and this one serves nobody yet."""
+    memory = status(OLD, NEW, floor=105, step_reached_at=NOW)
+    parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), pod("z", None, staged=[NEW], ordered=None))
+    assert orders(plan(desired(steps=(step(1, pause=600),)), observed(*parts, memory=memory)))["z"] == NEW
 
 
 # Claims.
@@ -554,6 +588,30 @@ def test_a_failure_of_an_earlier_attempt_does_not_count() -> None:
     assert moved(plan(desired(), observed(*BOTH, sick, memory=memory))) == ["a"]
 
 
+def test_a_failure_before_a_pod_came_to_serve_the_version_does_not_count() -> None:
+    healed = pod("a", NEW, staged=[OLD], failed=failure(NEW))
+    made = plan(desired(), observed(*BOTH, healed, *named("b", "c", "d", "e"), memory=CANARY))
+    assert (made.status.failed_versions, made.status.pods.failed) == ((), 0)
+    assert moved(made) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("leaving", "is_stopped"),
+    [
+        pytest.param(version(NEW), True, id="standing"),
+        pytest.param(withdrawn(NEW), False, id="withdrawn"),
+        pytest.param(version(NEW, deleting=True), False, id="being-deleted"),
+    ],
+)
+def test_a_failure_stops_a_return_only_while_what_is_left_is_there_to_go_back_to(
+    leaving: VersionView, is_stopped: bool
+) -> None:
+    refused = pod("a", NEW, staged=[OLD], ordered=OLD, failed=failure(OLD))
+    seen = observed(version(OLD), leaving, refused, *named("b", serving=NEW, beside=[OLD]), memory=status(NEW, OLD))
+    failures = plan(desired(pin=OLD), seen).status.failed_versions
+    assert [f.version_name for f in failures] == (["chat-1.0.0"] if is_stopped else [])
+
+
 def test_on_failure_pause_holds_everything_as_it_is() -> None:
     canary, sick = pod("a", NEW, staged=[OLD]), pod("b", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW))
     made = plan(
@@ -641,6 +699,39 @@ def test_percents_of_the_slowest_pod_are_progress_and_falling_back_is_not() -> N
     assert later.status.progressed_at == NOW + timedelta(seconds=100)
 
 
+def test_a_pod_that_loses_what_it_had_staged_is_no_progress() -> None:
+    slow = pod("c", OLD, holds=[OLD, NEW])
+    first = plan(desired(), observed(*BOTH, *named("a", "b"), slow, memory=CANARY)).status
+    emptied = pod("b", OLD, holds=[OLD, NEW])
+    later = NOW + timedelta(seconds=100)
+    made = plan(desired(), observed(*BOTH, *named("a"), emptied, slow, memory=first, now=later)).status
+    assert (first.pods.staged, made.pods.staged) == (2, 1)
+    assert made.progressed_at == NOW
+
+
+def test_the_percents_of_a_pod_that_took_the_place_of_a_staged_one_are_progress() -> None:
+    """It starts from nothing: were it measured by what the others had reached, it would be late while it fetches."""
+    parts = (*BOTH, *named("a"), pod("c", OLD, holds=[OLD, NEW], progress="90%"))
+    memory = plan(desired(), observed(*parts, *named("b"), memory=CANARY)).status
+    assert memory.pods.slowest_percent == 90
+    for second, percent in ((100, 3), (200, 8)):
+        later = NOW + timedelta(seconds=second)
+        again = pod("b", None, holds=[OLD, NEW], ordered=OLD, progress=f"{percent}%", uid="uid-of-the-next")
+        memory = plan(desired(), observed(*parts, again, memory=memory, now=later)).status
+        assert memory.pods.slowest_percent == percent
+    assert memory.progressed_at == NOW + timedelta(seconds=200)
+
+
+@pytest.mark.parametrize(
+    ("said", "percent"),
+    [("", 0), ("61%", 61), ("100%", 100), ("999%", 100), ("-5%", 0), ("most of it", 0), ("\N{SUPERSCRIPT TWO}%", 0)],
+)
+def test_no_word_of_a_pod_about_its_progress_stops_the_planner(said: str, percent: int) -> None:
+    slow = pod("c", OLD, holds=[OLD, NEW], progress=said)
+    made = plan(desired(), observed(*BOTH, *named("a", "b"), slow, memory=CANARY))
+    assert (made.status.pods.slowest_percent, moved(made)) == (percent, ["a"])
+
+
 @pytest.mark.parametrize(
     ("want", "memory"),
     [
@@ -704,6 +795,13 @@ def test_a_lost_status_at_rest_is_promoted_without_a_move() -> None:
     made = plan(desired(), observed(version(OLD), *pods(3, OLD), memory=RolloutStatus()))
     assert made.status.live == release(OLD)
     assert made.actions == ()
+
+
+def test_a_lost_status_takes_no_withdrawn_version_for_live_and_all_leave_it() -> None:
+    want = desired(steps=(step(1, pause=600),), max_unavailable=3)
+    made = plan(want, observed(withdrawn(OLD), version(NEW), *staged(3), memory=RolloutStatus()))
+    assert made.status.live is None
+    assert moved(made) == ["p00", "p01", "p02"]
 
 
 def test_a_stale_answer_of_another_version_is_no_proof() -> None:

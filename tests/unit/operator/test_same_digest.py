@@ -177,6 +177,13 @@ def test_the_live_version_made_again_elsewhere_and_checked_is_fetched_from_there
     assert ELSEWHERE in ordered(made)
 
 
+def test_the_live_version_made_again_elsewhere_and_deleted_during_its_check_is_not_fetched_from_there() -> None:
+    again = elsewhere(version(LIVE, deleting=True))
+    made = planned(version(BEFORE), again)
+    assert made.status.live == release(LIVE)
+    assert ELSEWHERE not in ordered(made)
+
+
 def test_a_refused_live_version_says_so() -> None:
     again = elsewhere(version(LIVE, failure=final(Reason.SOURCE_DENIED, "the endpoint is not on the allow-list")))
     said = planned(version(BEFORE), again).status.conditions[0].message

@@ -25,7 +25,7 @@ from modelparams.api.rollout import RolloutStatus
 from modelparams.errors import InvalidVersion
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
-from modelparams_operator.core.memory import inherited
+from modelparams_operator.core.memory import FAILED_LIMIT, inherited
 from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.selection import Choice, choose
 
@@ -242,6 +242,20 @@ def test_a_range_that_is_none_or_holds_none_is_an_error(text: str, says: str) ->
             id="a-pruned-pin-under-way-is-remembered",
         ),
         pytest.param(
+            [],
+            status("1.0.0", floor=105),
+            None,
+            Reason.SEQUENCE_TOO_LOW,
+            id="a-pruned-pin-that-is-live-is-not-ordered-below-the-floor",
+        ),
+        pytest.param(
+            [],
+            status("1.1.0", "1.0.0", floor=105),
+            None,
+            Reason.SEQUENCE_TOO_LOW,
+            id="a-pruned-pin-under-way-is-not-ordered-below-the-floor",
+        ),
+        pytest.param(
             [withdrawn("1.0.0")],
             status("1.1.0"),
             "1.1.0",
@@ -323,6 +337,18 @@ def test_a_memory_that_is_handed_on_twice_is_handed_on_once() -> None:
     assert [f.version_name for f in once.failed_versions] == ["chat-1.1.0", "chat-1.2.0"]
     assert (once.live, once.target, once.attempt, once.revision, once.floor) == (before.live, None, 2, 5, 95)
     assert inherited(once, before) is once
+
+
+def test_a_rollout_that_takes_over_keeps_the_higher_floor() -> None:
+    assert inherited(status(floor=90), status(floor=95)).floor == 95
+    assert inherited(status(floor=95), status(floor=90)).floor == 95
+
+
+def test_a_rollout_that_takes_over_forgets_the_oldest_failures_and_not_its_own() -> None:
+    """The API server takes no list of any length: with one that only grows, the status could not be written."""
+    theirs = tuple(failed(f"1.0.{patch}") for patch in range(FAILED_LIMIT))
+    heir = inherited(status(failed_versions=(failed("1.1.0"),)), status(failed_versions=theirs))
+    assert heir.failed_versions == (*theirs[1:], failed("1.1.0"))
 
 
 @pytest.mark.parametrize(

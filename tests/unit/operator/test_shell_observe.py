@@ -1,0 +1,35 @@
+"""From objects to what the planner sees."""
+
+from __future__ import annotations
+
+import pytest
+
+from builders.rollouts import facts, final, version_spec
+from modelparams.api.version import VersionStatus
+from modelparams.names import ModelName
+from modelparams_operator.shell.observe import Model, version_views
+from modelparams_operator.shell.ports import ModelKey, ObjectKey
+from modelparams_operator.shell.views import Custom
+
+FOUND, REMEMBERED, OTHER = facts("1.0.0"), facts("1.0.0", sequence=7), facts("1.0.0", content="other bytes")
+REFUSED = final()
+
+
+def model(status: VersionStatus) -> Model:
+    """A namespace with one version, whose object says `status`."""
+    key = ObjectKey("ns", "chat-1.0.0")
+    known = Custom(key, "uid", 1, "1", False, version_spec("1.0.0"), status)
+    return Model(ModelKey("ns", ModelName("chat")), (known,), ())
+
+
+def test_what_a_version_remembers_of_its_bytes_goes_before_what_the_check_says_now() -> None:
+    view = version_views(model(VersionStatus(verified=REMEMBERED)), lambda *_: (None, REFUSED))[0]
+    assert (view.facts, view.failure) == (REMEMBERED, None)
+
+
+@pytest.mark.parametrize("status", [VersionStatus(), VersionStatus(verified=OTHER)], ids=["nothing", "other-bytes"])
+def test_facts_that_are_not_about_its_bytes_do_not_hide_what_the_check_says(status: VersionStatus) -> None:
+    """A status may be restored from a backup, or be written by a person: it must not hide a refusal for good."""
+    assert version_views(model(status), lambda *_: (FOUND, None))[0].facts == FOUND
+    refused = version_views(model(status), lambda *_: (None, REFUSED))[0]
+    assert (refused.facts, refused.failure, refused.is_refused) == (None, REFUSED, True)
