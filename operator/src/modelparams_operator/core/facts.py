@@ -39,8 +39,9 @@ class Facts:
 def counted(memory: RolloutStatus, fleet: Fleet) -> PodCounts:
     """Count the pods against the target.
 
-    `staged` and `slowest_percent` are high-water marks while the same number of pods stages the same target: a pod that
-    falls back and catches up again has made no progress.
+    `slowest_percent` is a high-water mark while the same number of pods holds the target: who falls back and catches up
+    again has made no progress. `staged` is what is now: a pod that lost the target and has it again counts as closer to
+    it, as a replica that becomes ready again does for a Deployment's progress deadline.
     """
     if memory.target is None:
         return PodCounts(total=fleet.total, available=_available(fleet), summary=f"0/{fleet.total}")
