@@ -37,13 +37,12 @@ class Model:
         return self._get(f"modelparamversions/{self.name}-{version}")
 
     def rollout(self) -> Object:
-        """The one that the operator made."""
-        return self._get(f"modelparamrollouts/{self.name}-default")
+        """The one that the operator made; empty before it did."""
+        return self._api.find(self._path(f"modelparamrollouts/{self.name}-default")) or {}
 
     def step(self) -> str:
         """Of that rollout, such as `1/3`; empty before there is one."""
-        rollout = self._api.find(self._path(f"modelparamrollouts/{self.name}-default")) or {}
-        return str(rollout.get("status", {}).get("step", ""))
+        return str(self.rollout().get("status", {}).get("step", ""))
 
     def orders(self) -> dict[str, Object]:
         """Each pod's assignment, from the rollout that the operator made."""
@@ -61,7 +60,7 @@ class Model:
         """True when the rollout is Ready for what is asked of it."""
         rollout = self.rollout()
         status = rollout.get("status", {})
-        return status.get("observedGeneration") == rollout["metadata"]["generation"] and any(
+        return status.get("observedGeneration") == rollout.get("metadata", {}).get("generation") and any(
             c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ())
         )
 
