@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from modelparams.errors import ParamsHashMismatch, UsageError
+from modelparams.regular import require_regular
+from modelparams.strictjson import loads_foreign
 from modelparams.whole_files import replace_file
 
 CONFIG = "config.json"
@@ -72,6 +74,7 @@ def hash_files(directory: Path) -> dict[str, str]:
 
 def _hash(path: Path) -> str:
     try:
+        require_regular(path)
         with path.open("rb") as file:
             if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
                 raise UsageError(f"{path} is a Git LFS pointer, not the parameters", hint="run 'git lfs pull' first")
@@ -84,7 +87,8 @@ def _hash(path: Path) -> str:
 def _config(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        require_regular(path)
+        config = loads_foreign(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
             f"{path} cannot be read ({error.strerror})", hint="give the directory that holds it"

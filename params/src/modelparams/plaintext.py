@@ -14,6 +14,7 @@ from modelparams.digest import Digest
 from modelparams.errors import IndexInvalid, NotFinite, UsageError
 from modelparams.grouping import BlobPlan, places, plan_blobs
 from modelparams.index import AssetEntry, TensorEntry, TensorIndex, check, schema_digest, tensors_digest
+from modelparams.regular import require_regular
 from modelparams.tensors import SHARD_INDEX, FileTensor, TensorSpec, is_finite, read_directory
 
 ASSETS_LIMIT = 256 << 20
@@ -150,6 +151,7 @@ def _read_assets(directory: Path) -> dict[str, bytes]:
         path = directory / name
         if path.is_symlink():
             raise UsageError(f"{path} is a link", hint="put the file itself there")
+        require_regular(path)
         size += path.stat().st_size
         if size > ASSETS_LIMIT:
             raise UsageError(f"small files of {directory} are more than {ASSETS_LIMIT >> 20} MiB", hint=_ONLY)

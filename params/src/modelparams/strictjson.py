@@ -6,6 +6,7 @@ A duplicate key is the classic way to show two readers two documents; unknown fi
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -18,6 +19,8 @@ Hex40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{80}\z")]
 
 MAX_SAFE_INTEGER = (1 << 53) - 1
 """The largest integer that every JSON reader gives back exactly (RFC 8259 §6)."""
+MAX_DEPTH = 100
+"""Levels of a document that others define: more than any has, few enough for all that copy it or write it again."""
 
 
 def loads(data: bytes | memoryview, *, limit: int) -> Any:
@@ -37,6 +40,30 @@ def loads(data: bytes | memoryview, *, limit: int) -> Any:
         raise ValueError("not UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"no JSON: {error.msg} at character {error.pos}") from None
+
+
+def loads_foreign(data: str | bytes) -> Any:
+    """Decode a document that others define, such as a model's config.json: as `json.loads` does, but not of any depth.
+
+    Raises:
+        ValueError: no JSON, or nested too deep.
+    """
+    try:
+        document = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    level = [document]
+    for _ in range(MAX_DEPTH):
+        level = [part for value in level for part in _parts(value)]
+    if level:
+        raise ValueError("nested too deep")
+    return document
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def dumps(value: object) -> bytes:

@@ -6,7 +6,6 @@ Headers are read strictly (the rules of safetensors' own README, and no duplicat
 from __future__ import annotations
 
 import math
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelparams.errors import UsageError
+from modelparams.regular import require_regular
 from modelparams.strictjson import MAX_SAFE_INTEGER, loads
 
 HEADER_LIMIT = 16 << 20
@@ -161,16 +161,14 @@ def _check_coverage(entries: Mapping[str, tuple[TensorSpec, int]], data_size: in
 
 def _size(path: Path) -> int:
     try:
-        status = path.stat()
+        return path.stat().st_size
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})", hint=_SAVE) from None
-    if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{path} is no regular file", hint=_SAVE)
-    return status.st_size
 
 
 def _head(path: Path, limit: int) -> bytes:
     try:
+        require_regular(path)
         with path.open("rb") as file:
             return file.read(limit)
     except OSError as error:

@@ -76,7 +76,7 @@ def test_a_git_lfs_pointer_is_told_apart_from_changed_bytes(directory: Path) -> 
         check_hashes(directory)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"])
 def test_a_config_that_is_no_object_is_refused(directory: Path, content: str) -> None:
     (directory / "config.json").write_text(content)
     with pytest.raises(UsageError, match=r"config\.json is no JSON"):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from modelparams.strictjson import Record, dumps, loads
+from modelparams.strictjson import MAX_DEPTH, Record, dumps, loads, loads_foreign
 
 
 class Thing(Record):
@@ -54,6 +54,17 @@ def test_equal_values_give_equal_bytes():
 def test_what_two_readers_could_read_two_ways_is_refused(data, why):
     with pytest.raises(ValueError, match=why):
         loads(data, limit=1 << 20 if len(data) != 2000 else 1999)
+
+
+def test_a_document_of_others_keeps_to_a_depth_that_can_be_copied_and_written_again():
+    def nested(depth: int) -> str:
+        return '{"a":' * (depth - 1) + "[]" + "}" * (depth - 1)
+
+    assert json.dumps(loads_foreign(nested(MAX_DEPTH))).replace(" ", "") == nested(MAX_DEPTH)
+    for too_deep in (MAX_DEPTH + 1, 100_000):
+        with pytest.raises(ValueError, match="nested too deep"):
+            loads_foreign(nested(too_deep))
+    assert loads_foreign(b'{"a": 1, "a": 2}') == {"a": 2}  # nothing hangs on it: nobody signs what it means
 
 
 def test_a_record_uses_camel_case_and_leaves_out_what_is_absent():

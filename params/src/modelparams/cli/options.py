@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,7 +96,8 @@ def _claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
     """Which model a manifest says that it is for. What is done with the answer is verify it: it opens no door."""
     try:
         envelope = loads(store.get(manifest_key(digest), limit=MANIFEST_LIMIT), limit=MANIFEST_LIMIT)
-        return ModelName(json.loads(base64.b64decode(envelope["payload"]))["predicate"]["model"]["name"])
+        payload = loads(base64.b64decode(envelope["payload"]), limit=MANIFEST_LIMIT)
+        return ModelName(payload["predicate"]["model"]["name"])
     except (ValueError, KeyError, TypeError):
         raise ManifestInvalid(f"{manifest_key(digest)} is no manifest") from None
 

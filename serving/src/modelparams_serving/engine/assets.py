@@ -6,12 +6,12 @@ Only data is read: no code travels with a version, and `auto_map` entries that w
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelparams.errors import IndexInvalid
+from modelparams.strictjson import loads_foreign
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -75,7 +75,7 @@ def _modules(files: Mapping[str, bytes]) -> list[str]:
 
 def _json(files: Mapping[str, bytes], name: str, kind: type, absent: Any) -> Any:
     try:
-        parsed = json.loads(files[name]) if name in files else absent
+        parsed = loads_foreign(files[name]) if name in files else absent
     except ValueError as error:
         raise IndexInvalid(f"the asset {name} is no JSON") from error
     if not isinstance(parsed, kind):
