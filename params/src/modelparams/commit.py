@@ -83,6 +83,24 @@ def require_end(end: datetime | None, now: datetime) -> None:
         raise UsageError(f"{spelled(end)} has passed: no pod would serve the version", hint="name a time to come")
 
 
+def require_same(published: Manifest, floor: int | None, end: datetime | None) -> None:
+    """Refuse to pretend that a version which is there could have another floor or last moment.
+
+    Raises:
+        UsageError: one was given, and it is not the published one.
+    """
+    what = f"{published.model.name} {published.version} is there already, and its options cannot change: it has"
+    if risen(published.floor, floor) != published.floor:
+        raise UsageError(
+            f"{what} the floor {published.floor}, not {floor}", hint=f"publish the next version with --floor {floor}"
+        )
+    last = spelled(published.not_after) if published.not_after else "no last moment"
+    if end is not None and spelled(end) != last:
+        raise UsageError(
+            f"{what} {last}, not {spelled(end)}", hint=f"publish the next version with --not-after {spelled(end)}"
+        )
+
+
 def risen(least: int, floor: int | None) -> int:
     """The floor that was asked for, None as before.
 

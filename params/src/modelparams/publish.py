@@ -18,7 +18,7 @@ from pathlib import Path
 from modelparams.api import API_VERSION, GROUP
 from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.version import KIND, VersionSpec
-from modelparams.commit import Draft, commit, require_end, require_floor
+from modelparams.commit import Draft, commit, require_end, require_floor, require_same
 from modelparams.digest import Digest
 from modelparams.errors import ObjectMissing, VersionExists
 from modelparams.hashes import check_hashes
@@ -87,8 +87,9 @@ def publish(
         key_ref: the key-encryption key to use; pods need one of that name.
         signers: sign the manifest.
         trust: what earlier manifests must satisfy, and the new one will; by default, one of `signers`.
-        floor: the lowest sequence that may be served from now on; by default as before. It can only rise.
-        not_after: when pods begin to refuse the version.
+        floor: the lowest sequence that may be served from now on; by default as before. It can only rise, and only by
+            a version that is not there yet.
+        not_after: when pods begin to refuse the version; as it was, if that is there.
         workers: threads that seal and send.
         progress: told of plain bytes under "read", and of sealed bytes under "send".
         cache: where the journal is kept; by default the user's cache directory.
@@ -103,10 +104,11 @@ def publish(
         IntegrityError: no earlier version, or not the new manifest, satisfies `trust`.
     """
     trust, report, now = trust or TrustPolicy.of(*signers), progress or NoProgress(), now or datetime.now(UTC)
-    require_end(not_after, now)
     check_hashes(directory)
     plain = read_plain(directory)
     versions = list_versions(store)
+    if version not in versions:
+        require_end(not_after, now)
     model_keys = publisher_keys(store, keys, key_ref)
     past = Past(store, model, model_keys.uid, trust)
     history = past.read(versions)
@@ -114,7 +116,10 @@ def publish(
         model_keys.check_past(history.manifest, store)
     content = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
     if version in versions:
-        return _was_there(store, past.of_version(version), content)
+        twin = past.of_version(version)
+        there = _was_there(store, twin, content)
+        require_same(twin.manifest, floor, not_after)
+        return there
     require_floor(history, floor)
     journal = Journal((cache or cache_directory()) / "publish", store, model, version)
     sending = Sending(store, model_keys, journal, _blobs(history.manifest), report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -20,9 +21,11 @@ from builders.publishing import NAN, Publisher, layered, write_directory
 from modelparams.cli import completing, output, plugins, publishing
 from modelparams.cli.exits import Exit, exit_code, next_step
 from modelparams.cli.output import size
-from modelparams.errors import APIError, ModelParamsError, SwapError, every_kind
+from modelparams.digest import Digest
+from modelparams.errors import APIError, ManifestInvalid, ModelParamsError, SwapError, every_kind
 from modelparams.keys import parse_kek
 from modelparams.trust import SigningKey
+from modelparams.verify import manifest_key
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def test_a_limit_is_the_table_s_and_json_has_all(ready: Run) -> None:
 def test_a_version_can_be_published_with_its_end(ready: Run) -> None:
     write_directory(Path("params/tiny/v1.2.0"), layered())
     publish = ("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem", "--not-after")
-    for no_time in ("soon", "2099-01-31T00:00:00"):
+    for no_time in ("soon", "2099-01-31T00:00:00", "9999-12-31T23:59:59-23:00"):
         refused = ready(*publish, no_time)
         assert (refused.code, "is no time with its zone" in refused.err) == (Exit.USAGE, True)
     assert ready(*publish, "2099-01-31T02:00:00+02:00").code == 0
@@ -643,7 +646,7 @@ def test_kubectl_is_told_what_may_follow(monkeypatch: pytest.MonkeyPatch, capsys
     ("option", "value", "says"),
     [
         ("--floor", "99", "the floor 99 is above 3, the sequence that comes next"),
-        ("--not-after", "2020-01-01T00:00:00Z", "--not-after 2020-01-01T00:00:00Z has passed"),
+        ("--not-after", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z has passed: no pod would serve the version"),
     ],
 )
 def test_what_no_pod_could_serve_is_refused_before_anything_is_sent(
@@ -662,3 +665,11 @@ def test_another_layout_is_published_with_a_warning(ready: Run) -> None:
     ran = ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem")
     assert (ran.code, "warning: its tensors have other names, shapes or dtypes" in ran.err) == (0, True)
     assert "warning" not in ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem").err
+
+
+def test_a_manifest_that_is_nested_without_end_is_no_manifest(ready: Run) -> None:
+    envelope = json.dumps({"payload": base64.b64encode(b"[" * 100_000).decode()}).encode()
+    key = Path("store", manifest_key(digest := Digest.of(envelope)))
+    key.write_bytes(envelope)
+    ran = ready("verify", digest, "-s", "store", "--trust", "trust.json")
+    assert (ran.code, "is no manifest" in ran.err) == (exit_code(ManifestInvalid("")), True)

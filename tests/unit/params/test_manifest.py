@@ -115,6 +115,15 @@ def test_a_blob_may_be_listed_twice_if_all_is_equal():
     assert len(verified(twice).manifest.tensor_blobs) == len(release.manifest.tensor_blobs) + 1
 
 
+@pytest.mark.parametrize("other", [{"content_id": "ab" * 32}, {"wrapped_key": "ab" * 40}])
+def test_one_blob_has_one_content_and_one_key(other):
+    release = built()
+    first, *rest = release.manifest.blobs
+    blobs = (first, first.model_copy(update=other), *rest)
+    with pytest.raises(ManifestInvalid, match="listed before with other facts"):
+        _ = release.with_manifest(blobs=blobs, index=len(rest), assets=len(rest) + 1).envelope
+
+
 CONTRADICTIONS = [
     pytest.param(lambda r: r.with_manifest(index=0), "last two blobs", id="index-elsewhere"),
     pytest.param(lambda r: r.with_manifest(assets=r.manifest.index), "last two blobs", id="index-is-assets"),

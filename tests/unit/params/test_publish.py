@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -33,6 +33,7 @@ from modelparams.pointers import list_pointers, resolve
 from modelparams.publish import manifest_object, manifest_yaml
 from modelparams.secret import Secret32
 from modelparams.store import FileStore, source_of
+from modelparams.tensors import SHARD_INDEX
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.verify import verify_release
 
@@ -63,6 +64,7 @@ def test_an_unchanged_layer_keeps_its_blob_and_only_the_changed_one_is_sent(publ
     assert len([position for position in changed if position < after.index]) == 1
     assert (published.blobs_new, published.blobs_reused) == (3, 3)  # the layer, the index, config.json with its hash
     assert published.bytes_sent == sum(after.blobs[position].size for position in changed)
+    assert not published.is_other_layout
 
 
 def test_sequence_rises_and_each_manifest_names_the_one_before(publisher: Publisher) -> None:
@@ -336,6 +338,15 @@ def test_a_link_is_not_followed_out_of_the_directory(publisher: Publisher) -> No
         publisher.publish("1.0.0", directory=directory)
 
 
+@pytest.mark.parametrize("name", ["fifo.json", "model-2.safetensors", SHARD_INDEX, "config.json"])
+def test_a_pipe_is_refused_and_not_waited_for(publisher: Publisher, name: str) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / name).unlink(missing_ok=True)
+    os.mkfifo(directory / name)
+    with pytest.raises(UsageError, match=f"{name} is no regular file"):
+        publisher.publish("1.0.0", directory=directory)
+
+
 def test_files_below_travel_by_their_path_and_hidden_ones_stay(publisher: Publisher) -> None:
     directory = publisher.directory("1.0.0")
     (directory / "1_Pooling").mkdir()
@@ -402,8 +413,44 @@ def test_the_floor_is_kept_can_rise_and_never_falls(publisher: Publisher) -> Non
     publisher.publish("1.1.0", layered(layer0=0x3E80), floor=2)
     publisher.publish("1.2.0", layered(layer0=0x3E81))
     assert publisher.manifest("1.2.0").floor == 2
+    before = set(publisher.store.list(""))
     with pytest.raises(UsageError, match="floor is 2"):
         publisher.publish("1.3.0", layered(layer0=0x3E82), floor=1)
+    assert set(publisher.store.list("")) == before
+
+
+def test_a_floor_is_at_most_the_version_s_own_sequence(publisher: Publisher) -> None:
+    with pytest.raises(UsageError, match="the floor 2 is above 1, the sequence that comes next"):
+        publisher.publish("1.0.0", floor=2)
+    assert publisher.publish("1.0.0", floor=1).sequence == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"floor": 2}, "its options cannot change: it has the floor 1, not 2. Publish the next version with --floor 2"),
+        ({"floor": 0}, "the floor is 1 and cannot go down to 0"),
+        ({"not_after": datetime(2031, 1, 1, tzinfo=UTC)}, "it has 2030-01-01T00:00:00Z, not 2031-01-01T00:00:00Z"),
+    ],
+)
+def test_what_is_published_gets_no_other_floor_and_no_other_end(
+    publisher: Publisher, given: dict[str, Any], says: str
+) -> None:
+    as_it_is: dict[str, Any] = {"floor": 1, "not_after": datetime(2030, 1, 1, tzinfo=UTC)}
+    when = {"now": datetime(2029, 1, 1, tzinfo=UTC)}
+    publisher.publish("1.0.0", **as_it_is, **when)
+    with pytest.raises(UsageError, match=says):
+        publisher.publish("1.0.0", **(as_it_is | given), **when)
+    later = publisher.publish("1.0.0", **as_it_is, now=datetime(2030, 6, 1, tzinfo=UTC))
+    assert later.was_there
+
+
+def test_a_version_without_an_end_gets_none_and_other_parameters_are_told_first(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    with pytest.raises(UsageError, match="it has no last moment, not 2099-01-01T00:00:00Z"):
+        publisher.publish("1.0.0", not_after=datetime(2099, 1, 1, tzinfo=UTC))
+    with pytest.raises(VersionExists):
+        publisher.publish("1.0.0", layered(layer0=0x3E80), floor=5)
 
 
 def test_an_expired_version_can_still_be_followed_by_another(publisher: Publisher) -> None:
@@ -414,6 +461,9 @@ def test_an_expired_version_can_still_be_followed_by_another(publisher: Publishe
 def test_a_version_that_has_expired_already_is_refused_before_anything_is_sent(publisher: Publisher) -> None:
     with pytest.raises(UsageError, match="2020-01-01T00:00:00Z has passed"):
         publisher.publish("1.0.0", not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    this_moment = datetime(2030, 1, 1, tzinfo=UTC)
+    with pytest.raises(UsageError, match="has passed"):
+        publisher.publish("1.0.0", not_after=this_moment, now=this_moment)
     assert list(publisher.store.list("")) == []
 
 
