@@ -103,12 +103,15 @@ class FakeStages:
     """By version: what to raise the next times."""
     gate: asyncio.Event | None = None
     staged: list[str] = field(default_factory=list)
+    floors: list[int] = field(default_factory=list)
+    """Below which each staging was to take nothing."""
     floor: int = 0
 
     async def stage(self, ticket: Ticket, reserve: ReserveSlot) -> Staged:
         """See `staging.Stages`."""
         version = ticket.release.version.text
         self.staged.append(version)
+        self.floors.append(ticket.floor)
         state = await reserve(Reserve(manifest_digest=ticket.release.manifest_digest, size=SIZE))
         ticket.start("pull", 100)
         ticket.advance("pull", 61)

@@ -80,7 +80,8 @@ class Reserve(Wire):
 
     op: Literal["reserve"] = "reserve"
     manifest_digest: WireDigest
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, lt=1 << 63)
+    """What a file can be long at the most is below that."""
 
 
 class Prepare(Wire):

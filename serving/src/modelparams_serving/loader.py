@@ -15,10 +15,8 @@ running steps, and then waits for a moment without a step to exchange the parame
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import hmac
-import json
 import mmap
 import os
 import threading
@@ -40,6 +38,7 @@ from modelparams.pointers import read_pointer
 from modelparams.progress import Progress
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
 from modelparams.store import ObjectStore, open_store
+from modelparams.strictjson import loads
 from modelparams.trust import TrustPolicy
 from modelparams.verify import manifest_key
 from modelparams_serving.module_tensors import Staged, brought_near, exchange, places_of, present, stage
@@ -287,7 +286,7 @@ def _policy(trust: str | Path | TrustPolicy | None) -> TrustPolicy:
 def _name_in(envelope: bytes) -> ModelName:
     """The model that a manifest is for by its own word, which then has to be signed."""
     try:
-        payload = json.loads(base64.b64decode(json.loads(envelope)["payload"]))
-        return ModelName(str(payload["predicate"]["model"]["name"]))
-    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        payload = base64.b64decode(loads(envelope, limit=MANIFEST_LIMIT)["payload"])
+        return ModelName(str(loads(payload, limit=MANIFEST_LIMIT)["predicate"]["model"]["name"]))
+    except (ValueError, KeyError, TypeError) as error:
         raise ManifestInvalid("the manifest does not name its model") from error

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from modelparams.errors import UsageError
+from modelparams_serving.agent import metrics
 from modelparams_serving.agent.health import Pulse, beat, serve
 
 
@@ -89,3 +90,12 @@ def test_a_port_that_is_taken_is_named(pulses: tuple[Pulse, Pulse]) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"port {port} cannot be listened on"):
             serve("127.0.0.1", port, pulses, 60.0)
+
+
+def test_a_port_for_metrics_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(UsageError, match=f"port {port} for metrics cannot be listened on"):
+            metrics.serve(port)

@@ -355,6 +355,10 @@ def test_a_floor_that_was_verified_once_is_kept(tmp_path: Path) -> None:
         pod.stages.floor = 40
         pod.assign("1.0.0", activate="1.0.0")
         await served(pod, "1.0.0")
+        pod.stages.floor = 0
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await served(pod, "1.1.0")
+        assert pod.stages.floors == [0, 40]
         assert pod.agent
         assert pod.agent._memory.floor == 40
 

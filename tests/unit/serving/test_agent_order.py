@@ -59,6 +59,14 @@ def test_it_does_not_begin_with_what_is_below_the_floor() -> None:
     assert from_rollouts([rollout("a", "1.0.0", floor=110)], MODEL) is None
 
 
+@pytest.mark.parametrize(("whose", "is_taken_up"), [("me", True), ("another", False)])
+def test_only_an_answer_of_this_pod_is_of_its_earlier_life_and_that_once(whose: str, is_taken_up: bool) -> None:
+    answer, orders = AssignmentStatus(pod_uid=whose), Orders(MODEL, "me")
+    orders.assigned(Assignment("1", 1, AssignmentSpec(rollout_name="tiny", pod_uid="me"), answer))
+    assert orders.earlier_life() == (answer if is_taken_up else None)
+    assert orders.earlier_life() is None
+
+
 class Slept(Exception):
     """The test's clock has run out."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +18,9 @@ from torch import Tensor, nn
 from builders.modules import Repository, Small, seeded, tensors_of
 from modelparams import errors
 from modelparams.digest import Digest
+from modelparams.store import FileStore
 from modelparams.trust import SigningKey
+from modelparams.verify import manifest_key
 from modelparams_serving.loader import ParamLoader
 
 pytestmark = pytest.mark.model
@@ -201,6 +205,13 @@ def test_a_pinned_digest_that_is_not_there_is_missing(repository: Repository) ->
     repository.publish("1.0.0", seeded(1))
     with pytest.raises(errors.ObjectMissing):
         loader_of(repository, seeded(2)).update(Digest.of(b"another"))
+
+
+def test_a_manifest_that_nests_too_deep_is_none(repository: Repository) -> None:
+    envelope = json.dumps({"payload": base64.b64encode(b"[" * 100_000).decode()}).encode()
+    FileStore(repository.store).put_new(manifest_key(Digest.of(envelope)), envelope)
+    with pytest.raises(errors.ManifestInvalid, match="does not name its model"):
+        loader_of(repository, seeded(2)).update(Digest.of(envelope))
 
 
 def test_nobody_is_trusted_by_default(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

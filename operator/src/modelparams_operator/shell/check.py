@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
 
 from modelparams import errors
@@ -29,7 +29,9 @@ _Address = IPv4Address | IPv6Address
 AWS = "aws"
 """The allow-list's word for a source without endpoint."""
 # Where clouds serve credentials or configuration to whoever asks, beside the link-local 169.254.169.254.
-_METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")))
+_METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16")))
+# Whose last four bytes are an IPv4 address (RFC 4291 §2.5.5.1, RFC 6052 §2.1), as ipaddress does not tell.
+_EMBEDDING = (ip_network("::/96"), ip_network("64:ff9b::/96"))
 
 _NEVER_CALLED = "name the store itself: clouds serve credentials at such addresses, so no allow-list opens one"
 _MAKE_IT = "create it with the keys accessKeyID and secretAccessKey, or correct the reference; it is tried again"
@@ -152,9 +154,14 @@ def _shown(endpoint: str) -> str:
 
 
 def _is_metadata(address: _Address | None) -> bool:
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    real = mapped or address
+    real = (_embedded(address) if isinstance(address, IPv6Address) else None) or address
     return real is not None and (real.is_link_local or real in _METADATA)
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that an IPv6 one leads to: mapped, 6to4, compatible or by NAT64."""
+    last = IPv4Address(int(address) & 0xFFFF_FFFF) if any(address in network for network in _EMBEDDING) else None
+    return address.ipv4_mapped or address.sixtofour or last
 
 
 def _address(host: str) -> _Address | None:

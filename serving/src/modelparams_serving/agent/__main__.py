@@ -10,11 +10,10 @@ import sys
 from datetime import timedelta
 
 import structlog
-from prometheus_client import start_http_server
 
 from modelparams.errors import UsageError
 from modelparams.memory_directory import check_in_memory
-from modelparams_serving.agent import health, kube
+from modelparams_serving.agent import health, kube, metrics
 from modelparams_serving.agent.engine_client import EngineClient
 from modelparams_serving.agent.loop import Agent
 from modelparams_serving.agent.order_book import Orders
@@ -35,9 +34,9 @@ Runs until SIGTERM beside modelparams-serve, whose runtime directory it shares. 
 def main() -> None:
     """Run until SIGTERM."""
     settings = started("modelparams-agent", _WHAT, AgentSettings)
-    if settings.agent_metrics_port:
-        start_http_server(settings.agent_metrics_port)
     try:
+        if settings.agent_metrics_port:
+            metrics.serve(settings.agent_metrics_port)
         check_in_memory(settings.runtime_dir)
         asyncio.run(run(settings))
     except UsageError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from modelparams.errors import UsageError
 
 FETCHED = Counter("modelparams_agent_fetched_bytes_total", "Sealed bytes read from the object store")
 REUSED = Counter("modelparams_agent_reused_bytes_total", "Plaintext bytes copied from the resident version")
@@ -16,3 +18,18 @@ PAUSE = Gauge("modelparams_agent_swap_pause_seconds", "Time in which no request 
 FAILURES = Counter("modelparams_agent_failures_total", "Failures with a release", ["reason"])
 API_FAILURES = Counter("modelparams_agent_api_failures_total", "Failed calls of the API server", ["reason"])
 ENGINE_UP = Gauge("modelparams_agent_engine_up", "1 while the engine answers on its socket")
+
+
+def serve(port: int) -> None:
+    """Answer on all addresses, in a thread.
+
+    Raises:
+        UsageError: the port cannot be listened on.
+    """
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise UsageError(
+            f"port {port} for metrics cannot be listened on ({error.strerror})",
+            hint="set MODELPARAMS_AGENT_METRICS_PORT to one that is free, or to 0 for none",
+        ) from error
