@@ -135,18 +135,26 @@ def wait_until(holds: Callable[[], bool], what: str, *, seconds: float, every: f
         time.sleep(every)
 
 
+_PORTS = range(10_000, 32_000)
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 on which nobody listens.
+    """A TCP port of 127.0.0.1 on which nobody listens, and that this process was not given before.
 
     Below the range that the kernel hands to outgoing connections, so that none of those takes it before its
-    server does; at random, so that runs side by side do not meet.
+    server does, which may be seconds later; at random, so that runs side by side do not meet, and workers of one run
+    have ports of their own.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = _PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
     for _ in range(200):
-        port = random.SystemRandom().randrange(10_000, 32_000)
+        port = random.SystemRandom().choice(ports)
         with contextlib.closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0 and _can_bind(port):
+            if port not in _given and probe.connect_ex(("127.0.0.1", port)) != 0 and _can_bind(port):
+                _given.add(port)
                 return port
-    raise OSError("found no free port between 10000 and 32000")
+    raise OSError(f"found no free port between {_PORTS.start} and {_PORTS.stop}")
 
 
 def _can_bind(port: int) -> bool:
