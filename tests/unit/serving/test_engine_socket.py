@@ -122,10 +122,12 @@ def test_refusals_carry_the_reason_of_the_error(tmp_path: Path) -> None:
             answers = await order(tmp_path, line(version.commit()), line(version.prepare(Slot.A)), line(Rollback()))
             reasons = [answer.refusal.reason for answer in answers if answer.refusal]
             assert reasons == [Reason.ILLEGAL_TRANSITION, Reason.INDEX_INVALID, Reason.ILLEGAL_TRANSITION]
-            huge = json.dumps({"op": "reserve", "manifestDigest": str(version.digest), "size": 1 << 60}).encode()
-            (answer,) = await order(tmp_path, huge)
-            assert answer.refusal is not None
-            assert answer.refusal.reason is Reason.ARENA_EXHAUSTED
+            huge = [
+                json.dumps({"op": "reserve", "manifestDigest": str(version.digest), "size": size}).encode()
+                for size in (1 << 60, (1 << 63) - 1, 1 << 63)
+            ]
+            told = [answer.refusal.reason for answer in await order(tmp_path, *huge) if answer.refusal]
+            assert told == [Reason.ARENA_EXHAUSTED, Reason.ARENA_EXHAUSTED, Reason.USAGE]
             assert (await order(tmp_path, line(Discard(manifest_digest=version.digest))))[0].state is not None
 
     asyncio.run(scene())
