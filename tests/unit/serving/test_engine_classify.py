@@ -62,7 +62,7 @@ def same(found: dict[str, Any], wanted: list[dict[str, float]]) -> bool:
     """Whether an answer's probabilities are those of the labels alone, and its labels the likeliest."""
     names = list(LABELS.values())
     return all(
-        one["probs"] == pytest.approx([each[name] for name in names], rel=1e-4, abs=1e-5)
+        one["probs"] == pytest.approx([each[name] for name in names], abs=1e-5)
         and one["label"] == max(each, key=each.get)  # type: ignore[arg-type]
         for one, each in zip(found["data"], wanted, strict=True)
     )
@@ -90,7 +90,8 @@ def test_classes_are_those_of_the_model_alone(tmp_path: Path, kind: str) -> None
     [
         ({"problem_type": "single_label_classification"}, True),
         ({"problem_type": "multi_label_classification"}, False),
-        ({"problem_type": "regression"}, False),
+        # Logits of about 1: of 9, the last digits of a float32 are more than the 1e-5 below, whatever kernel runs.
+        ({"problem_type": "regression", "initializer_range": 0.2}, False),
         ({"id2label": {0: "score"}, "label2id": {"score": 0}}, False),
     ],
     ids=["one of many", "several", "regression", "one label"],
@@ -103,8 +104,8 @@ def test_the_numbers_are_of_the_kind_that_the_config_names(
     async def scene(_: Engine, client: httpx.AsyncClient) -> None:
         found = await classes(client, TEXTS)
         for one, wanted in zip(found["data"], alone(directory, TEXTS), strict=True):
-            assert sorted(one["probs"]) == pytest.approx(sorted(wanted.values()), rel=1e-4, abs=1e-5)
-            assert (sum(one["probs"]) == pytest.approx(1, rel=1e-4, abs=1e-5)) is sums_to_one
+            assert sorted(one["probs"]) == pytest.approx(sorted(wanted.values()), abs=1e-5)
+            assert (sum(one["probs"]) == pytest.approx(1, abs=1e-5)) is sums_to_one
 
     live(tmp_path, laid(directory), scene)
 
