@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
 from collections.abc import Iterator
@@ -29,8 +28,6 @@ def _figures(parts: list[str], console: Console) -> Iterator[Figure]:
     for part in parts:
         console.print(f"measuring: {part} …")
         module = importlib.import_module(f"bench.{part}")
-        gc.collect()  # what other parts imported and left is not this one's to look through
-        gc.freeze()
         try:
             yield from module.figures(_BUILD / "work") if part != "verify_open" else module.figures()
         except LeftOut as why:
