@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from modelparams.api import MODEL_LABEL
-from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
+from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, answer_of
 from modelparams.api.base import Wire
 from modelparams.api.rollout import RolloutSpec, RolloutStatus
 from modelparams.api.version import VersionSpec, VersionStatus
@@ -91,13 +91,11 @@ def assignment(subject: JSON) -> Assignment:
 
 
 def _answer(subject: JSON) -> AssignmentStatus:
-    """Pods write it, and one that is broken, or worse, must harm nobody but itself."""
-    try:
-        return _parsed(AssignmentStatus, subject.get("status"), "status")
-    except InvalidSpec as problem:
+    answer, problem = answer_of(subject.get("status"))
+    if problem:
         key = key_of(subject)
-        logger.warning("Answer left out", namespace=key.namespace, pod=key.name, problem=problem.message)
-        return AssignmentStatus()
+        logger.warning("Answer left out", namespace=key.namespace, pod=key.name, problem=problem)
+    return answer
 
 
 def version(subject: JSON) -> VersionObject:

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
 
-from modelparams.api.assignment import AssignmentStatus, PodState
+from modelparams.api.assignment import AssignmentStatus, PodState, answer_of
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, find
 from modelparams.api.rollout import PodCounts, RolloutStatus
 from modelparams.api.version import VersionStatus
-from modelparams.errors import InvalidSpec, InvalidVersion
+from modelparams.errors import InvalidVersion
 from modelparams.names import Version
 
 JSON = Mapping[str, Any]
@@ -169,7 +169,7 @@ def _version(item: JSON) -> VersionRow:
 
 def _pod(item: JSON) -> PodRow:
     spec = item["spec"]
-    status, problem = _answer(item)
+    status, problem = answer_of(item.get("status"))
     if status.pod_uid != spec.get("podUID"):  # an answer of another life is none
         status = AssignmentStatus()
     failure = status.last_failure
@@ -184,14 +184,6 @@ def _pod(item: JSON) -> PodRow:
         failure=str(failure.reason) if failure else "",
         message=failure.message if failure else problem,
     )
-
-
-def _answer(item: JSON) -> tuple[AssignmentStatus, str]:
-    """What a pod said; or nothing, and why that cannot be used: one pod must not hide the others."""
-    try:
-        return AssignmentStatus.parse(item.get("status", {})), ""
-    except InvalidSpec as error:
-        return AssignmentStatus(), f"its answer cannot be used: {error.message}"
 
 
 def _place(item: JSON) -> dict[str, str]:

@@ -19,6 +19,7 @@ from modelparams.api.base import (
     WireVersion,
 )
 from modelparams.api.release import Release
+from modelparams.errors import InvalidSpec
 
 RELEASES_MAX = 2
 """An engine has two arenas."""
@@ -108,3 +109,14 @@ class AssignmentStatus(Wire):
     """Sealed bytes read from the store for the last release staged."""
     last_failure: ReleaseFailure | None = None
     swapped_at: WireTime | None = None
+
+
+def answer_of(data: object) -> tuple[AssignmentStatus, str]:
+    """An order's status as its pod wrote it, and why it cannot be used; it is then as good as none.
+
+    A pod that is broken, or worse, must harm nobody but itself.
+    """
+    try:
+        return AssignmentStatus.parse(data or {}), ""
+    except InvalidSpec as error:
+        return AssignmentStatus(), f"its answer cannot be used: {error.message}"

@@ -1,7 +1,7 @@
 """What the kinds share: camelCase on the wire, snake_case in Python, digests and versions as types.
 
 Every bound here is the CRD's as well (`crds/`); tests/contract holds both to each other. Times are the exception:
-the API server takes some that are on no calendar, such as the year 0, and here they are refused.
+the API server takes some without a zone or on no calendar, such as the year 0, and here they are refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -126,7 +127,7 @@ WireDigest = Annotated[Digest, read_as(Digest), _AS_TEXT, string_schema(DIGEST_P
 WireModelName = Annotated[ModelName, read_as(ModelName), _AS_TEXT, string_schema(MODEL_PATTERN, MODEL_MAX)]
 WireVersion = Annotated[Version, read_as(Version), _AS_TEXT, string_schema(VERSION_PATTERN, VERSION_MAX)]
 WireReason = Annotated[Reason, read_as(_reason), _AS_TEXT, string_schema("[A-Z][A-Za-z]*", 63)]
-WireTime = Annotated[datetime, AfterValidator(_utc), PlainSerializer(_time, return_type=str)]
+WireTime = Annotated[AwareDatetime, AfterValidator(_utc), PlainSerializer(_time, return_type=str)]
 """RFC 3339 in UTC with seconds, the form of metav1.Time."""
 
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253)]

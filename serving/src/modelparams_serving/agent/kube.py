@@ -22,7 +22,7 @@ from kubernetes.aio import client, config
 
 from modelparams import errors
 from modelparams.api import API_VERSION, GROUP, assignment, rollout
-from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
+from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, answer_of
 from modelparams.api.rollout import RolloutSpec, RolloutStatus
 from modelparams_serving.agent.order import Assignment, Rollout
 
@@ -207,14 +207,7 @@ def _assignment(item: dict[str, Any]) -> Assignment | None:
     except errors.InvalidSpec as error:
         logger.error("Assignment cannot be read", reason=error.reason, problem=str(error)[:500])
         return None
-    return Assignment(metadata["uid"], metadata.get("generation", 0), spec, _status(item))
-
-
-def _status(item: dict[str, Any]) -> AssignmentStatus:
-    try:
-        return AssignmentStatus.parse(item.get("status", {}))
-    except errors.InvalidSpec:
-        return AssignmentStatus()
+    return Assignment(metadata["uid"], metadata.get("generation", 0), spec, answer_of(item.get("status"))[0])
 
 
 def _rollout(item: dict[str, Any]) -> Rollout | None:
