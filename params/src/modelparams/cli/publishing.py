@@ -155,11 +155,13 @@ def _own_endpoint() -> str:
 def _time(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-        if found.tzinfo is not None:
-            return found.astimezone(UTC).replace(microsecond=0)
+        if found.tzinfo is None:
+            raise ValueError("no zone")
+        return found.astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError):  # a zone may carry the calendar's last hours out of it
-        pass
-    raise UsageError(f"--not-after {text[:80]!r} is no time with its zone", hint="write it as 2030-01-31T00:00:00Z")
+        raise UsageError(
+            f"--not-after {text[:80]!r} is no time with its zone", hint="write it as 2030-01-31T00:00:00Z"
+        ) from None
 
 
 def _tell(published: Published) -> None:
