@@ -10,11 +10,16 @@ import pytest
 
 from builders.rollouts import NOW, desired, observed, pods, revision, status, version
 from modelparams.api import MODEL_LABEL
+from modelparams.api.rollout import LabelSelector, RolloutStatus
 from modelparams.api.version import VersionStatus
-from modelparams_operator.core.claims import claims, other_claims
 from modelparams_operator.core.model import Observed
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.version_status import RolloutUse, judge
+from modelparams_operator.shell.observe import Model, joined
+from modelparams_operator.shell.observe import desired as seen_desired
+from modelparams_operator.shell.observe import observed as seen_by
+from modelparams_operator.shell.ports import ModelKey, ObjectKey
+from modelparams_operator.shell.views import Custom, Pod
 
 BOTH = (version("1.0.0"), version("1.1.0"))
 
@@ -76,21 +81,30 @@ def test_twice_the_versions_take_twice_the_work() -> None:
     assert 1.5 < _calls(lambda: _one_pass(many)) / _calls(lambda: _one_pass(few)) < 2.3
 
 
-def _of_many_rollouts(count: int) -> int:
-    """Calls to see, for each of so many rollouts, the pods that all of them select."""
-    rollouts = {f"r{number:03}": desired().spec for number in range(count)}
-    labels = {f"p{number:02}": {MODEL_LABEL: "chat"} for number in range(50)}
+def _of_many_rollouts(count: int, selector: LabelSelector) -> int:
+    """Calls to plan for so many rollouts of the same selector in turn."""
+    spec = desired(selector=selector).spec
+    rollouts = tuple(
+        Custom(ObjectKey("ns", f"r{number:03}"), f"uid-{number}", 1, "1", False, spec, RolloutStatus())
+        for number in range(count)
+    )
+    labels = {MODEL_LABEL: "chat"}
+    there = {name: Pod(name, f"{name}-uid", "chat", labels, True, False, False) for name in map(str, range(50))}
 
     def see() -> None:
-        found = claims(rollouts, labels)
-        for name in rollouts:
-            other_claims(name, found, labels)
+        model = joined(Model(ModelKey("ns", "chat"), (), rollouts), there, {})
+        for rollout in model.rollouts:
+            plan(seen_desired(rollout), seen_by(model, rollout, (), now=NOW, term=1, watching_since=None))
 
     return _calls(see)
 
 
-def test_twice_the_rollouts_take_twice_the_work() -> None:
-    assert 1.5 < _of_many_rollouts(60) / _of_many_rollouts(30) < 2.2
+@pytest.mark.parametrize(
+    "selector", [LabelSelector(), LabelSelector(match_labels={"tier": "gpu"})], ids=["of all pods", "of no pod"]
+)
+def test_twice_the_rollouts_take_twice_the_work(selector: LabelSelector) -> None:
+    _of_many_rollouts(1, selector)  # as above
+    assert 1.5 < _of_many_rollouts(60, selector) / _of_many_rollouts(30, selector) < 2.3
 
 
 def test_a_pass_orders_as_many_pods_as_the_step_allows() -> None:

@@ -22,6 +22,7 @@ from modelparams.protocol import SlotPhase
 from modelparams.tensors import TensorSpec
 from modelparams_serving.engine import device, weights
 from modelparams_serving.engine.generate import Prompt, TextGenerator
+from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.swap import Swapper
 
 pytestmark = pytest.mark.model
@@ -72,6 +73,25 @@ def test_answers_are_those_of_the_library_alone(tmp_path: Path) -> None:
             assert await greedy(made, [9, 8, 7], 8) == wanted
 
     within(tmp_path, scene)
+
+
+def test_only_a_version_beside_its_like_is_spared_the_whole_warm_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    one_pass = ResidentVersion._pass
+
+    async def noted(self: ResidentVersion, length: int) -> None:
+        passes.append(length)
+        await one_pass(self, length)
+
+    async def scene(made: Swapper) -> None:
+        await put_live(made, tiny("1.0.0"))
+        await put_live(made, tiny("1.1.0"))
+
+    monkeypatch.setattr(ResidentVersion, "_pass", noted)
+    within(tmp_path, scene)
+    assert passes == [1, 64, 1]
 
 
 def test_parameters_are_views_of_the_arena_and_tied_ones_are_one(tmp_path: Path) -> None:
