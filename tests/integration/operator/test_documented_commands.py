@@ -34,6 +34,8 @@ LIBRARY = the_block("README.md", "Publish and apply your own model", "python")
 READY = the_block("README.md", "Make a cluster ready", "sh")
 OPERATOR = the_block("operator/README.md", "The operator", "")
 SAMPLE = the_block("params/samples/README.md", "A sample repository of parameters", "")
+NAMED = " --namespace models --credentials-secret modelparams-s3"
+"""What "Make a cluster ready" has made."""
 _SECONDS = 120.0
 
 
@@ -116,7 +118,11 @@ def test_the_first_page_s_commands_bring_a_model_to_the_pods(
 ) -> None:
     reader.has_directory("my-model", "1.0.0")
     (reader.folder / "params/my-model/v1.0.0/config.json").write_bytes(b"{}")  # without hashes: `hash` makes them
-    text = reader.made_real(PUBLISH, "weights", "my-model")
+    assert NAMED in PUBLISH
+    in_ours = PUBLISH.replace(NAMED, f" --namespace {namespace}").replace(
+        "--namespace models", f"--namespace {namespace}"
+    )
+    text = reader.made_real(in_ours, "weights", "my-model")
     page = reader.starts(f"cd {reader.folder}\n{text}")
     try:
         trust = reader.folder / "trust.json"
@@ -147,10 +153,8 @@ def test_a_bare_cluster_becomes_ready_and_its_operator_verifies_with_the_secret(
         (tmp_path / room).symlink_to(ROOT / room)
     reader.has_directory("my-model", "1.0.0")
     until_it_is_published, _, _ = PUBLISH.partition("kubectl apply")
-    named = "--sign release.pem --namespace models --credentials-secret modelparams-s3 >"
-    assert "--sign release.pem >" in until_it_is_published
-    published = until_it_is_published.replace("--sign release.pem >", named)
-    reader.runs(reader.made_real(published, "weights", "my-model"))
+    assert NAMED in until_it_is_published
+    reader.runs(reader.made_real(until_it_is_published, "weights", "my-model"))
     operator = reader.starts(f"cd {tmp_path}\n{READY}", **QUICK)
     try:
         operator.wait_until(lambda: "Serving metrics and probes" in operator.log.read_text(), seconds=_SECONDS)
