@@ -181,6 +181,13 @@ def starting(state: EngineState) -> EngineState:
         ),
         pytest.param(
             order("1.1.0", activate="1.1.0", is_fallback=True),
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "1.1.0")),
+            Memory(),
+            Wait(NOW + timedelta(seconds=5)),
+            id="not-even-to-what-it-holds",
+        ),
+        pytest.param(
+            order("1.1.0", activate="1.1.0", is_fallback=True),
             engine(slot(RESIDENT, "1.1.0"), term=7),
             Memory(),
             Commit(resident("1.1.0"), 7),

@@ -13,7 +13,7 @@ from builders.agent_pod import MODEL, Pod, digest_of, release, running_pod
 from modelparams import errors
 from modelparams.api.assignment import PodState
 from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
-from modelparams.protocol import Slot
+from modelparams.protocol import Region, Slot
 from modelparams.reasons import Reason
 from modelparams_serving.agent.order import Rollout
 
@@ -101,6 +101,24 @@ def test_a_version_that_the_engine_refuses_leaves_the_old_one_live(tmp_path: Pat
         assert pod.sink.last.last_failure.reason is Reason.LAYOUT_MISMATCH
         assert pod.sink.last.live
         assert pod.live == "1.0.0"
+
+    play(tmp_path, scene)
+
+
+def test_what_the_engine_called_bad_is_fetched_anew_when_it_is_ordered_again(tmp_path: Path) -> None:
+    """What is wrong may be the arena, which others can write, and not the version: the same bytes would fail again."""
+
+    def spoiled(_arena: memoryview, _index: Region) -> str:
+        raise errors.IndexInvalid("the tensors in memory are not those that were published")
+
+    async def scene(pod: Pod) -> None:
+        sound, pod.engine.look = pod.engine.look, spoiled
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.FAILED)
+        pod.engine.look = sound
+        pod.assign("1.0.0", activate="1.0.0", attempt="1")
+        await served(pod, "1.0.0")
+        assert pod.stages.staged == ["1.0.0", "1.0.0"]
 
     play(tmp_path, scene)
 
@@ -282,6 +300,42 @@ def test_an_order_of_a_past_leader_is_ignored(tmp_path: Path) -> None:
         assert pod.sink.last.term == 5
         assert pod.sink.last.observed_generation == 1
         pod.assign("1.1.0", "1.0.0", activate="1.1.0", term=6)
+        await served(pod, "1.1.0")
+
+    play(tmp_path, scene)
+
+
+def test_a_new_engine_without_a_term_does_not_make_a_past_leader_the_present_one(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0", term=5)
+        await served(pod, "1.0.0")
+        pod.engine.kill()
+        await pod.until(lambda: pod.sink.last.live is None)
+        pod.assign("1.1.0", activate="1.1.0", term=4)
+        await pod.engine.start()
+        await served(pod, "1.0.0")
+        assert (pod.sink.last.term, pod.engine.term) == (5, 5)
+        assert pod.sink.last.observed_generation == 1
+        assert pod.stages.staged == ["1.0.0"]
+
+    play(tmp_path, scene)
+
+
+def test_an_agent_that_knows_nothing_any_more_learns_from_its_engine_which_leader_is_past(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0", term=5)
+        await served(pod, "1.0.0")
+        pod.assign("1.1.0", "1.0.0", activate="1.0.0", term=5)
+        await pod.until(lambda: pod.held == {"1.0.0", "1.1.0"})
+        await pod.kill_agent()
+        pod.sink.statuses.clear()  # the assignment was deleted and made anew: no status tells of a term
+        pod.start_agent()
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0", term=4)
+        await pod.until(lambda: pod.sink.last.live)
+        assert (pod.live, pod.sink.last.term) == ("1.0.0", 5)
+        assert pod.sink.last.observed_generation == -1
+        assert pod.engine.heard.count("commit") == 1
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0", term=5)
         await served(pod, "1.1.0")
 
     play(tmp_path, scene)
