@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,7 +12,7 @@ from structlog.testing import capture_logs
 from builders.fake_api import FakeAPI, running, until
 from modelparams import errors
 from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
-from modelparams_operator.shell.ports import ASSIGNMENTS, LEASES, ObjectKey
+from modelparams_operator.shell.ports import ASSIGNMENTS, JSON, LEASES, ObjectKey
 from modelparams_operator.shell.run import highest_ordered_term
 
 KEY = ObjectKey("ns", "operator")
@@ -41,9 +43,30 @@ class World:
         self.time += seconds
         await asyncio.sleep(0)
 
+    def answers_late(self, seconds: float) -> list[float]:
+        """From now on a write is done at once and answered after so long; gives when each was asked for, as it ends."""
+        asked: list[float] = []
+
+        def late(write: Callable[..., Awaitable[JSON]]) -> Callable[..., Awaitable[JSON]]:
+            async def written(*arguments: Any) -> JSON:
+                began, answer = self.time, await write(*arguments)
+                self.time += seconds
+                asked.append(began)
+                return answer
+
+            return written
+
+        self.api.create = late(self.api.create)  # type: ignore[method-assign, assignment]
+        self.api.replace = late(self.api.replace)  # type: ignore[method-assign, assignment]
+        return asked
+
     def holder(self) -> str:
         lease = self.api.at(LEASES, "operator")
         return lease["spec"]["holderIdentity"] if lease else "-"
+
+    def term(self) -> int | None:
+        lease = self.api.at(LEASES, "operator")
+        return lease["spec"]["leaseTransitions"] if lease else None
 
 
 def test_the_first_one_takes_it_and_terms_grow_with_each_taking() -> None:
@@ -118,6 +141,43 @@ def test_a_holder_that_cannot_renew_stops_before_another_may_begin() -> None:
     running(test)
 
 
+async def _made(world: World, lease: Lease) -> list[float]:
+    asked = world.answers_late(4)
+    await lease.acquire()
+    return asked
+
+
+async def _taken(world: World, lease: Lease) -> list[float]:
+    world.api.put(LEASES, {"metadata": {"name": KEY.name}, "spec": {"holderIdentity": ""}})
+    return await _made(world, lease)
+
+
+async def _renewed(world: World, lease: Lease) -> list[float]:
+    await lease.acquire()
+    asked = world.answers_late(4)
+    keeping = asyncio.create_task(lease.keep())
+    await until(lambda: asked, "a renewal")
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    return asked
+
+
+@pytest.mark.parametrize("held", [_made, _taken, _renewed])
+def test_a_lease_counts_from_its_request_however_late_the_answer_comes(
+    held: Callable[[World, Lease], Awaitable[list[float]]],
+) -> None:
+    async def test() -> None:
+        world = World()
+        lease = world.lease("one")
+        (asked,) = await held(world, lease)
+        world.time = asked + 9.99
+        assert lease.is_held()
+        world.time = asked + 10
+        assert not lease.is_held()
+
+    running(test)
+
+
 def test_a_request_that_hangs_does_not_keep_the_leadership_alive() -> None:
     async def test() -> None:
         world = World()
@@ -159,6 +219,41 @@ def test_a_holder_whose_lease_was_taken_knows_at_its_next_renewal() -> None:
     running(test)
 
 
+@pytest.mark.parametrize(
+    ("holder", "term"), [("one", 2), ("two", 1), ("", 1)], ids=["a-namesake", "no-count", "nobody"]
+)
+def test_it_is_ours_no_more_by_another_term_or_another_holder_alone(holder: str, term: int) -> None:
+    async def test() -> None:
+        world = World()
+        lease = world.lease("one")
+        await lease.acquire()
+        ours = world.api.at(LEASES, "operator")
+        assert ours is not None
+        world.api.put(LEASES, {**ours, "spec": {**ours["spec"], "holderIdentity": holder, "leaseTransitions": term}})
+        with pytest.raises(LeaseLost, match=f"taken by {holder or 'nobody'}"):
+            await lease.keep()
+
+    running(test)
+
+
+def test_a_term_lasts_from_its_taking_to_the_next_whatever_is_renewed_or_released_between() -> None:
+    async def test() -> None:
+        world = World()
+        lease, started = world.lease("one"), world.time
+        await lease.acquire()
+        keeping = asyncio.create_task(lease.keep())
+        await until(lambda: world.time > started + 60, "a minute")
+        assert (lease.term, world.term()) == (1, 1)
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await lease.release()
+        assert (world.holder(), world.term()) == ("", 1)
+        assert await world.lease("two").acquire() == 2
+        assert world.term() == 2
+
+    running(test)
+
+
 def test_a_renewal_whose_answer_was_lost_is_no_loss() -> None:
     async def test() -> None:
         world = World()
@@ -172,6 +267,26 @@ def test_a_renewal_whose_answer_was_lost_is_no_loss() -> None:
         assert not keeping.done()
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+    running(test)
+
+
+def test_a_renewal_whose_answer_was_lost_lengthens_nothing() -> None:
+    async def test() -> None:
+        world = World()
+        lease, taken = world.lease("one"), world.time
+        await lease.acquire()
+        ours = world.api.at(LEASES, "operator")
+        assert ours is not None
+        world.api.put(LEASES, ours)
+        keeping = asyncio.create_task(lease.keep())
+        await until(lambda: world.time >= taken + 4, "what follows the renewal that met its own")
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        world.time = taken + 9.99
+        assert lease.is_held()
+        world.time = taken + 10
+        assert not lease.is_held()
 
     running(test)
 
