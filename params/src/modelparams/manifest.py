@@ -81,7 +81,7 @@ class BlobEntry(Record):
     """Of the sealed bytes: what the operator checks, and the blob's name in the store."""
     blake3: Hex32
     """Of the sealed bytes: what the pod checks, while it opens them."""
-    size: int = Field(ge=0)
+    size: _Count
     pt_size: int = Field(ge=0, le=BLOB_PLAIN_LIMIT)
     format: str = Field(default=FORMAT_1M, max_length=63)
     epoch: EpochId
@@ -251,6 +251,7 @@ def check_meaning(manifest: Manifest) -> None:
     """
     count, known = len(manifest.blobs), {epoch.id for epoch in manifest.epochs}
     _require((manifest.index, manifest.assets) == (count - 2, count - 1), "index and assets are not its last two blobs")
+    _require(manifest.blobs[manifest.index].pt_size > 0, "its index is empty")
     _require(manifest.floor <= manifest.sequence, "its floor is above its own sequence")
     _require(len(known) == len(manifest.epochs), "an epoch is given twice")
     _require("id" not in known, "an epoch is named id")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
+import json
 import os
 import socket
 import stat
@@ -11,21 +14,28 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builders.agent_pod import digest_of
 from builders.fake_engine import FakeEngine
 from builders.fake_engine_process import digest_in
+from builders.sealed import envelope_of
 from modelparams import errors
 from modelparams.api.release import Encryption, KeyReference, Release, S3Source, Source
+from modelparams.digest import Digest
+from modelparams.failure import classify
+from modelparams.floe import sealed_size
 from modelparams.keys import LocalKeyProvider
 from modelparams.names import ModelName, Version
 from modelparams.protocol import EngineState, Reserve, Slot, SlotState
 from modelparams.publish import publish
 from modelparams.reasons import Reason
 from modelparams.store import FileStore, ObjectStore
+from modelparams.strictjson import dumps
 from modelparams.trust import SigningKey, TrustPolicy
+from modelparams.verify import manifest_key
 from modelparams_serving.agent import arena as arena_module
 from modelparams_serving.agent.arena import inode_of, mapped
 from modelparams_serving.agent.background import NICE, in_background
@@ -33,6 +43,7 @@ from modelparams_serving.agent.staging import Staged, Stager, Ticket
 
 SAMPLES = Path(__file__).parents[3] / "params" / "samples" / "params" / "tiny-llama"
 MODEL = ModelName("tiny-llama")
+Json = dict[str, Any]
 
 
 class Shop:
@@ -43,7 +54,7 @@ class Shop:
         self.runtime.mkdir()
         (folder / "keys").mkdir()
         (folder / "keys" / "kek").write_bytes(os.urandom(32))
-        signer = SigningKey.generate()
+        self.signer = signer = SigningKey.generate()
         (folder / "trust.json").write_bytes(TrustPolicy.of(signer).to_json())
         self.store = FileStore(folder / "store")
         self.releases = {
@@ -74,6 +85,17 @@ class Shop:
             source=Source(s3=S3Source(bucket="params")),
             encryption=Encryption(key_ref=KeyReference(name="kek")),
         )
+
+    def signed(self, version: str, blobs: Callable[[list[Json]], list[Json]]) -> Release:
+        """The version with other blobs in its manifest, signed by the very key that pods trust."""
+        release = self.releases[version]
+        envelope = json.loads(self.store.get(manifest_key(release.manifest_digest), limit=1 << 20))
+        statement = json.loads(base64.b64decode(envelope["payload"]))
+        statement["predicate"]["blobs"] = blobs(statement["predicate"]["blobs"])
+        signed = envelope_of(dumps(statement), self.signer)
+        digest = Digest.of(signed)
+        self.store.put_new(manifest_key(digest), io.BytesIO(signed))
+        return release.model_copy(update={"manifest_digest": digest})
 
     def stager(self) -> Stager:
         stager = Stager.of(self.runtime, self.folder / "trust.json", self.folder / "keys", 2)
@@ -203,6 +225,27 @@ def test_a_digest_that_the_store_does_not_have_is_missing(shop: Shop) -> None:
     lost = shop.releases["1.0.0"].model_copy(update={"manifest_digest": digest_of("lost")})
     with pytest.raises(errors.ObjectMissing):
         asyncio.run(shop.stager().stage(Ticket(lost), shop.reserve))
+
+
+EMPTY = {"size": sealed_size(0), "ptSize": 0}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param({"size": 1 << 63}, id="sealed-more-than-any-file"),
+        pytest.param({"size": sealed_size(1 << 63), "ptSize": 1 << 63}, id="opened-more-than-any-file"),
+        pytest.param({"size": 10**4000}, id="more-than-a-line-of-digits"),
+        pytest.param(EMPTY, id="nothing-at-all"),
+    ],
+)
+def test_sizes_that_no_version_can_have_are_its_signers_fault_and_final(shop: Shop, facts: Json) -> None:
+    lie = shop.signed("1.0.0", lambda blobs: [blob | facts for blob in blobs])
+    with pytest.raises(errors.ManifestInvalid) as raised:
+        asyncio.run(shop.stager().stage(Ticket(lie), shop.reserve))
+    assert classify(raised.value).is_final
+    assert len(raised.value.message) < 200
+    assert shop.engine.heard == []
 
 
 def test_an_engine_without_the_arena_that_it_named_is_no_harm(shop: Shop) -> None:
