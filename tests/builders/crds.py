@@ -18,6 +18,7 @@ PLURALS = ("modelparamassignments", "modelparamrollouts", "modelparamversions")
 
 _FACTS = ("type", "enum", "minLength", "maxLength", "minimum", "maximum", "maxItems", "maxProperties", "format")
 _MATCHES = re.compile(r"self\.matches\(r'(.*)'\)")
+_KEYS_MATCH = re.compile(r"self\.all\(key, key\.matches\(r'(.*)'\)\)")
 
 
 @cache
@@ -46,8 +47,17 @@ def nodes(node: Schema, at: str = "") -> Iterator[tuple[str, Schema]]:
 
 def pattern(node: Schema) -> str | None:
     """What a string must match: `pattern`, or the CEL rule that says it with a better message."""
-    rules = (_MATCHES.fullmatch(rule["rule"]) for rule in node.get("x-kubernetes-validations", ()))
-    return node.get("pattern") or next((found[1] for found in rules if found), None)
+    return node.get("pattern") or _in_rules(_MATCHES, node)
+
+
+def key_pattern(node: Schema) -> str | None:
+    """What each key of a map must match: a rule of CEL, since a CRD's schema has no word for it as JSON Schema has."""
+    return node.get("propertyNames", {}).get("pattern") or _in_rules(_KEYS_MATCH, node)
+
+
+def _in_rules(form: re.Pattern[str], node: Schema) -> str | None:
+    rules = (form.fullmatch(rule["rule"]) for rule in node.get("x-kubernetes-validations", ()))
+    return next((found[1] for found in rules if found), None)
 
 
 def facts(root: Schema) -> dict[str, Schema]:
@@ -66,7 +76,8 @@ def _facts(node: Schema) -> Schema:
         del found["format"]
     if "enum" in found:
         found["enum"] = sorted(found["enum"])
-    return found | ({"pattern": text} if (text := pattern(node)) else {})
+    patterns = {"pattern": pattern(node), "keyPattern": key_pattern(node)}
+    return found | {name: text for name, text in patterns.items() if text}
 
 
 def of_model(model: type[BaseModel]) -> Schema:

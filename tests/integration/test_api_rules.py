@@ -27,9 +27,11 @@ SPECS: dict[str, type[Wire]] = {
 POD = pod("web-0", "6f1c")  # never created: what it owns would be collected, so orders that are stored have no owner
 SEMVER = "write MAJOR.MINOR.PATCH[-prerelease] in lower case without build metadata, such as 1.4.2"
 UNION = "type Pinned needs versionName and no range; type HighestSemver needs range and no versionName"
+LONGEST = {"d" * 253 + "/" + "n" * 63: "v" * 63}
 COUNT = "write a number of pods, at least 1, or a share of them from 1% to 100%"
 RANGE = "write comparators of full versions with one blank between them, such as '>=1.4.0 <2.0.0'"
 SIZES = "each step's pods must be no fewer than those of the steps before it"
+LABELS = "write keys that a label can have, such as app or example.com/tier"
 SHARES = "each step's share must be no smaller than those of the steps before it"
 
 
@@ -181,6 +183,42 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.selector.matchExpressions[0].values[0]",
         "write a label's value",
     ),
+    "a selector's key with too long a domain": (
+        expression(key="d" * 254 + "/tier", operator="Exists"),
+        "spec.selector.matchExpressions[0].key",
+        "write at most 253 characters before the slash of a label's key",
+    ),
+    "a selector for a key that no label has": (
+        rollout(selector={"matchLabels": {"app": "web", "a b": "x"}}),
+        "spec.selector.matchLabels",
+        LABELS,
+    ),
+    "a selector for a key without a name": (
+        rollout(selector={"matchLabels": {"example.com/": "x"}}),
+        "spec.selector.matchLabels",
+        LABELS,
+    ),
+    "a selector for an empty key": (rollout(selector={"matchLabels": {"": "x"}}), "spec.selector.matchLabels", LABELS),
+    "a selector for a key in a domain with capitals": (
+        rollout(selector={"matchLabels": {"Example.com/tier": "x"}}),
+        "spec.selector.matchLabels",
+        LABELS,
+    ),
+    "a selector for a key of too long a name": (
+        rollout(selector={"matchLabels": {"n" * 64: "x"}}),
+        "spec.selector.matchLabels",
+        LABELS,
+    ),
+    "a selector for a key with too long a domain": (
+        rollout(selector={"matchLabels": {"d" * 254 + "/tier": "x"}}),
+        "spec.selector.matchLabels",
+        "write at most 253 characters before the slash of a label's key",
+    ),
+    "a selector for too long a value": (
+        rollout(selector={"matchLabels": {"tier": "v" * 64}}),
+        "spec.selector.matchLabels.tier",
+        "may not be more than 63",
+    ),
     "a selector for a value that no label has": (
         rollout(selector={"matchLabels": {"tier": "!!"}}),
         "spec.selector.matchLabels[tier]",
@@ -220,6 +258,11 @@ TAKEN: dict[str, Object] = {
     "a timed pause": rollout(strategy={"steps": [{"pods": "10%", "pause": {"durationSeconds": 600}}]}),
     "a selector": expression(operator="NotIn", values=["canary"]),
     "a selector by a key with a domain": expression(key="example.com/tier", operator="In", values=["A_b.c", ""]),
+    "a selector for labels": rollout(selector={"matchLabels": LONGEST | {"app": "", "example.com/tier": "A_b.c"}}),
+    "a selector for as many labels as can be": rollout(
+        selector={"matchLabels": {f"{'d.' * 126}d/{n:063}": "v" * 63 for n in range(32)}}
+    ),
+    "a selector by the longest key": expression(key=next(iter(LONGEST)), operator="Exists"),
     "all controls": rollout(paused=True, suspend=True, retryToken="2026-11-24-a"),
     "an order": assignment(POD),
     "an order to hold": assignment(POD, releases=[release("1.0.0"), release("1.1.0")], activate=None),

@@ -46,7 +46,18 @@ PodCount = Annotated[int | str, AfterValidator(_checked), WithJsonSchema(_INT_OR
 
 _NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _KEY = rf"({SUBDOMAIN_PATTERN}/)?{_NAME}"
-LabelKey = Annotated[str, Field(min_length=1, max_length=317, pattern=f"^{_KEY}$")]
+_PREFIX_MAX = 253
+
+
+def _with_prefix(key: str) -> str:
+    if key.find("/") > _PREFIX_MAX:
+        raise ValueError(f"write at most {_PREFIX_MAX} characters before the slash of a label's key")
+    return key
+
+
+LabelKey = Annotated[
+    str, Field(min_length=1, max_length=_PREFIX_MAX + 64, pattern=f"^{_KEY}$"), AfterValidator(_with_prefix)
+]
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 
 
@@ -67,16 +78,18 @@ class LabelExpression(Wire):
 class LabelSelector(Wire):
     """As metav1.LabelSelector. Pods must carry the opt-in label as well."""
 
-    match_labels: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
+    match_labels: Annotated[
+        dict[str, LabelValue], Field(max_length=32, json_schema_extra={"propertyNames": {"pattern": f"^{_KEY}$"}})
+    ] = Field(default_factory=dict)
     match_expressions: Annotated[tuple[LabelExpression, ...], Field(max_length=32)] = ()
 
     @field_validator("match_labels")
     @classmethod
     def _keys_are_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        """A CRD's schema says nothing of a map's keys."""
+        """A rule of the CRD: its schema says nothing of a map's keys."""
         if not all(re.fullmatch(_KEY, key) for key in labels):
             raise ValueError("write keys that a label can have, such as app or example.com/tier")
-        return labels
+        return {_with_prefix(key): value for key, value in labels.items()}
 
 
 RangeText = Annotated[str, read_as(lambda text: str(VersionRange(text))), string_schema(RANGE_PATTERN, RANGE_MAX)]
