@@ -18,9 +18,10 @@ from pathlib import Path
 from modelparams.api import API_VERSION, GROUP
 from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.version import KIND, VersionSpec
+from modelparams.assets import check_assets
 from modelparams.commit import Draft, commit, require_end, require_floor, require_same
 from modelparams.digest import Digest
-from modelparams.errors import ObjectMissing, VersionExists
+from modelparams.errors import IndexInvalid, ObjectMissing, UsageError, VersionExists
 from modelparams.hashes import check_hashes
 from modelparams.history import Past
 from modelparams.journal import Journal, cache_directory
@@ -28,7 +29,7 @@ from modelparams.keys import KeyProvider
 from modelparams.manifest import BlobEntry, Epoch, Manifest, ModelId, VerifiedManifest
 from modelparams.model_keys import publisher_keys
 from modelparams.names import ModelName, Version, object_name
-from modelparams.plaintext import read_plain
+from modelparams.plaintext import PlainVersion, read_plain
 from modelparams.pointers import list_versions
 from modelparams.progress import NoProgress, Progress
 from modelparams.sealing import NamedVersion, Sending, lost_blobs, named
@@ -106,6 +107,7 @@ def publish(
     trust, report, now = trust or TrustPolicy.of(*signers), progress or NoProgress(), now or datetime.now(UTC)
     check_hashes(directory)
     plain = read_plain(directory)
+    _check_servable(directory, plain)
     versions = list_versions(store)
     if version not in versions:
         require_end(not_after, now)
@@ -136,6 +138,15 @@ def publish(
     manifest, digest = commit(draft, past, history, signers)
     journal.forget()
     return _is_new(manifest, digest, sending.counts, history.manifest)
+
+
+def _check_servable(directory: Path, plain: PlainVersion) -> None:
+    try:
+        check_assets(plain.assets)
+    except IndexInvalid as error:
+        raise UsageError(
+            f"no engine could serve {directory}: {error.message}", hint="restore the file that save_pretrained wrote"
+        ) from error
 
 
 def _blobs(last: Manifest | None) -> dict[str, BlobEntry]:

@@ -331,6 +331,41 @@ def test_pickles_programs_and_hidden_away_parameters_do_not_travel(publisher: Pu
         publisher.publish("1.0.0", directory=directory)
 
 
+DEEP = b"[" * 101 + b"]" * 101
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("generation_config.json", b'{"x": %b}' % DEEP, "nested deeper than 100 levels"),
+        ("tokenizer_config.json", b"{", "is no JSON"),
+        ("tokenizer_config.json", b"[]", "is no JSON object"),
+        ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1", "is no JSON"),
+        ("tokenizer.json", '{"a": 1}'.encode("utf-16"), "is not UTF-8"),
+        ("1_Pooling/config.json", b"null", "is no JSON object"),
+        ("modules.json", b"{}", "is no JSON list"),
+        ("sentence_bert_config.json", b'{"x": %b}' % DEEP, "nested deeper"),
+        ("chat_template.jinja", b"{{ caf\xe9 }}", "is not UTF-8"),
+    ],
+)
+def test_a_small_file_that_every_engine_refuses_is_named_before_anything_is_written(
+    publisher: Publisher, name: str, data: bytes, why: str
+) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).write_bytes(data)
+    with pytest.raises(UsageError, match=f"no engine could serve .*: the asset {name} .*{why}"):
+        publisher.publish("1.0.0", directory=directory)
+    assert list(publisher.store.list("")) == []
+
+
+def test_a_small_file_that_no_engine_reads_may_hold_anything(publisher: Publisher) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / "README.md").write_bytes(b"caf\xe9")
+    (directory / "vocab.json").write_bytes(DEEP)
+    publisher.pull(publisher.publish("1.0.0", directory=directory))
+
+
 def test_a_link_is_not_followed_out_of_the_directory(publisher: Publisher) -> None:
     directory = publisher.directory("1.0.0")
     (directory / "vocab.txt").symlink_to("/etc/hostname")

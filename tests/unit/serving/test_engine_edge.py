@@ -18,9 +18,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from builders.arenas import SAMPLES, tiny
 from builders.engines import engine, put_live, until
+from modelparams.assets import parse_assets
 from modelparams_serving.engine import http
 from modelparams_serving.engine.__main__ import Engine
-from modelparams_serving.engine.assets import Tokenizer, parse_assets
+from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.bodies import _counted
 from modelparams_serving.engine.openai import ChatRequest
 from modelparams_serving.engine.pooling import rendered

@@ -27,6 +27,7 @@ from modelparams_serving.engine.swap import Swapper
 
 pytestmark = pytest.mark.model
 LLAMA = b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"'
+DEEP = b'{"x": ' + b"[" * 101 + b"]" * 101 + b"}"
 HEAD, NORM = "model.embed_tokens.weight", "model.norm.weight"
 
 
@@ -201,6 +202,8 @@ def test_tensors_that_are_not_those_published_are_refused(tmp_path: Path) -> Non
         ({"tokenizer.json": None}, IndexInvalid),
         ({"tokenizer.json": b"{}"}, IndexInvalid),
         ({"generation_config.json": b'{"eos_token_id": "end"}'}, IndexInvalid),
+        ({"generation_config.json": DEEP}, IndexInvalid),
+        ({"tokenizer_config.json": DEEP}, IndexInvalid),
         ({"chat_template.jinja": b"\xff"}, IndexInvalid),
         ({"tokenizer_config.json": b'{"eos_token": 5}'}, IndexInvalid),
     ],

@@ -1,93 +1,20 @@
-"""A version's small files, as they came sealed with it: parsed in memory, never written to a disk.
-
-Only data is read: no code travels with a version, and `auto_map` entries that would load some are not followed.
-"""
+"""The tokenizer and the chat template, as they came sealed with a version: used in memory, never written to a disk."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from modelparams.assets import Assets
 from modelparams.errors import IndexInvalid
-from modelparams.strictjson import loads_foreign
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-TOKENIZER, CONFIG, GENERATION = "tokenizer.json", "config.json", "generation_config.json"
 _FIRST = 16  # characters a token of a text that is cut: enough of it nearly always
 _LAST = 64  # tokens; of the word, or line, that the cut went through
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
-
-
-@dataclass(frozen=True, slots=True)
-class Assets:
-    """The parsed small files of one version."""
-
-    config: Mapping[str, Any]
-    generation: Mapping[str, Any]
-    tokenizer: bytes
-    """tokenizer.json, empty when the version has none."""
-    tokenizer_config: Mapping[str, Any]
-    chat_template: str
-    pooling: Mapping[str, Any]
-    """`1_Pooling/config.json` of a sentence-embedding model, empty otherwise."""
-    normalize: bool
-    """Whether embeddings are to have length 1."""
-    max_sequence: int | None
-    """What a sentence-embedding model says it was made for, in tokens."""
-
-
-def parse_assets(files: Mapping[str, bytes]) -> Assets:
-    """Read what `save_pretrained` and sentence-transformers write.
-
-    Raises:
-        IndexInvalid: config.json is missing, or a file is no JSON object.
-    """
-    if CONFIG not in files:
-        raise IndexInvalid("the version carries no config.json among its assets")
-    tokenizer_config = _object(files, "tokenizer_config.json")
-    modules = _modules(files)
-    return Assets(
-        config=_object(files, CONFIG),
-        generation=_object(files, GENERATION),
-        tokenizer=files.get(TOKENIZER, b""),
-        tokenizer_config=tokenizer_config,
-        chat_template=_chat_template(files, tokenizer_config),
-        pooling=_object(files, "1_Pooling/config.json"),
-        normalize=not modules or any(module.endswith("Normalize") for module in modules),
-        max_sequence=_object(files, "sentence_bert_config.json").get("max_seq_length"),
-    )
-
-
-def _object(files: Mapping[str, bytes], name: str) -> Mapping[str, Any]:
-    parsed = _json(files, name, dict, {})
-    assert isinstance(parsed, dict)
-    return parsed
-
-
-def _modules(files: Mapping[str, bytes]) -> list[str]:
-    listed = _json(files, "modules.json", list, [])
-    return [str(module.get("type", "")) for module in listed if isinstance(module, dict)]
-
-
-def _json(files: Mapping[str, bytes], name: str, kind: type, absent: Any) -> Any:
-    try:
-        parsed = loads_foreign(files[name]) if name in files else absent
-    except ValueError as error:
-        raise IndexInvalid(f"the asset {name} is no JSON") from error
-    if not isinstance(parsed, kind):
-        raise IndexInvalid(f"the asset {name} is no JSON {kind.__name__}")
-    return parsed
-
-
-def _chat_template(files: Mapping[str, bytes], tokenizer_config: Mapping[str, Any]) -> str:
-    if "chat_template.jinja" in files:
-        return files["chat_template.jinja"].decode()
-    inline = tokenizer_config.get("chat_template")
-    return inline if isinstance(inline, str) else ""
 
 
 class Tokenizer:

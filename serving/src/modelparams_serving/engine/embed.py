@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from modelparams.assets import Assets
 from modelparams.errors import LayoutMismatch
-from modelparams_serving.engine.assets import Assets
 from modelparams_serving.engine.passes import OnePass
 
 _MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from modelparams.arena import ReadableArena
+from modelparams.assets import Assets, parse_assets
 from modelparams.errors import IndexInvalid, LayoutMismatch, NotFinite
 from modelparams.index import tensors_digest
 from modelparams.protocol import Region, Resident
 from modelparams.tensors import TensorSpec, is_finite
 from modelparams_serving.engine import device as devices
 from modelparams_serving.engine import weights
-from modelparams_serving.engine.assets import Assets, Tokenizer, parse_assets
+from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.classify import Classifier
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator, end_tokens
