@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("policies")]
 
 DEPLOY = Path(__file__).parents[2] / "operator" / "deploy"
 SYSTEM, AGENT = "modelparams-system", "modelparams-agent"
+PEOPLE = ("view", "edit", "admin")
 VERSIONS, ROLLOUTS, ASSIGNMENTS = "modelparamversions", "modelparamrollouts", "modelparamassignments"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
@@ -128,20 +130,26 @@ def guarded(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guar
 
 
 def _wait_until_in_force(scene: Guarded) -> None:
-    for role in ("edit", "admin"):
+    for role in PEOPLE:
         apply_binding(scene, role)
     probe = scene.path(VERSIONS, "probe-1.0.0", "status")
     scene.admin.post(scene.path(VERSIONS), version(model="probe"))
-    orders = scene.path(ASSIGNMENTS) + "?dryRun=All"
     order = assignment({"metadata": {"name": "x", "uid": "x"}})
 
     def in_force() -> bool:
         denied = code(lambda: scene.admin.patch(probe, {"status": {"observedGeneration": 1}}))[0]
-        # The editor's rights are aggregated by the controller manager.
-        edits = code(lambda: scene.login("edit").get(scene.path(VERSIONS)))[0]
-        return (denied, edits, code(lambda: scene.admin.post(orders, order))[0]) == (403, 200, 403)
+        gives = tries_to_add(scene, scene.admin, ASSIGNMENTS, order)
+        # People's rights are aggregated by the controller manager, one role after another.
+        seen = code(lambda: scene.login("view").get(scene.path(VERSIONS)))[0]
+        edits = [tries_to_add(scene, scene.login(r), VERSIONS, version(model="dry")) for r in ("edit", "admin")]
+        return (denied, gives, seen, *edits) == (403, 403, 200, 200, 200)
 
     wait_until(in_force, "the policies", seconds=30)
+
+
+def tries_to_add(scene: Guarded, who: Api, plural: str, subject: Object) -> int:
+    """The answer to who makes an object, without making it."""
+    return code(lambda: who.post(scene.path(plural) + "?dryRun=All", subject))[0]
 
 
 def apply_binding(scene: Guarded, role: str) -> None:
@@ -253,6 +261,20 @@ def test_only_the_operator_gives_orders(guarded: Guarded, who: str) -> None:
     assert code(lambda: somebody.patch(guarded.path(ASSIGNMENTS, name), {"spec": {"attempt": "x"}}))[0] == 403
 
 
+@pytest.mark.parametrize("who", [*PEOPLE, "agent"])
+def test_nobody_takes_an_order_away_or_touches_it(guarded: Guarded, who: str) -> None:
+    name = f"kept-{who}"
+    web = guarded.ordered_pod(name)
+    somebody = guarded.login(AGENT, bound_to=web) if who == "agent" else guarded.login(who)
+    path = guarded.path(ASSIGNMENTS, name)
+    before = guarded.admin.get(path)
+    assert code(lambda: somebody.delete(path))[0] == 403
+    assert code(lambda: somebody.delete(f"{guarded.path(ASSIGNMENTS)}?fieldSelector=metadata.name={name}"))[0] == 403
+    assert code(lambda: somebody.patch(path, {"metadata": {"labels": {"seen": "yes"}}}))[0] == 403
+    assert code(lambda: somebody.put(path, before))[0] == 403
+    assert guarded.admin.get(path) == before
+
+
 def test_the_administrator_is_told_what_to_change_instead(guarded: Guarded) -> None:
     guarded.ordered_pod("told")
     _, words = code(lambda: guarded.admin.patch(guarded.path(ASSIGNMENTS, "told"), {"spec": {"attempt": "x"}}))
@@ -320,7 +342,39 @@ def test_an_editor_changes_the_spec_of_what_people_write(guarded: Guarded) -> No
     assert editor.patch(guarded.path(ROLLOUTS, "edited"), {"spec": {"paused": True}})["spec"]["paused"]
 
 
-# The operator's rights are the least that works.
+# Everybody's rights are the least that works.
+
+EVERY_CHANGE = {"create", "update", "patch", "delete", "deletecollection"}
+CHANGES: dict[str, dict[str, set[str]]] = {
+    "view": {},
+    "edit": {VERSIONS: EVERY_CHANGE, ROLLOUTS: EVERY_CHANGE},
+    "admin": {VERSIONS: EVERY_CHANGE, ROLLOUTS: EVERY_CHANGE},
+    AGENT: {f"{ASSIGNMENTS}/status": {"patch"}},
+    "operator": {
+        ROLLOUTS: {"create", "delete"},
+        f"{VERSIONS}/status": {"patch"},
+        f"{ROLLOUTS}/status": {"patch"},
+        ASSIGNMENTS: {"create", "patch", "delete"},
+    },
+}
+"""Who changes what of our kinds, beside the administrator of the cluster."""
+
+
+@pytest.mark.parametrize("who", CHANGES)
+def test_each_changes_this_of_our_kinds_and_no_more(guarded: Guarded, who: str) -> None:
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": guarded.namespace},
+    }
+    answer = _somebody(guarded, who).post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", body)
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for rule in answer["status"]["resourceRules"]:
+        if {"modelparams.dev", "*"} & set(rule["apiGroups"]):
+            for resource in rule["resources"]:
+                found[resource] |= set(rule["verbs"]) - {"get", "list", "watch"}
+    assert {resource: verbs for resource, verbs in found.items() if verbs} == CHANGES[who]
+
 
 MAY = [
     ("list", "modelparams.dev", VERSIONS, "", ""),
