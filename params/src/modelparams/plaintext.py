@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import NoReturn
 
 from modelparams.digest import Digest
 from modelparams.errors import IndexInvalid, NotFinite, UsageError
@@ -151,19 +152,29 @@ def _read_assets(directory: Path) -> dict[str, bytes]:
         path = directory / name
         if path.is_symlink():
             raise UsageError(f"{path} is a link", hint="put the file itself there")
-        require_regular(path)
-        size += path.stat().st_size
-        if size > ASSETS_LIMIT:
-            raise UsageError(f"small files of {directory} are more than {ASSETS_LIMIT >> 20} MiB", hint=_ONLY)
-        assets[name] = path.read_bytes()
+        try:
+            require_regular(path)
+            size += path.stat().st_size
+            if size > ASSETS_LIMIT:
+                raise UsageError(f"small files of {directory} are more than {ASSETS_LIMIT >> 20} MiB", hint=_ONLY)
+            assets[name] = path.read_bytes()
+        except OSError as error:
+            _refuse_unreadable(error)
     return assets
+
+
+def _refuse_unreadable(error: OSError) -> NoReturn:
+    """Nothing is left out of a version without a word."""
+    raise UsageError(
+        f"{error.filename} cannot be read ({error.strerror})", hint="restore its rights, or take it away"
+    ) from error
 
 
 _ONLY = "keep only parameters, configuration and tokenizer there"
 
 
 def _asset_names(directory: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(directory):
+    for folder, folders, files in os.walk(directory, onerror=_refuse_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for file in files:
             path = Path(folder, file)

@@ -13,6 +13,7 @@ import pytest
 
 from builders.publishing import INF, KEY_REF, MODEL, NAN, Publisher, layered, safetensors
 from builders.sealed import bf16
+from builders.unprivileged import unprivileged
 from modelparams.arena import ReadableArena
 from modelparams.errors import (
     KeyMismatch,
@@ -364,6 +365,18 @@ def test_a_small_file_that_no_engine_reads_may_hold_anything(publisher: Publishe
     (directory / "README.md").write_bytes(b"caf\xe9")
     (directory / "vocab.json").write_bytes(DEEP)
     publisher.pull(publisher.publish("1.0.0", directory=directory))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "1_Pooling"])
+def test_what_may_not_be_read_is_named_and_not_left_out(publisher: Publisher, name: str) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / "1_Pooling").mkdir()
+    (directory / "1_Pooling/config.json").write_bytes(b"{}")
+    (directory / name).chmod(0)
+    with unprivileged(), pytest.raises(UsageError, match=f"{name} cannot be read .Permission denied"):
+        publisher.publish("1.0.0", directory=directory)
+    (directory / name).chmod(0o700)
+    assert list(publisher.store.list("")) == []
 
 
 def test_a_link_is_not_followed_out_of_the_directory(publisher: Publisher) -> None:

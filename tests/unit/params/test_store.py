@@ -6,12 +6,14 @@ import errno
 import io
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
 
+from builders.unprivileged import unprivileged
 from modelparams.errors import BlobSizeMismatch, ObjectMissing, StoreDenied, StoreUnavailable, UsageError
 from modelparams.store import Credentials, FileStore, ObjectStore, existing_store, open_store, source_of
 from modelparams.store.s3_errors import translated
@@ -172,12 +174,37 @@ def test_no_key_leaves_the_directory(store: ObjectStore, key: str) -> None:
         store.put_new(key, b"")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_a_directory_without_rights_is_denied(store: ObjectStore, tmp_path: Path) -> None:
+def test_an_object_without_rights_is_denied(store: ObjectStore, tmp_path: Path) -> None:
     store.put("k", b"")
     (tmp_path / "k").chmod(0)
-    with pytest.raises(StoreDenied):
+    with unprivileged(), pytest.raises(StoreDenied, match=r"k in file:.* may not be opened"):
         store.get("k", limit=1)
+
+
+ASKS: dict[str, Callable[[ObjectStore], object]] = {
+    "all keys": lambda store: store.list(""),
+    "some keys": lambda store: store.list("versions/"),
+    "an object": lambda store: store.exists("versions/1.0.0.json"),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_a_directory_that_may_not_be_read_is_denied_not_empty(
+    store: ObjectStore, tmp_path: Path, ask: Callable[[ObjectStore], object]
+) -> None:
+    store.put("versions/1.0.0.json", b"")
+    (tmp_path / "versions").chmod(0)
+    with unprivileged(), pytest.raises(StoreDenied, match="may not be opened"):
+        ask(store)
+    (tmp_path / "versions").chmod(0o700)
+
+
+def test_a_store_below_a_directory_that_may_not_be_entered_is_denied_not_new(tmp_path: Path) -> None:
+    FileStore(tmp_path / "closed" / "store").put("k", b"")
+    (tmp_path / "closed").chmod(0)
+    with unprivileged(), pytest.raises(StoreDenied, match=r"its directory in file:.* may not be opened"):
+        existing_store(tmp_path / "closed" / "store")
+    (tmp_path / "closed").chmod(0o700)
 
 
 def test_a_full_disk_asks_for_room(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -78,8 +79,9 @@ def _known(bucket: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def _file_store(directory: Path) -> FileStore:
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file, and a store is a directory", hint=_HOW)
+    with suppress(PermissionError):  # then the first access says so, as it does of every other failure
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"{directory} is a file, and a store is a directory", hint=_HOW)
     return FileStore(directory)
 
 

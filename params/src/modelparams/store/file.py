@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from modelparams.store.contract import Reader, checked_key, parts_of
 # Unfinished files are kept apart and named as no key may be, so that listing never meets one.
 _UNFINISHED = ".unfinished"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_ALL = "the list of keys"
 
 
 class FileStore:
@@ -33,7 +35,8 @@ class FileStore:
     @property
     def is_new(self) -> bool:
         """Whether its directory is still to be made, as the first object written does."""
-        return not self._directory.is_dir()
+        with self._errors("its directory"):
+            return not _is(stat.S_ISDIR, self._directory)
 
     def get(self, key: str, *, limit: int) -> bytes:
         """See `ObjectStore`."""
@@ -66,12 +69,15 @@ class FileStore:
 
     def exists(self, key: str) -> bool:
         """See `ObjectStore`."""
-        return self._path(key).is_file()
+        with self._errors(key):
+            return _is(stat.S_ISREG, self._path(key))
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `ObjectStore`."""
-        top = self._directory / parts_of(prefix)
-        found = (path for path in top.rglob("*") if path.is_file())
+        with self._errors(prefix or _ALL):
+            walk = os.walk(self._directory / parts_of(prefix), onerror=_raise_unless_absent)
+            paths = (Path(folder, name) for folder, _, names in walk for name in names)
+            found = [path for path in paths if _is(stat.S_ISREG, path)]
         keys = (path.relative_to(self._directory).as_posix() for path in found)
         return iter(sorted(key for key in keys if not key.startswith(_UNFINISHED)))
 
@@ -125,6 +131,20 @@ class FileStore:
         except OSError as error:
             full = "make room there, then run it again: nothing is sent twice" if error.errno in _FULL else None
             raise StoreUnavailable(f"{key} in {self}: {error.strerror or type(error).__name__}", hint=full) from error
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
+    """As `Path.is_file`, which of what may not be looked at says different things in different Pythons."""
+    try:
+        return kind(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    """What may not be listed is not empty; what is not there is, also when it went while we looked."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 @dataclass(frozen=True, slots=True)
