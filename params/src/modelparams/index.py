@@ -30,7 +30,7 @@ BLOB_ALIGNMENT = 4096
 _Natural = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
 _NAME = r"^[^\x00-\x1f\x7f]{1,512}\z"
 # Relative, no empty part, no part that begins with a dot: nothing that could leave a directory.
-_ASSET = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}\z"
+ASSET_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}){0,7}"
 
 
 def aligned(offset: int, alignment: int) -> int:
@@ -62,7 +62,7 @@ class TensorEntry(Record):
 class AssetEntry(Record):
     """A small file: `size` bytes at `offset` of the plaintext of the asset blob."""
 
-    name: Annotated[str, StringConstraints(pattern=_ASSET)]
+    name: Annotated[str, StringConstraints(pattern=rf"^{ASSET_NAME}\z")]
     offset: _Natural
     size: _Natural
 

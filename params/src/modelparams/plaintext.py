@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import NoReturn
 from modelparams.digest import Digest
 from modelparams.errors import IndexInvalid, NotFinite, UsageError
 from modelparams.grouping import BlobPlan, places, plan_blobs
-from modelparams.index import AssetEntry, TensorEntry, TensorIndex, check, schema_digest, tensors_digest
+from modelparams.index import ASSET_NAME, AssetEntry, TensorEntry, TensorIndex, check, schema_digest, tensors_digest
 from modelparams.regular import require_regular
 from modelparams.tensors import SHARD_INDEX, FileTensor, TensorSpec, is_finite, read_directory
 
@@ -170,6 +171,7 @@ def _refuse_unreadable(error: OSError) -> NoReturn:
     ) from error
 
 
+_NAMES = "use letters, digits, dots, dashes and underscores, at most 128 characters, in at most 8 levels"
 _ONLY = "keep only parameters, configuration and tokenizer there"
 
 
@@ -185,6 +187,8 @@ def _asset_names(directory: Path) -> Iterator[str]:
                 raise UsageError(f"{path} is a pickle or a program, which never travels", hint="delete it; " + _ONLY)
             if path.suffix == ".safetensors":
                 raise UsageError(f"{path} holds parameters below the directory", hint="merge them into the model")
+            if not re.fullmatch(ASSET_NAME, name):
+                raise UsageError(f"{directory} holds {name!r}, a name that cannot travel", hint=_NAMES)
             yield name
 
 

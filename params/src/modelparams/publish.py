@@ -111,6 +111,7 @@ def publish(
     versions = list_versions(store)
     if version not in versions:
         require_end(not_after, now)
+        trust.require(signer.key_id for signer in signers)  # before anything is sent
     model_keys = publisher_keys(store, keys, key_ref)
     past = Past(store, model, model_keys.uid, trust)
     history = past.read(versions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -168,18 +168,34 @@ class TrustPolicy:
             SignatureInvalid: one of a trusted key does not verify, whatever the others say.
             TooFewSignatures: fewer than the threshold.
         """
-        known = sorted(envelope.signatures.keys() & self.keys.keys())
-        if not known:
-            raise SignerUnknown(f"it is signed by {_named(envelope.signatures)}, trusted: {_named(self.keys)}")
-        message = envelope.pae()
+        known, message = self._known(envelope.signatures), envelope.pae()
         for name in known:
             try:
                 _public_key(self.keys[name]).verify_signature(envelope.signatures[name], message)
             except UnverifiedSignatureError:
                 raise SignatureInvalid(f"the signature of key {name[:12]}… does not verify") from None
+        self._require_enough(known)
+        return known
+
+    def require(self, signers: Iterable[str]) -> None:
+        """Refuse what these key ids would sign, before it is.
+
+        Raises:
+            SignerUnknown, TooFewSignatures: as `check` would.
+        """
+        self._require_enough(self._known(signers))
+
+    def _known(self, signers: Iterable[str]) -> tuple[str, ...]:
+        known = tuple(sorted((signed := set(signers)) & self.keys.keys()))
+        if not known:
+            raise SignerUnknown(f"the manifest is signed by {_named(signed)}, trusted: {_named(self.keys)}")
+        return known
+
+    def _require_enough(self, known: Sequence[str]) -> None:
         if len(known) < self.threshold:
-            raise TooFewSignatures(f"{len(known)} of the {self.threshold} trusted keys that are needed signed")
-        return tuple(known)
+            raise TooFewSignatures(
+                f"the manifest is signed by {len(known)} of the {self.threshold} trusted keys that it needs"
+            )
 
 
 def _named(keys: Iterable[str]) -> str:

@@ -140,13 +140,13 @@ CASES = {
     "unknown key": Case(
         signed_by(lambda _: [SigningKey.generate(), SigningKey.generate()]),
         Reason.SIGNER_UNKNOWN,
-        "it is signed by keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…, trusted: keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…",
+        "the manifest is signed by keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…, trusted: keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…",
         "Sign with a trusted key, or add the signer to the trust policy.",
     ),
     "too few signatures": Case(
         signed_by(lambda releases: [releases.signers[0], SigningKey.generate()]),
         Reason.TOO_FEW_SIGNATURES,
-        "1 of the 2 trusted keys that are needed signed",
+        "the manifest is signed by 1 of the 2 trusted keys that it needs",
         "Publish with one --sign for each of the required keys.",
     ),
     "wrong model": Case(

@@ -77,6 +77,7 @@ def ready(run: Run) -> Run:
     return run
 
 
+INTO_S3 = ("-s", "s3://models/tiny?endpoint=http://127.0.0.1:1", "--sign", "release.pem")
 SEALED = ("-s", "store", "--trust", "trust.json", "--keys", "keys", "--key-ref", "tiny")
 
 
@@ -88,6 +89,51 @@ def test_publish_prints_nothing_but_the_result_on_stdout(ready: Run) -> None:
     assert report["manifestDigest"] == ran.out.strip()
     assert (report["model"], report["version"]) == ("tiny", "1.1.0")
     assert all(re.fullmatch("[a-z]+([A-Z][a-z]+)*", name) for name in report), "named as fields of the kinds are"
+
+
+@pytest.mark.parametrize("report", ["absent/report.json", "."])
+def test_a_report_that_could_not_be_written_ends_publish_before_it_begins(ready: Run, report: str) -> None:
+    write_directory(Path("params/tiny/v1.2.0"), layered(layer2=0x3E80))
+    ran = ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem", "--report", report)
+    assert (ran.code, f"{report} cannot be written there" in ran.err) == (Exit.USAGE, True)
+    assert not Path("store/versions/1.2.0").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("publish", "params/tiny/v1.1.0", *INTO_S3), ("keys", "kek", "other", "--secret")]
+)
+def test_a_namespace_that_cannot_be_is_refused_before_anything_is_made(ready: Run, arguments: tuple[str, ...]) -> None:
+    ran = ready(*arguments, "--namespace", "Bad_NS")
+    assert (ran.code, "'Bad_NS' is no namespace" in ran.err) == (Exit.USAGE, True)
+    assert not Path("keys/other").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "say"),
+    [
+        (("--cluster-endpoint", "s3.models.svc:7070"), "endpoint: write http"),
+        (("--credentials-secret", "Bad_Secret"), "credentialsSecretRef.name: write the name of a Secret"),
+    ],
+)
+def test_what_no_pod_could_be_sent_to_is_said_in_words_and_by_option(
+    ready: Run, given: tuple[str, str], say: str
+) -> None:
+    ran = ready("publish", "params/tiny/v1.1.0", *INTO_S3, *given)
+    assert (ran.code, "--cluster-endpoint" in ran.err) == (Exit.USAGE, True)
+    assert re.search(say, ran.err)
+
+
+def test_an_address_s_endpoint_is_refused_in_words(ready: Run) -> None:
+    ran = ready("inspect", "-s", "s3://models?endpoint=127.0.0.1:7070")
+    assert (ran.code, "endpoint: write http(s)://host" in ran.err) == (Exit.USAGE, True)
+
+
+def test_a_full_standard_output_has_the_code_of_its_error(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", "from modelparams.cli import main; main()", "keys", "signer", "release.pem"]
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(program, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, "standard output cannot be written (No space left on device)" in ran.stderr) == (2, True)
+    assert "Exception ignored" not in ran.stderr
 
 
 def test_what_is_no_terminal_hears_of_each_long_piece_of_work_as_it_begins(ready: Run) -> None:
@@ -593,13 +639,7 @@ def test_a_file_that_cannot_be_used_is_named(run: Run, arguments: str) -> None:
     run("keys", "signer", "release.pem")
     ran = run(*arguments.split())
     assert ran.code == Exit.USAGE
-    assert re.search(r"^Usage: (none/trust.json|\.|release.pem/k) .*\n→ ", ran.err)
-
-
-def test_a_report_that_cannot_be_written_is_an_error_after_the_publish(ready: Run) -> None:
-    arguments = ("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem", "--report")
-    ran = ready(*arguments, "none/report.json")
-    assert (ran.code, "none/report.json cannot be written" in ran.err) == (Exit.USAGE, True)
+    assert re.search(r"^Usage: (none/trust.json|\.|release.pem) .*\n→ ", ran.err)
 
 
 def test_more_signatures_than_keys_is_said_in_the_words_of_the_command(run: Run) -> None:

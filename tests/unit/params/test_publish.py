@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined]
 
 from builders.publishing import INF, KEY_REF, MODEL, NAN, Publisher, layered, safetensors
 from builders.sealed import bf16
@@ -21,6 +22,7 @@ from modelparams.errors import (
     NotFinite,
     ObjectMissing,
     ParamsHashMismatch,
+    SignatureInvalid,
     SignerUnknown,
     StoreUnavailable,
     TooFewSignatures,
@@ -379,6 +381,14 @@ def test_what_may_not_be_read_is_named_and_not_left_out(publisher: Publisher, na
     assert list(publisher.store.list("")) == []
 
 
+@pytest.mark.parametrize("name", ["read me.txt", "naïve.json", ",".join("x" * 128)])
+def test_a_file_whose_name_cannot_travel_is_named(publisher: Publisher, name: str) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / name).touch()
+    with pytest.raises(UsageError, match=f"holds '{name}', a name that cannot travel"):
+        publisher.publish("1.0.0", directory=directory)
+
+
 def test_a_link_is_not_followed_out_of_the_directory(publisher: Publisher) -> None:
     directory = publisher.directory("1.0.0")
     (directory / "vocab.txt").symlink_to("/etc/hostname")
@@ -441,10 +451,20 @@ def test_a_manifest_that_no_cluster_would_accept_is_not_written(publisher: Publi
     other = SigningKey.generate()
     with pytest.raises(TooFewSignatures):
         publisher.publish("1.0.0", trust=TrustPolicy.of(publisher.signer, other, threshold=2))
-    assert list_pointers(publisher.store) == []
+    assert list(publisher.store.list("")) == [], "and no blob was sent for it"
     publisher.publish(
         "1.0.0", signers=[publisher.signer, other], trust=TrustPolicy.of(publisher.signer, other, threshold=2)
     )
+
+
+def test_a_manifest_that_its_signer_signed_wrongly_is_not_written(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a key service could that holds another key of that name."""
+    monkeypatch.setattr(SigningKey, "sign", lambda self, payload: CryptoSigner.sign(self, payload + b"."))
+    with pytest.raises(SignatureInvalid):
+        publisher.publish("1.0.0")
+    assert list(publisher.store.list("manifests/")) == list_pointers(publisher.store) == []
 
 
 def test_without_the_key_encryption_key_nothing_is_published(publisher: Publisher) -> None:

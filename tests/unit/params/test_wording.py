@@ -20,8 +20,7 @@ def test_a_noun_follows_its_number(number: int, want: str) -> None:
 def test_a_signer_that_is_not_trusted_is_named_beside_those_that_are(tmp_path: Path) -> None:
     publisher, trusted = Publisher(tmp_path), [SigningKey.generate() for _ in range(4)]
     signed, ids = publisher.signer.key_id, sorted(key.key_id for key in trusted)
-    said = (
-        f"it is signed by key {signed[:12]}…, trusted: keys {ids[0][:12]}…, {ids[1][:12]}…, {ids[2][:12]}… and 1 more"
-    )
+    policy = f"keys {ids[0][:12]}…, {ids[1][:12]}…, {ids[2][:12]}… and 1 more"
+    said = f"the manifest is signed by key {signed[:12]}…, trusted: {policy}"
     with pytest.raises(SignerUnknown, match=f"^{said}"):
         publisher.publish("1.0.0", layered(), trust=TrustPolicy.of(*trusted))

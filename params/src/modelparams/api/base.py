@@ -6,6 +6,7 @@ the API server takes some without a zone or on no calendar, such as the year 0, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
@@ -23,6 +24,7 @@ from pydantic import (
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
 from modelparams.digest import DIGEST_LENGTH, DIGEST_PATTERN, Digest
 from modelparams.errors import InvalidSpec, UsageError
@@ -72,7 +74,10 @@ class Wire(BaseModel):
 def _told(error: ValidationError) -> str:
     """Field and fault of each error; never the input, which may hold anything."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}" for fault in faults)
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in faults
+    )
 
 
 def read_as(kind: Callable[[str], object]) -> BeforeValidator:
@@ -85,6 +90,23 @@ def read_as(kind: Callable[[str], object]) -> BeforeValidator:
             raise ValueError(str(error)) from error
 
     return BeforeValidator(read)
+
+
+def pattern_schema(pattern: str, length: int) -> FieldInfo:
+    """The schema of a string that `matching` checks."""
+    described: FieldInfo = Field(max_length=length, json_schema_extra={"pattern": f"^{pattern}$"})
+    return described
+
+
+def matching(pattern: str, say: str) -> AfterValidator:
+    """Hold a string to a pattern; the refusal is `say`: nobody learns from a pattern what to write."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(say)
+        return value
+
+    return AfterValidator(check)
 
 
 def _reason(code: str) -> Reason:

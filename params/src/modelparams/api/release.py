@@ -6,7 +6,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from modelparams.api.base import ObjectName, Wire, WireDigest, WireModelName, WireVersion
+from modelparams.api.base import (
+    ObjectName,
+    Wire,
+    WireDigest,
+    WireModelName,
+    WireVersion,
+    matching,
+    pattern_schema,
+)
 from modelparams.names import KEY_PATTERN
 
 _PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -25,26 +33,39 @@ KEY_NAME_PATTERN = f"{_PART}(/{_PART})*"
 """A Secret's name, or that of a key in a key service (`arn:aws:kms:…:key/…`); it leads out of no directory."""
 
 
+# In the words of the CRD's rules.
+_SAY_NAME = (
+    "write the name of a Secret, lower-case letters and digits with inner dashes and dots, such as modelparams-s3"
+)
+_SAY_KEY = "write letters, digits and ._:- in segments with one slash between them, none of dots alone, such as smollm2"
+_SAY_ENDPOINT = "write http(s)://host[:port] without user, path and query, such as https://s3.example.com"
+_SAY_BUCKET = "write 3 to 63 lower-case letters, digits, dots and dashes"
+_SAY_PREFIX = (
+    "write path segments of letters, digits and _.=+- that begin with none of .=+-, one slash between them and none "
+    "in front, such as models/smollm2"
+)
+
+
 class SecretReference(Wire):
     """A Secret in the object's namespace."""
 
-    name: Annotated[str, Field(max_length=253, pattern=f"^{SUBDOMAIN_PATTERN}$")]
+    name: Annotated[str, pattern_schema(SUBDOMAIN_PATTERN, 253), matching(SUBDOMAIN_PATTERN, _SAY_NAME)]
 
 
 class KeyReference(Wire):
     """A key-encryption key."""
 
-    name: Annotated[str, Field(max_length=253, pattern=f"^{KEY_NAME_PATTERN}$")]
+    name: Annotated[str, pattern_schema(KEY_NAME_PATTERN, 253), matching(KEY_NAME_PATTERN, _SAY_KEY)]
 
 
 class S3Source(Wire):
     """Where a model's sealed objects are. Object keys are `<prefix>/blobs/sha256/<hex>` and so on: params/FORMAT.md."""
 
-    endpoint: Annotated[str, Field(max_length=256, pattern=f"^{ENDPOINT_PATTERN}$")] = ""
+    endpoint: Annotated[str, pattern_schema(ENDPOINT_PATTERN, 256), matching(ENDPOINT_PATTERN, _SAY_ENDPOINT)] = ""
     """The S3 endpoint's URL; empty for AWS itself."""
     region: Annotated[str, Field(min_length=1, max_length=63)] = "us-east-1"
-    bucket: Annotated[str, Field(max_length=63, pattern=f"^{BUCKET_PATTERN}$")]
-    prefix: Annotated[str, Field(max_length=512, pattern=f"^{PREFIX_PATTERN}$")] = ""
+    bucket: Annotated[str, pattern_schema(BUCKET_PATTERN, 63), matching(BUCKET_PATTERN, _SAY_BUCKET)]
+    prefix: Annotated[str, pattern_schema(PREFIX_PATTERN, 512), matching(PREFIX_PATTERN, _SAY_PREFIX)] = ""
     credentials_secret_ref: SecretReference | None = None
     """Keys `accessKeyID`, `secretAccessKey`, and optionally `sessionToken`; read by the operator alone.
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from modelparams.cli.exits import TABLE
-from modelparams.cli.options import As, refuse_idle
+from modelparams.cli.options import As, refuse_idle, require_namespace
 from modelparams.cli.output import Output, echo, facts, note, result, write_file
 from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
@@ -57,6 +57,7 @@ def kek(
         raise UsageError(
             f"{name[:80]!r} is no name of a Secret", hint="use lower-case letters, digits, dashes and dots"
         )
+    require_namespace(namespace)
     path = keys / name
     made = _write_new(path, base64.b64encode(Secret32.random().expose()) + b"\n")
     if not made and not secret:
@@ -80,6 +81,8 @@ def _read_kek(path: Path) -> bytes:
 
 def _write_new(path: Path, data: bytes) -> bool:
     """False if it exists; an existing key is never overwritten."""
+    if path.parent.exists() and not path.parent.is_dir():
+        raise UsageError(f"{path.parent} is no directory", hint="choose another --keys")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_key_file(path, data)

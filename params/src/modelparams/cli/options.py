@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,6 +56,7 @@ Model = Annotated[
 ReleaseName = Annotated[
     str, typer.Argument(metavar="RELEASE", help="A version of the store, 1.2.0, or a manifest digest, sha256:…")
 ]
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 As = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
 
 
@@ -118,6 +120,18 @@ def refuse_idle(context: typer.Context, names: Iterable[str], why: str) -> None:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(
             f"{flags} {'does' if len(given) == 1 else 'do'} nothing {why}", hint="leave it out, or see --help"
+        )
+
+
+def require_namespace(name: str) -> None:
+    """Refuse what no namespace is called; empty is as not given.
+
+    Raises:
+        UsageError: it is no DNS label (RFC 1123).
+    """
+    if name and not _NAMESPACE.fullmatch(name):
+        raise UsageError(
+            f"{name[:80]!r} is no namespace", hint="use lower-case letters, digits and inner dashes, at most 63"
         )
 
 

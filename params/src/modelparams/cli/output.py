@@ -45,8 +45,13 @@ class _Console(HarmlessConsole):
 
 
 def _nobody_reads() -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try once more
+    _give_stdout_up()
     raise SystemExit(Exit.PIPE)
+
+
+def _give_stdout_up() -> None:
+    """At its end the interpreter would try once more, fail, and end with a code of its own."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
@@ -69,6 +74,7 @@ def _to_stdout() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:  # whoever closed a pipe knows
             _nobody_reads()
+        _give_stdout_up()
         raise UsageError(
             f"standard output cannot be written ({error.strerror})",
             hint="let it go elsewhere, or make room, and repeat",
@@ -124,6 +130,16 @@ def write_file(path: Path, text: str) -> None:
         replace_file(path, text)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror})", hint="name another file") from None
+
+
+def require_place(path: Path) -> None:
+    """Refuse a file that could not be written, before the work that it is to tell of.
+
+    Raises:
+        UsageError: its directory is not there, or takes no file.
+    """
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path} cannot be written there", hint="name another file")
 
 
 def size(number: int) -> str:

@@ -12,12 +12,23 @@ from typing import Annotated
 import typer
 from pydantic.alias_generators import to_camel
 
-from modelparams.api.release import S3Source, SecretReference
+from modelparams.api.release import S3Source
 from modelparams.cli import publish_options as options
-from modelparams.cli.options import As, KeyRef, StoreUrl, model_and_version, refuse_idle
-from modelparams.cli.output import Output, console, echo, facts, note, result, size, table, write_file
+from modelparams.cli.options import As, KeyRef, StoreUrl, model_and_version, refuse_idle, require_namespace
+from modelparams.cli.output import (
+    Output,
+    console,
+    echo,
+    facts,
+    note,
+    require_place,
+    result,
+    size,
+    table,
+    write_file,
+)
 from modelparams.cli.reporting import reporting
-from modelparams.errors import UsageError
+from modelparams.errors import InvalidSpec, UsageError
 from modelparams.hashes import check_hashes, write_hashes
 from modelparams.keys import LocalKeyProvider
 from modelparams.publish import Published, manifest_object, manifest_yaml, publish
@@ -84,6 +95,9 @@ def publish_command(
     """
     if not store.startswith("s3://"):
         refuse_idle(context, _OF_THE_OBJECT, "for a store in a directory, of which no object is printed")
+    require_namespace(namespace)
+    if report:
+        require_place(report)
     name, number = model_and_version(directory, model, version)
     ref = key_ref or str(name)
     end = _time(not_after) if not_after else None
@@ -137,8 +151,14 @@ def _source(store: str, endpoint: str, credentials: str) -> S3Source | None:
         return None
     named = source_of(store)
     endpoint = endpoint or named.endpoint or _own_endpoint()
-    reference = {"credentialsSecretRef": SecretReference.parse({"name": credentials}).wire()} if credentials else {}
-    return S3Source.parse(named.wire() | {"endpoint": endpoint} | reference)
+    reference = {"credentialsSecretRef": {"name": credentials}} if credentials else {}
+    try:
+        return S3Source.parse(named.wire() | {"endpoint": endpoint} | reference)
+    except InvalidSpec as error:
+        raise UsageError(
+            f"no pod could be sent to the store: {error.message}",
+            hint="correct --cluster-endpoint or --credentials-secret",
+        ) from None
 
 
 def _own_endpoint() -> str:
