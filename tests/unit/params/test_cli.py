@@ -18,6 +18,7 @@ import typer
 
 import modelparams.cli as cli
 from builders.publishing import NAN, Publisher, layered, write_directory
+from modelparams.__main__ import main as begin
 from modelparams.cli import completing, output, plugins, publishing
 from modelparams.cli.exits import Exit, exit_code, next_step
 from modelparams.cli.output import size
@@ -128,6 +129,19 @@ def test_an_address_s_endpoint_is_refused_in_words(ready: Run) -> None:
     assert (ran.code, "endpoint: write http(s)://host" in ran.err) == (Exit.USAGE, True)
 
 
+def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "modelparams.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "modelparams.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as ended:
+        begin()
+    assert ended.value.code == 130
+
+
 def test_a_full_standard_output_has_the_code_of_its_error(tmp_path: Path) -> None:
     program = [sys.executable, "-c", "from modelparams.cli import main; main()", "keys", "signer", "release.pem"]
     with Path("/dev/full").open("w") as full:
@@ -138,7 +152,7 @@ def test_a_full_standard_output_has_the_code_of_its_error(tmp_path: Path) -> Non
 
 def test_what_is_no_terminal_hears_of_each_long_piece_of_work_as_it_begins(ready: Run) -> None:
     ran = ready("verify", "1.1.0", *SEALED[:4])
-    assert re.search(r"^verify: \d+\.\d kB$", ran.err, flags=re.MULTILINE)
+    assert re.search(r"^verify: \d+\.\d kB to do$", ran.err, flags=re.MULTILINE)
 
 
 def test_model_and_version_come_from_the_path_or_from_options(ready: Run) -> None:

@@ -56,7 +56,7 @@ class _Lines:
         """See `Progress`."""
         with self._lock:
             self._done[task], self._total[task], self._told = 0, total, time.monotonic()
-        note(f"{task}: {size(total)}")
+        note(f"{task}: {size(total)} to do")
 
     def advance(self, task: str, n: int) -> None:
         """See `Progress`."""
