@@ -8,8 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from modelparams.errors import ModelParamsError, UsageError
 from modelparams.variables import listed, unknown
 from modelparams_operator import settings
@@ -72,9 +70,10 @@ def _explain(file: Path) -> int:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
         found = snapshots(text)
-    except (OSError, ValidationError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        what = "standard input" if str(file) == "-" else file
         raise UsageError(
-            f"{file} cannot be explained: {error}", hint="save one with: kubectl get mpv,mpr,mpa,pods -o json"
+            f"{what} cannot be explained: {error}", hint="save one with: kubectl get mpv,mpr,mpa,pods -o json"
         ) from None
     print(harmless("\n\n".join(explain.explain(snapshot) for snapshot in found)) or "no rollout in it")
     return 0

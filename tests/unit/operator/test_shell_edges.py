@@ -264,6 +264,24 @@ def test_a_default_gives_way_only_to_a_users(rollouts: list[tuple[str, bool]], g
     assert superseded_defaults([RolloutOrigin(*rollout, RolloutStatus()) for rollout in rollouts]) == gone
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"items": 1}',
+        '{"items": [{}]}',
+        json.dumps(
+            {"items": [{"apiVersion": "modelparams.dev/v1alpha1", "kind": "ModelParamRollout", "metadata": {}}]}
+        ),
+    ],
+)
+def test_what_is_no_snapshot_is_refused_in_one_sentence(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^it holds neither a snapshot nor objects as an API server gives them$"):
+        snapshots(text)
+
+
 def test_saved_objects_are_explained_as_the_operator_would_plan_them() -> None:
     version = {
         "apiVersion": "modelparams.dev/v1alpha1",

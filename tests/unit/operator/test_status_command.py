@@ -7,7 +7,6 @@ import io
 import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +15,10 @@ from rich.console import Console
 from builders import objects
 from builders.objects import Object, digest
 from modelparams.cli.output import console
-from modelparams.errors import APIDenied, APIUnavailable, UsageError
+from modelparams.errors import APIDenied, APIUnavailable
 from modelparams_operator.cli import Output, screen_of
 from modelparams_operator.status.follow import follow
 from modelparams_operator.status.overview import Outcome, Overview, overview
-from modelparams_operator.status.reading import namespace_of
 from modelparams_operator.status.screens import JsonLines, LiveTables, Tables
 from modelparams_operator.status.tables import render
 
@@ -287,16 +285,3 @@ def test_only_a_terminal_that_can_is_drawn_over(term: str, kind: type, monkeypat
 def test_what_is_no_terminal_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert console().width > 200
-
-
-@pytest.mark.parametrize("text", [None, "", "a: [", "just text", "apiVersion: v1"])
-def test_a_kubeconfig_that_cannot_be_used_is_one_sentence(
-    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "kubeconfig"
-    if text is not None:
-        file.write_text(text)
-    monkeypatch.setenv("KUBECONFIG", str(file))
-    with pytest.raises(UsageError, match="no way to an API server"):
-        namespace_of(None, None)
-    assert capsys.readouterr() == ("", "")

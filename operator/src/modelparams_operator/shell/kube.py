@@ -6,7 +6,6 @@ The library gives what is hard about a connection (kubeconfig, token refresh, TL
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +16,7 @@ from kubernetes.aio import client, config
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from modelparams import errors
-from modelparams_operator.shell import metrics
+from modelparams_operator.shell import kubeconfig, metrics
 from modelparams_operator.shell.ports import JSON, KubernetesAPI, ObjectKey, Page, Resource
 
 FIELD_MANAGER = "modelparams-operator"
@@ -173,8 +172,7 @@ async def _log_in(settings: client.Configuration) -> None:
     if Path(SERVICE_TOKEN_FILENAME).exists():  # noqa: ASYNC240 - once, at the start
         config.load_incluster_config(settings)  # type: ignore[no-untyped-call]  # theirs have no annotations
     else:
-        file = os.environ.get("KUBECONFIG") or None  # the library read it when it was imported
-        await config.load_kube_config(file, client_configuration=settings)  # type: ignore[no-untyped-call]
+        await kubeconfig.load(settings)
 
 
 def _event(line: bytes, path: str) -> tuple[str, JSON]:

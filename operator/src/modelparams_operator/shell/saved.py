@@ -17,7 +17,15 @@ def snapshots(text: str) -> tuple[Snapshot, ...]:
 
     Raises:
         ValueError: it is neither.
+        InvalidSpec: an object in it cannot be used.
     """
+    try:
+        return _read(text)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise ValueError("it holds neither a snapshot nor objects as an API server gives them") from None
+
+
+def _read(text: str) -> tuple[Snapshot, ...]:
     saved = json.loads(text)
     if not (isinstance(saved, dict) and "items" in saved):
         return (from_json(text),)

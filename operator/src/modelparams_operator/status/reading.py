@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 
 from modelparams.errors import UsageError
+from modelparams_operator.shell import kubeconfig as kubeconfigs
 from modelparams_operator.shell.kube import Kube
 from modelparams_operator.shell.ports import ASSIGNMENTS, JSON, ROLLOUTS, VERSIONS, Resource
 from modelparams_operator.status.overview import Overview, overview
@@ -25,19 +24,13 @@ class Place:
     namespace: str | None
 
 
-_UNREADABLE = (config.ConfigException, OSError, yaml.YAMLError, TypeError)
-
-
 def namespace_of(kubeconfig: Path | None, context: str | None) -> str:
     """The namespace that a kubeconfig's context names; `default` when it names none.
 
     Raises:
         UsageError: there is no such file or context.
     """
-    try:
-        contexts, current = config.list_kube_config_contexts(_file(kubeconfig))  # type: ignore[no-untyped-call]  # theirs has none
-    except _UNREADABLE as error:
-        raise _unusable(error) from None
+    contexts, current = kubeconfigs.contexts_of(kubeconfig)
     chosen = next((c for c in contexts if c["name"] == context), None) if context else current
     if chosen is None:
         raise UsageError(f"the kubeconfig has no context {context!r}", hint="see: kubectl config get-contexts")
@@ -52,12 +45,7 @@ async def read(place: Place, model: str = "") -> Overview:
         APIError: it did not answer as hoped.
     """
     settings = client.Configuration()
-    try:
-        await config.load_kube_config(  # type: ignore[no-untyped-call]  # theirs has none
-            _file(place.kubeconfig), place.context, settings, persist_config=False
-        )
-    except _UNREADABLE as error:
-        raise _unusable(error) from None
+    await kubeconfigs.load(settings, place.kubeconfig, place.context)
     settings.retries = None  # one clear answer at once
     async with Kube(client.ApiClient(settings)) as api:
         fields = f"spec.modelName={model}" if model else ""
@@ -77,15 +65,3 @@ async def _all(api: Kube, resource: Resource, namespace: str | None, fields: str
         token = page.token
         if not token:
             return found
-
-
-def _file(kubeconfig: Path | None) -> str:
-    """What the client shall read; several files, as $KUBECONFIG may name, have a colon between them."""
-    named = str(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
-    if not any(Path(one).expanduser().is_file() for one in named.split(os.pathsep) if one):
-        raise _unusable(f"there is no file {named}")
-    return named
-
-
-def _unusable(why: Exception | str) -> UsageError:
-    return UsageError(f"no way to an API server: {why}", hint="name one with --kubeconfig, or set KUBECONFIG")
