@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from builders.arenas import SAMPLES, tiny
-from builders.engines import engine, put_live, until
+from builders.engines import engine, put_live, settings, until
 from modelparams.assets import parse_assets
-from modelparams_serving.engine import http
+from modelparams_serving.engine import bodies, http
 from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.bodies import _counted
 from modelparams_serving.engine.openai import ChatRequest
 from modelparams_serving.engine.pooling import rendered
+from modelparams_serving.engine.refusals import Refused
 
 pytestmark = pytest.mark.model
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -86,20 +89,160 @@ def test_an_engine_that_is_full_says_so_before_it_reads_a_body(tmp_path: Path) -
     live(tmp_path, scene, max_requests=1)
 
 
-def test_no_more_bodies_come_at_once_than_requests_may(tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def coming(client: httpx.AsyncClient, sent: str, size: int) -> AsyncIterator[Wire]:
+    """A body of `size` bytes of which the engine reads on, and has `sent`."""
+    async with wire(client, f"{HEAD}Expect: 100-continue\r\nContent-Length: {size}\r\n\r\n") as (reader, writer):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(sent.encode())
+        yield reader, writer
+
+
+def test_no_more_bodies_come_at_once_than_requests_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "monotonic", lambda: 0.0)
+
     async def scene(made: Engine, client: httpx.AsyncClient) -> None:
         body = json.dumps(ASKED)
-        async with wire(client, HEAD + f"Content-Length: {len(body)}\r\n\r\n") as (reader, writer):
-            refused = httpx.Response(200)
-            while refused.status_code == 200:  # until the engine has seen the head that came before
-                refused = await client.post(COMPLETIONS, json=ASKED)
-            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        async with coming(client, "", len(body)) as (reader, writer):
+            async with wire(client, HEAD + "Content-Length: 100\r\n\r\n{") as (refused, _):
+                status, _, code = await refusal(refused)
+                assert (status, code) == (503, "overloaded")
             writer.write(body.encode())
             assert b"200 OK" in await reader.readline()
         await until(lambda: made.swapper.requests == 0)
         assert (await client.post(COMPLETIONS, json=ASKED)).status_code == 200
 
     live(tmp_path, scene, max_requests=1)
+
+
+def test_however_many_send_a_byte_now_and_then_who_has_sent_all_of_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "monotonic", lambda: 0.0)
+    body = json.dumps(ASKED)
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with contextlib.AsyncExitStack() as slow:
+            for _ in range(8):
+                await slow.enter_async_context(coming(client, "{", 100))
+            for _ in range(3):
+                async with wire(client, f"{HEAD}Content-Length: {len(body)}\r\n\r\n{body}") as (reader, _):
+                    assert b"200 OK" in await reader.readline()
+
+    live(tmp_path, scene, max_requests=8)
+
+
+def test_and_who_sends_at_a_humane_pace_takes_the_place_of_the_slowest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+    long = json.dumps(ASKED) + " " * 50_000
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        nonlocal now
+        async with coming(client, "{", 100) as (slowest, _):
+            now = 1.0
+            async with coming(client, long[:40_000], len(long)) as (good, rest):
+                now = 5.0
+                async with coming(client, long, len(long)) as (newcomer, _):
+                    assert b"200 OK" in await newcomer.readline()
+                status, head, code = await refusal(slowest)
+                assert (status, code) == (408, "request_timeout")
+                assert "connection: close" in head
+                rest.write(long[40_000:].encode())
+                assert b"200 OK" in await good.readline()
+
+    live(tmp_path, scene, max_requests=2)
+
+
+@dataclass
+class Sender:
+    """One whose body a test sends by hand, to readers without a wire."""
+
+    sent: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
+
+    def send(self, piece: bytes, *, more: bool) -> None:
+        self.sent.put_nowait({"type": "http.request", "body": piece, "more_body": more})
+
+    def read_by(self, readers: bodies.Bodies) -> asyncio.Task[bytes]:
+        request = Request({"type": "http", "method": "POST", "headers": []}, self.sent.get)
+        return asyncio.create_task(readers.read(request))
+
+    async def is_read(self) -> None:
+        await until(self.sent.empty)
+
+
+def test_the_slowest_is_who_sent_least_in_its_time_not_who_began_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+
+    async def scene() -> None:
+        nonlocal now
+        readers, first, second, third = bodies.Bodies(settings(tmp_path, max_requests=2)), Sender(), Sender(), Sender()
+        steady = first.read_by(readers)
+        first.send(b"x" * 40_000, more=True)
+        await first.is_read()
+        now = 1.0
+        slow = second.read_by(readers)
+        second.send(b"x", more=True)
+        await second.is_read()
+        now = 5.0
+        newcomer = third.read_by(readers)
+        third.send(b"xyz", more=True)
+        with pytest.raises(Refused) as left:
+            await slow
+        assert left.value.status == 408
+        for sender in (first, third):
+            sender.send(b"", more=False)
+        assert (await steady, await newcomer) == (b"x" * 40_000, b"xyz")
+
+    asyncio.run(scene())
+
+
+def test_one_who_gives_way_makes_room_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+
+    async def scene() -> None:
+        nonlocal now
+        readers, newcomers = bodies.Bodies(settings(tmp_path, max_requests=1)), [Sender(), Sender()]
+        slow = Sender().read_by(readers)
+        await asyncio.sleep(0)
+        now = 5.0
+        reading = [newcomer.read_by(readers) for newcomer in newcomers]
+        with pytest.raises(Refused) as refused:
+            await reading[1]
+        assert refused.value.status == 503
+        newcomers[0].send(b"x", more=False)
+        assert await reading[0] == b"x"
+        with pytest.raises(Refused):
+            await slow
+
+    asyncio.run(scene())
+
+
+def test_one_whose_time_is_up_just_then_gives_way_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+
+    async def scene() -> None:
+        nonlocal now
+        readers, newcomer = bodies.Bodies(settings(tmp_path, max_requests=1)), Sender()
+        slow = Sender().read_by(readers)
+        await asyncio.sleep(0)
+        (late,) = readers._coming
+        late.deadline.reschedule(0.0)
+        reading = newcomer.read_by(readers)  # runs after the deadline has passed, and before `slow` hears of it
+        now = 5.0
+        newcomer.send(b"x", more=False)
+        assert await reading == b"x"
+        with pytest.raises(Refused):
+            await slow
+
+    asyncio.run(scene())
 
 
 @pytest.mark.parametrize("sent", ["", "POST / HTTP/1.1\r\nHost: x\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET"])
