@@ -46,10 +46,10 @@ class Api:
         return str(self._client.configuration.host)
 
     @property
-    def ca(self) -> bytes:
-        """The authority of its certificate, PEM; empty when the system's are meant."""
+    def ca(self) -> Path | None:
+        """The authority of its certificate, PEM; None when the system's are meant."""
         file = self._client.configuration.ssl_ca_cert
-        return Path(file).read_bytes() if file else b""
+        return Path(file) if file else None
 
     def get(self, path: str, **query: str | int) -> Object:
         """Read an object or list."""

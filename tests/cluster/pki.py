@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,13 +55,12 @@ class Pki:
         """Issue a client certificate and write the kubeconfig that uses it."""
         name = "user-" + base64.urlsafe_b64encode("/".join([user, *groups]).encode()).decode().rstrip("=")
         file = self.path(f"{name}.kubeconfig")
-        if not file.exists():
-            self.issue(name, user, groups)
-            credential = {
-                "client-certificate-data": self._b64(f"{name}.crt"),
-                "client-key-data": self._b64(f"{name}.key"),
-            }
-            self._write(file.name, kubeconfig(server, self.path("ca.crt").read_bytes(), credential))
+        with self.path(f".{name}.lock").open("w") as lock:
+            # It names files: once it is there, no other worker of the run may issue them anew.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not file.exists():
+                self.issue(name, user, groups)
+                self._write(file.name, kubeconfig(server, self.path("ca.crt"), self._certificate(name)))
         return file
 
     def issue(self, name: str, user: str, groups: Sequence[str] = (), *, hosts: Sequence[str] = ()) -> None:
@@ -84,26 +84,28 @@ class Pki:
         draft.write_bytes(content)
         draft.rename(self.path(name))
 
-    def _b64(self, name: str) -> str:
-        return base64.b64encode(self.path(name).read_bytes()).decode()
+    def _certificate(self, name: str) -> dict[str, str]:
+        return {"client-certificate": str(self.path(f"{name}.crt")), "client-key": str(self.path(f"{name}.key"))}
 
 
-def kubeconfig(server: str, ca: bytes, credential: dict[str, str]) -> bytes:
+def kubeconfig(server: str, ca: Path | None, credential: dict[str, str]) -> bytes:
     """A kubeconfig with one user; JSON is YAML.
+
+    It names files: of keys and certificates that stand in it, Python's clients write copies into the temporary folder,
+    which a process that is killed leaves there.
 
     Args:
         server: `https://host:port`.
-        ca: the authority of the server's certificate, PEM.
+        ca: the authority of the server's certificate, PEM; None when the system's are meant.
         credential: the fields of `users[].user`, such as `{"token": …}`.
     """
+    authority = {"certificate-authority": str(ca)} if ca else {}
     document = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "test",
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "clusters": [
-            {"name": "test", "cluster": {"server": server, "certificate-authority-data": base64.b64encode(ca).decode()}}
-        ],
+        "clusters": [{"name": "test", "cluster": {"server": server, **authority}}],
         "users": [{"name": "test", "user": credential}],
     }
     return json.dumps(document).encode()

@@ -31,7 +31,7 @@ class Process:
         name: for messages.
         command: program and arguments.
         environment: the whole environment. The mark of its `State` in it says with what it is swept; without one
-            it is swept at the end of this process.
+            it is swept at the end of this process. Its temporary files are swept along, if it names no place for them.
         log: appended to.
     """
 
@@ -39,7 +39,8 @@ class Process:
         self.name = name
         self.command = [str(part) for part in command]
         self.log = log
-        self._environment = {MARK: str(home_of(os.getpid())), **environment}
+        mark = environment.get(MARK) or str(home_of(os.getpid()))
+        self._environment = {MARK: mark, "TMPDIR": mark, **environment}
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
