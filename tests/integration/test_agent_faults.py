@@ -84,7 +84,7 @@ def test_a_blob_that_was_flipped_after_the_operators_check_is_refused_and_tried_
     new = [file for file in blobs(serving).iterdir() if file.name not in before]  # others are not fetched again
     flip(max(new, key=lambda file: file.stat().st_size))
     serving.order("1.1.0", "1.0.0", activate="1.1.0")
-    failure = serving.wait_failure(Reason.SEAL_BROKEN, final=True)
+    failure = serving.wait_failure(Reason.BLOB_DIGEST_MISMATCH, final=True)
     assert failure["versionName"] == "tiny-llama-1.1.0"
     assert "publish the version again" in failure["message"].lower()
     assert serving.status()["state"] == "Failed"

@@ -269,7 +269,7 @@ class BlobDigestMismatch(IntegrityError):
 
 
 class SealBroken(IntegrityError):
-    """A FLOE header or segment did not authenticate."""
+    """A blob is as signed, and a FLOE header or segment of it does not authenticate."""
 
     reason = Reason.SEAL_BROKEN
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from blake3 import blake3
 
 from modelparams.arena import ArenaLayout
 from modelparams.digest import Digest
-from modelparams.errors import BlobDigestMismatch, IndexInvalid
+from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, IndexInvalid, SealBroken, StoreError
 from modelparams.floe import HEADER_SIZE, FloeParams, Opener, params_of, segments
 from modelparams.index import TensorIndex, schema_digest
 from modelparams.keys import (
@@ -26,7 +27,7 @@ from modelparams.keys import (
 from modelparams.manifest import BlobEntry, Expectation, Manifest, VerifiedManifest
 from modelparams.parallel import Stopped, never
 from modelparams.secret import Secret32
-from modelparams.store.contract import ObjectStore
+from modelparams.store.contract import ObjectStore, Reader
 from modelparams.trust import TrustPolicy
 from modelparams.verify import check_size, fetch_manifest
 
@@ -98,29 +99,55 @@ def open_blob(
 
     Raises:
         StoreError: it cannot be read.
-        BlobSizeMismatch, SealBroken, KeyMismatch: it is not what was signed.
-        BlobDigestMismatch: it opens, but its BLAKE3 is not the signed one, so a holder of its key made it.
+        BlobSizeMismatch, BlobDigestMismatch: it is not what was signed, whether it opens or not.
+        SealBroken, KeyMismatch: it is, and does not open.
     """
-    blob, hasher = release.manifest.manifest.blobs[position], blake3()
+    blob = release.manifest.manifest.blobs[position]
     params = params_of(blob.format)
     with release.store.reader(blob.object_key, 0, blob.size) as reader:
-        header = buffer[:HEADER_SIZE]
-        reader.fill(header)
+        stream = _Hashed(reader, blob)
+        header = stream.take(buffer[:HEADER_SIZE])
         check_size(blob, reader.object_size)
-        hasher.update(header)
-        opener = _opener(release.keys, blob, header, params)
-        for segment in segments(blob.pt_size, params):
-            if stopped():
-                return
-            sealed, start = buffer[: segment.sealed_size], segment.plain_offset
-            reader.fill(sealed)
-            hasher.update(sealed)
-            part = into[start : start + segment.plain_size]
-            opener.open_segment_into(sealed, segment.position, segment.is_final, part)
-            if follow:
-                follow(part, start, segment.sealed_size)
-    if not hmac.compare_digest(hasher.hexdigest(), blob.blake3):
-        raise BlobDigestMismatch(f"{blob.object_key} opens but hashes to blake3:{hasher.hexdigest()}")
+        try:
+            opener = _opener(release.keys, blob, header, params)
+            for segment in segments(blob.pt_size, params):
+                if stopped():
+                    return
+                sealed, start = stream.take(buffer[: segment.sealed_size]), segment.plain_offset
+                part = into[start : start + segment.plain_size]
+                opener.open_segment_into(sealed, segment.position, segment.is_final, part)
+                if follow:
+                    follow(part, start, segment.sealed_size)
+        except SealBroken:
+            stream.read_on(buffer, stopped)
+            stream.check("does not open, and")
+            raise
+    stream.check("opens, but")
+
+
+class _Hashed:
+    """A blob's sealed bytes as they come, once, and their BLAKE3."""
+
+    def __init__(self, reader: Reader, blob: BlobEntry) -> None:
+        self._reader, self._blob, self._hasher, self._left = reader, blob, blake3(), blob.size
+
+    def take(self, into: memoryview) -> memoryview:
+        """The bytes that follow."""
+        self._reader.fill(into)
+        self._hasher.update(into)
+        self._left -= len(into)
+        return into
+
+    def read_on(self, buffer: memoryview, stopped: Stopped) -> None:
+        """To the end, if it can be had: only then is it known whether the store or the signer is to blame."""
+        with contextlib.suppress(StoreError, BlobSizeMismatch):
+            while self._left and not stopped():
+                self.take(buffer[: min(len(buffer), self._left)])
+
+    def check(self, what: str) -> None:
+        """Refuse all of the bytes that are not the signed ones."""
+        if not self._left and not hmac.compare_digest(self._hasher.hexdigest(), self._blob.blake3):
+            raise BlobDigestMismatch(f"{self._blob.object_key} {what} hashes to blake3:{self._hasher.hexdigest()}")
 
 
 def _opener(keys: ModelKeys, blob: BlobEntry, header: memoryview, params: FloeParams) -> Opener:

@@ -193,10 +193,18 @@ def test_verify_by_version_and_by_digest(ready: Run) -> None:
     assert (again.code, again.json["version"], again.json["opened"]) == (0, "1.1.0", True)
 
 
-def test_verify_tells_a_changed_blob_by_code_and_reason(ready: Run) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["verify", "1.1.0", "-s", "store", "--trust", "trust.json"], id="verify"),
+        pytest.param(["verify", "1.1.0", *SEALED], id="verify-with-the-key"),
+        pytest.param(["diff", "1.0.0", "1.1.0", *SEALED], id="diff"),
+    ],
+)
+def test_a_changed_blob_is_told_by_one_code_and_reason_with_a_key_or_without(ready: Run, command: list[str]) -> None:
     for blob in Path("store/blobs/sha256").iterdir():
         blob.write_bytes(blob.read_bytes()[:-1] + b"x")
-    ran = ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "--output=json")
+    ran = ready(*command, "--output=json")
     assert (ran.code, ran.out) == (Exit.INTEGRITY, "")
     error = json.loads(ran.err.splitlines()[-1])["error"]
     assert (error["reason"], error["exitCode"]) == ("BlobDigestMismatch", Exit.INTEGRITY)

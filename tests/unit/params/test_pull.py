@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from builders.publishing import INF, KEY_REF, NAN, Publisher, layered, safetensors
-from builders.sealed import bf16
+from builders.sealed import bf16, envelope_of
 from modelparams.arena import ReadableArena
+from modelparams.digest import Digest
 from modelparams.errors import (
     ArenaExhausted,
     BlobDigestMismatch,
@@ -23,14 +29,20 @@ from modelparams.errors import (
     NotFinite,
     ObjectMissing,
     SealBroken,
+    StoreUnavailable,
     WrongVersion,
 )
 from modelparams.keys import KeyContext, write_key_object
 from modelparams.manifest import BlobEntry
 from modelparams.publish import Published
-from modelparams.pull import PulledParams, ReusableArena, pull
+from modelparams.pull import PulledParams, ReusableArena, SealedRelease, pull
+from modelparams.sealed import open_blob, segment_buffer
 from modelparams.secret import Secret32
+from modelparams.store import FileStore
+from modelparams.store.contract import Reader
+from modelparams.strictjson import dumps
 from modelparams.tensors import TensorSpec
+from modelparams.verify import manifest_key
 
 BIG = {"model.layers.0.weight": (TensorSpec("U8", (3 << 20,)), os.urandom(3 << 20))}
 """One blob of four segments."""
@@ -130,11 +142,11 @@ TAMPERING: dict[str, tuple[Tamper, type[ModelParamsError]]] = {
     "missing": (lambda path, other: path.unlink(), ObjectMissing),
     "cut": (lambda path, other: path.write_bytes(path.read_bytes()[:-1]), BlobSizeMismatch),
     "longer": (lambda path, other: path.write_bytes(path.read_bytes() + b"x"), BlobSizeMismatch),
-    "flipped in its header": (lambda path, other: _flip(path, 20), SealBroken),
-    "flipped in its first segment": (lambda path, other: _flip(path, 90), SealBroken),
-    "flipped in its last byte": (lambda path, other: _flip(path, -1), SealBroken),
-    "swapped with another": (lambda path, other: path.write_bytes(other.read_bytes()), SealBroken),
-    "two segments exchanged": (lambda path, other: _exchange_segments(path), SealBroken),
+    "flipped in its header": (lambda path, other: _flip(path, 20), BlobDigestMismatch),
+    "flipped in its first segment": (lambda path, other: _flip(path, 90), BlobDigestMismatch),
+    "flipped in its last byte": (lambda path, other: _flip(path, -1), BlobDigestMismatch),
+    "swapped with another": (lambda path, other: path.write_bytes(other.read_bytes()), BlobDigestMismatch),
+    "two segments exchanged": (lambda path, other: _exchange_segments(path), BlobDigestMismatch),
     "plain safetensors in its place": (lambda path, other: path.write_bytes(safetensors(BIG)), BlobSizeMismatch),
 }
 
@@ -165,9 +177,72 @@ def test_a_forgery_by_a_holder_of_the_keys_opens_and_is_refused_by_its_hash(case
     context = blob_context(release.keys.uid, bytes.fromhex(blob.content_id))
     case.path(blob).write_bytes(sealed_blob(bytes(blob.pt_size), Sealer(key, context)))
     arena = bytearray(b"\xaa" * release.layout.total)
-    with pytest.raises(BlobDigestMismatch, match="opens but hashes"):
+    with pytest.raises(BlobDigestMismatch, match="opens, but hashes"):
         pull(release, memoryview(arena))
     assert set(arena) <= {0, 0xAA}
+
+
+def broken_but_signed(case: Case, at: int) -> SealedRelease:
+    """A version whose signer promises the very bytes of a blob that nobody can open."""
+    published = case.publisher.publish("1.0.0", BIG)
+    signed = json.loads((case.objects / manifest_key(published.manifest_digest)).read_bytes())
+    statement = json.loads(base64.b64decode(signed["payload"]))
+    blob = statement["predicate"]["blobs"][0]
+    path = case.objects / "blobs" / "sha256" / blob["sha256"]
+    _flip(path, at)
+    data = path.read_bytes()
+    blob |= {"sha256": hashlib.sha256(data).hexdigest(), "blake3": blake3(data).hexdigest()}
+    statement["subject"][0] = {"name": f"blobs/sha256/{blob['sha256']}", "digest": {"sha256": blob["sha256"]}}
+    path.rename(path.with_name(blob["sha256"]))
+    envelope = envelope_of(dumps(statement), case.publisher.signer)
+    case.publisher.store.put_new(manifest_key(Digest.of(envelope)), envelope)
+    return case.publisher.open(replace(published, manifest_digest=Digest.of(envelope)))
+
+
+@pytest.mark.parametrize("at", [20, 90, -1], ids=["header", "first segment", "last byte"])
+def test_what_does_not_open_though_it_is_as_signed_has_a_broken_seal(case: Case, at: int) -> None:
+    release = broken_but_signed(case, at)
+    with pytest.raises(SealBroken):
+        pull(release, memoryview(bytearray(release.layout.total)))
+
+
+class Faint(FileStore):
+    """A store that goes away behind a blob's first MiB."""
+
+    @contextlib.contextmanager
+    def reader(self, key: str, start: int, end: int) -> Iterator[Reader]:
+        with super().reader(key, start, end) as inner:
+
+            class Cut:
+                object_size = property(lambda _: inner.object_size)
+                left = 2
+
+                def fill(self, into: memoryview) -> None:
+                    self.left -= 1
+                    if self.left < 0 and key.startswith("blobs/") and end > 2 << 20:
+                        raise StoreUnavailable("gone")
+                    inner.fill(into)
+
+            yield Cut()
+
+
+def test_what_does_not_open_is_refused_for_good_though_the_store_goes_away_behind_it(case: Case) -> None:
+    """It could not be told whose fault it is; trying again for ever would be what the store wants."""
+    published = case.publisher.publish("1.0.0", BIG)
+    (largest,) = (blob for blob in case.blobs(published) if blob.pt_size > 2 << 20)
+    _flip(case.path(largest), 90)
+    release = replace(case.publisher.open(published), store=Faint(case.objects))
+    with pytest.raises(SealBroken):
+        pull(release, memoryview(bytearray(release.layout.total)), workers=1)
+
+
+def test_once_it_is_to_stop_it_reads_no_further_to_find_out_whose_fault_it_is(case: Case) -> None:
+    release = case.publisher.open(case.publisher.publish("1.0.0", BIG))
+    manifest, asked = release.manifest.manifest, iter([False])
+    _flip(case.path(manifest.blobs[0]), 90)
+    into = memoryview(bytearray(manifest.blobs[0].pt_size))
+    with pytest.raises(SealBroken):
+        open_blob(release, 0, into, buffer=segment_buffer(manifest), stopped=lambda: next(asked, True))
 
 
 @pytest.mark.parametrize("pattern", [NAN, INF])

@@ -176,7 +176,7 @@ def no_trust(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (flip, Reason.SEAL_BROKEN),
+        (flip, Reason.BLOB_DIGEST_MISMATCH),
         (lose, Reason.OBJECT_MISSING),
         (no_key, Reason.KEY_UNAVAILABLE),
         (no_trust, Reason.USAGE),

@@ -116,7 +116,7 @@ def lose_key(repository: Repository) -> None:
 @pytest.mark.parametrize(
     ("harm", "error"),
     [
-        (flip, errors.SealBroken),
+        (flip, errors.BlobDigestMismatch),
         (cut, errors.BlobSizeMismatch),
         (lose, errors.ObjectMissing),
         (plain, errors.BlobSizeMismatch),
