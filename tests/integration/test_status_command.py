@@ -54,6 +54,13 @@ def test_it_exits_with_what_it_found(api: Api, namespace: str, kubeconfig: Path)
     assert "SealBroken" in failed.stdout
 
 
+@pytest.mark.parametrize("watch", [(), ("--watch",)])
+def test_where_nothing_is_nothing_is_ready(namespace: str, kubeconfig: Path, watch: tuple[str, ...]) -> None:
+    done = run(kubeconfig, "--namespace", namespace, *watch, "--output", "json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"there is no rollout and no version in namespace {namespace}" in done.stderr
+
+
 def test_a_server_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
     nowhere = tmp_path / "kubeconfig"
     done = run(nowhere)

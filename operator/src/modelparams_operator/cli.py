@@ -76,8 +76,9 @@ async def _read(place: Place, model: str) -> Overview:
     from modelparams_operator.status.reading import read
 
     found = await read(place, model)
-    if model and found.is_empty:
+    if found.is_empty:  # nothing that a pipeline could take for ready
+        whose = f" of {model}" if model else ""
         where = f"namespace {place.namespace}" if place.namespace else "any namespace"
         hint = "check the name, or look everywhere with --all-namespaces"
-        raise UsageError(f"there is no rollout and no version of {model} in {where}", hint=hint)
+        raise UsageError(f"there is no rollout and no version{whose} in {where}", hint=hint)
     return found

@@ -140,7 +140,8 @@ CASES = {
     "unknown key": Case(
         signed_by(lambda _: [SigningKey.generate(), SigningKey.generate()]),
         Reason.SIGNER_UNKNOWN,
-        "the manifest is signed by keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…, trusted: keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…",
+        "the manifest is signed by keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…, "
+        "trusted: keys [0-9a-f]{{12}}…, [0-9a-f]{{12}}…",
         "Sign with a trusted key, or add the signer to the trust policy.",
     ),
     "too few signatures": Case(

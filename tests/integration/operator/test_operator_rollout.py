@@ -115,6 +115,13 @@ def test_a_pod_that_takes_its_label_off_loses_its_order(stage: Stage) -> None:
         stage.wait(lambda: stage.agents.order("web-0") is None, "the order to go")
 
 
+def test_the_default_rollout_leaves_to_people_what_is_theirs_to_patch(stage: Stage) -> None:
+    stage.apply("1.0.0")
+    with stage.operator():
+        stage.wait(lambda: stage.rollout(), "the default rollout")
+    assert not stage.rollout()["spec"].keys() & {"paused", "suspend", "retryToken"}
+
+
 def test_a_users_rollout_takes_the_default_ones_place(stage: Stage) -> None:
     stage.pods("web-0")
     stage.apply("1.0.0")

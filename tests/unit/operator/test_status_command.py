@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -268,6 +269,27 @@ def test_a_message_keeps_its_words_whole_on_a_narrow_terminal() -> None:
     lines = console.file.getvalue().splitlines()
     assert "  smollm2: about Swapping" in [line.rstrip() for line in lines]
     assert "  web-2: [red]blob 3[/red] is bad" in [line.rstrip() for line in lines]
+
+
+def drawn(width: int) -> list[str]:
+    """The rows of a rollout with a long name."""
+    moving = rollout(*SWAPPING, target="1.1.0-rc.10")
+    moving["metadata"]["name"] = "a-rollout-with-a-long-name"
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render(overview([moving], [], []), namespaces=False, pods=20))
+    assert isinstance(console.file, io.StringIO)
+    return [line for line in console.file.getvalue().splitlines()[2:] if not line.startswith("  ")]
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_narrow_terminal_breaks_names_over_lines(width: int) -> None:
+    rows = drawn(width)
+    assert "".join(row.split("  ")[0].strip() for row in rows) == "a-rollout-with-a-long-name"
+    assert " 1.1.0-rc.10 " in rows[0]
+
+
+def test_of_what_a_very_narrow_terminal_cuts_one_sees_that_it_is() -> None:
+    assert re.search(r" 1\.1\.0[^ ]*… ", drawn(40)[0])
 
 
 def test_a_bar_says_how_far_it_is_without_colour() -> None:

@@ -249,6 +249,23 @@ def test_inspect_shows_tensors_to_who_has_the_key(ready: Run) -> None:
     assert "salt" not in index  # type: ignore[operator]
 
 
+def test_a_key_shows_more_and_hides_nothing(ready: Run) -> None:
+    bare, opened = (ready("inspect", "1.1.0", *how, "-o", "json").json for how in (SEALED[:4], SEALED))
+    assert {name: value for name, value in opened.items() if name != "index"} == bare
+    assert "signed by" in ready("inspect", "1.1.0", *SEALED).out
+
+
+def test_the_tensors_of_both_sides_are_counted(ready: Run) -> None:
+    write_directory(Path("more"), layered() | {"model.extra.weight": layered()["model.norm.weight"]})
+    ran = ready("diff", "params/tiny/v1.0.0", "more")
+    assert f"1 tensor differs, of {len(layered()) + 1}" in ran.out
+
+
+def test_an_option_that_is_no_version_is_told_of_and_not_the_directory(ready: Run) -> None:
+    ran = ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem", "--version", "2.0.0-RC1")
+    assert (ran.code, ran.err.startswith("InvalidVersion: '2.0.0-RC1' is no semantic version\n")) == (Exit.USAGE, True)
+
+
 @pytest.mark.parametrize(
     "sides",
     [("1.0.0", "1.1.0"), ("params/tiny/v1.0.0", "params/tiny/v1.1.0"), ("params/tiny/v1.0.0", "1.1.0")],

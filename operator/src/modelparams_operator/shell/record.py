@@ -72,7 +72,12 @@ class Recorder:
         """Make the model's default rollout; False: one of that name is there, which names another model."""
         self._require_lease()
         metadata = {"name": default_name(spec.model_name), "namespace": model.namespace, "labels": DEFAULT_LABELS}
-        body = {"apiVersion": ROLLOUTS.api_version, "kind": ROLLOUTS.kind, "metadata": metadata, "spec": spec.wire()}
+        body = {
+            "apiVersion": ROLLOUTS.api_version,
+            "kind": ROLLOUTS.kind,
+            "metadata": metadata,
+            "spec": spec.declared(),
+        }
         try:
             await self._api.create(ROLLOUTS, model.namespace, body)
         except errors.APIConflict:

@@ -87,6 +87,7 @@ def _plain(value: object) -> Text:
 
 
 _Column = tuple[str, Callable[..., Text]]
+_NAMES = frozenset({"namespace", "rollout", "version", "pod"})
 _NAMESPACE: _Column = ("namespace", lambda r: _plain(r.namespace))
 _ROLLOUT: Sequence[_Column] = (
     ("rollout", lambda r: _plain(r.name)),
@@ -119,7 +120,9 @@ def _table(
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
     shown = (_NAMESPACE, *columns) if namespaces else tuple(columns)
     for heading, _ in shown:
-        table.add_column(heading, overflow="fold", no_wrap=True)
+        # A narrow terminal breaks names over lines; of what is cut nevertheless one sees that it is.
+        is_name = heading in _NAMES
+        table.add_column(heading, overflow="fold" if is_name else "ellipsis", no_wrap=not is_name)
     for row in rows:
         table.add_row(*(cell(row) for _, cell in shown))
     return table

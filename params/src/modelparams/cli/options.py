@@ -139,11 +139,12 @@ def model_and_version(directory: Path, model: str, version: str) -> tuple[ModelN
     """From the options, else from the path `<model>/v<semver>`.
 
     Raises:
-        UsageError: neither says it.
+        UsageError: neither says it, or an option is none.
     """
     path = directory.resolve()
+    name, number = ModelName(model) if model else None, Version.from_directory(version) if version else None
     try:
-        return ModelName(model or path.parent.name), Version.from_directory(version or path.name)
+        return name or ModelName(path.parent.name), number or Version.from_directory(path.name)
     except (InvalidVersion, UsageError) as error:
         raise UsageError(
             f"{directory} does not say which version it is: {error.message}",

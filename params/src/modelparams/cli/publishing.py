@@ -199,7 +199,7 @@ def _tell(published: Published) -> None:
     if published.is_other_layout:
         note(
             "warning: its tensors have other names, shapes or dtypes than the publish before: pods that serve that "
-            "refuse it (LayoutMismatch); new pods take it"
+            "refuse it (LayoutMismatch); only new pods can take it, if it is what its config.json describes"
         )
 
 

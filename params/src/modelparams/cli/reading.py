@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from modelparams.cli.exits import Exit
 from modelparams.cli.options import (
@@ -30,7 +31,7 @@ from modelparams.manifest import VerifiedManifest, spelled
 from modelparams.plaintext import read_plain
 from modelparams.pointers import list_pointers
 from modelparams.pull import pull
-from modelparams.sealed import read_index
+from modelparams.sealed import SealedRelease, read_index
 from modelparams.store import existing_store
 from modelparams.tensors import TensorSpec
 from modelparams.verify import verify_release
@@ -101,7 +102,7 @@ def inspect_command(
         refuse_idle(context, ("key_ref",), "without --keys")
     asked = Asked.of(store, release, trust, model)
     if keys is not None:
-        _show_tensors(asked, keys, key_ref, output)
+        _show_tensors(asked.opened(keys, key_ref), output)
     else:
         _show_blobs(asked.manifest(), output)
 
@@ -155,28 +156,33 @@ def _rows(found: dict[str, Any]) -> dict[str, object]:
 
 
 def _show_blobs(verified: VerifiedManifest, output: Output) -> None:
-    found, manifest = _described(verified), verified.manifest
-    blobs = [blob.model_dump(mode="json", by_alias=True, exclude={"wrapped_key"}) for blob in manifest.blobs]
+    manifest = verified.manifest
     note("tensor names are sealed; --keys shows them")
     special = {manifest.index: "index", manifest.assets: "assets"}
     shown = table("", "blob>", "holds", "size>", "sha256", "epoch")
     for position, blob in enumerate(manifest.blobs):
         shown.add_row(str(position), special.get(position, "tensors"), size(blob.size), blob.sha256, blob.epoch)
+    _show(verified, {}, shown, output)
+
+
+def _show(verified: VerifiedManifest, more: dict[str, Any], shown: Table, output: Output) -> None:
+    """The facts, which are the same with and without keys, and what else there is."""
+    found = _described(verified)
     if output is Output.TABLE:
         result(None, facts(f"{found['model']} {found['version']}", _rows(found)), output)
-    result({**found, "blobs": blobs}, shown, output)
+    blobs = [blob.model_dump(mode="json", by_alias=True, exclude={"wrapped_key"}) for blob in verified.manifest.blobs]
+    result({**found, "blobs": blobs, **more}, shown, output)
 
 
-def _show_tensors(asked: Asked, keys: Path, key_ref: str, output: Output) -> None:
-    sealed = asked.opened(keys, key_ref)
-    index, found = read_index(sealed), _described(sealed.manifest)
-    shown = table(f"{found['model']} {found['version']}", "#>", "tensor", "dtype", "shape", "blob>", "offset>")
+def _show_tensors(sealed: SealedRelease, output: Output) -> None:
+    index = read_index(sealed)
+    shown = table("", "#>", "tensor", "dtype", "shape", "blob>", "offset>")
     for number, tensor in enumerate(index.tensors):
         shown.add_row(str(number), tensor.name, tensor.dtype, _shape(tensor.spec), str(tensor.blob), str(tensor.offset))
     for asset in index.assets:
         shown.add_row("", asset.name, "file", size(asset.size), "", "")
     plain = index.model_dump(mode="json", by_alias=True, exclude={"salt"})
-    result({**found, "index": plain}, shown, output)
+    _show(sealed.manifest, {"index": plain}, shown, output)
 
 
 def _shape(spec: TensorSpec) -> str:
@@ -224,7 +230,7 @@ def diff_command(
     old, new = side(before), side(after)
     found = list(differences(old, new))
     changed = sorted(found, key=lambda one: (one.relative_l2 is not None, -(one.relative_l2 or 0.0)))
-    _show_differences(changed, len(old.specs), limit, output)
+    _show_differences(changed, len(old.specs.keys() | new.specs.keys()), limit, output)
     if exit_code and found:
         raise typer.Exit(Exit.DIFFERENT)
 
