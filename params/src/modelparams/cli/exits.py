@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from modelparams.errors import (
+    APIDenied,
     APIError,
     IntegrityError,
     KeyUnavailable,
@@ -76,6 +77,7 @@ _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
         "give the key that the model was sealed with, by --keys DIR and --key-ref NAME: no other opens it; only for a "
         "model that was never published does 'modelparams keys kek' make one",
     ),
+    (APIDenied, "check what you may do there: kubectl auth can-i --list"),
     (WrongModel, "give that model's --model, or another --store"),
     (WrongVersion, f"its pointer below versions/ was changed: {_AGAIN}"),
     (ManifestDigestMismatch, f"give the digest that 'modelparams publish' printed; if it is right, {_AGAIN}"),
