@@ -192,7 +192,7 @@ class LocalKeyProvider:
         try:
             return parse_kek((path / "key" if path.is_dir() else path).read_bytes())
         except OSError as error:
-            raise KeyUnavailable(f"key {key_ref!r} cannot be read ({error.strerror})") from None
+            raise KeyUnavailable(f"key {key_ref!r} cannot be read: {path} ({error.strerror})") from None
         except ValueError as error:
             raise KeyUnavailable(f"key {key_ref!r} is no key: {error}") from None
 

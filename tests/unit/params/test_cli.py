@@ -261,6 +261,22 @@ def test_the_tensors_of_both_sides_are_counted(ready: Run) -> None:
     assert f"1 tensor differs, of {len(layered()) + 1}" in ran.out
 
 
+def test_a_directory_that_is_not_there_is_not_taken_for_a_version(ready: Run) -> None:
+    ran = ready("diff", "params/tiny/v1.0.0", "params/tiny/v9.0.0", *SEALED)
+    assert (ran.code, "there is no directory params/tiny/v9.0.0" in ran.err) == (Exit.USAGE, True)
+
+
+def test_a_key_that_is_not_there_is_told_with_its_place(ready: Run) -> None:
+    ran = ready("verify", "1.1.0", *SEALED[:4], "--keys", "elsewhere", "--key-ref", "tiny")
+    assert (ran.code, "elsewhere/tiny (No such file or directory)" in ran.err) == (Exit.KEY, True)
+
+
+def test_a_profile_that_is_not_there_is_what_to_correct(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nosuch")
+    ran = run("inspect", "-s", "s3://models")
+    assert (ran.code, "→ correct AWS_PROFILE" in ran.err) == (Exit.USAGE, True)
+
+
 def test_an_option_that_is_no_version_is_told_of_and_not_the_directory(ready: Run) -> None:
     ran = ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem", "--version", "2.0.0-RC1")
     assert (ran.code, ran.err.startswith("InvalidVersion: '2.0.0-RC1' is no semantic version\n")) == (Exit.USAGE, True)

@@ -236,6 +236,8 @@ def diff_command(
 
 
 def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | None, key_ref: str) -> Sealed:
+    if "/" in text:
+        raise UsageError(f"there is no directory {text}", hint="give one, or a version of --store")
     if not store or trust is None:
         raise UsageError(
             f"{text!r} is no directory, and as a sealed version it takes its store and the trust policy",

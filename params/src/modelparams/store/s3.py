@@ -18,7 +18,7 @@ import boto3
 import stamina
 from botocore.config import Config
 from botocore.credentials import Credentials as BotoCredentials
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 
 from modelparams.api.release import S3Source
 from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable, UsageError
@@ -64,6 +64,8 @@ class S3Store:
                     config=_config(source),
                     **_given(credentials),
                 )
+        except ProfileNotFound as error:
+            raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint="correct AWS_PROFILE") from error
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint=_HOW) from error
         return cls(client, source, credentials=_signing(credentials), attempts=attempts)
