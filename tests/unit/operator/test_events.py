@@ -57,6 +57,24 @@ UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
             id="a-rollout-begins",
         ),
         pytest.param(
+            desired(),
+            observed(*BOTH, memory=REST),
+            ["Normal NoPods: no pod is selected; chat-1.1.0 is rolled out when there are some"],
+            id="nothing-rolls-without-pods",
+        ),
+        pytest.param(
+            desired(),
+            observed(*BOTH, *pods(4, OLD), memory=at_rest(*BOTH, memory=REST)),
+            ["Normal RollingOut: chat-1.1.0 over chat-1.0.0"],
+            id="it-rolls-when-pods-come",
+        ),
+        pytest.param(
+            desired(),
+            observed(version(OLD), *pods(4, OLD), memory=at_rest(version(OLD), memory=REST)),
+            [],
+            id="pods-that-come-back-to-what-is-live",
+        ),
+        pytest.param(
             desired(steps=(step(1, pause=60),)),
             observed(*BOTH, pod("p00", NEW, staged=[OLD]), *STAGED[1:], memory=UNDER_WAY),
             ["Normal StepPause: step 1/2 of chat-1.1.0 is reached: 1/4 pods"],

@@ -25,7 +25,9 @@ class Event:
 
 _COUNTING = frozenset({Reason.ROLLING_BACK, Reason.PODS_CLAIMED_TWICE, Reason.PROGRESS_DEADLINE_EXCEEDED})
 """Reasons whose messages count pods, or name one of many: another count is no news."""
-_TOLD = frozenset({Reason.PAUSED, Reason.SUSPENDED, Reason.NO_VERSION_SELECTED, Reason.PINNED_VERSION_MISSING})
+_TOLD = frozenset(
+    {Reason.PAUSED, Reason.SUSPENDED, Reason.NO_VERSION_SELECTED, Reason.PINNED_VERSION_MISSING, Reason.NO_PODS}
+)
 """Reasons of Ready that are worth an event though nothing is wrong."""
 
 
@@ -71,14 +73,18 @@ def _failures(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
 
 
 def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
-    """Tell of another target, forward or back to what is live or was; and of another try at the same one."""
+    """Tell of another target, forward or back to what is live or was; and of another try at the same one.
+
+    Without pods nothing turns: that is told when the first ones come.
+    """
     target, live = new.target, new.live
-    if target is None or (old.target is None and is_at_rest(new)):
+    before = None if _reason(old) is Reason.NO_PODS else old.target
+    if target is None or (before is None and is_at_rest(new)) or _reason(new) is Reason.NO_PODS:
         return ()
-    if is_same(old.target, target) and not _is_tried_again(old, target, new):
+    if is_same(before, target) and not _is_tried_again(old, target, new):
         return ()
-    if old.target is not None and not is_same(old.target, target) and _is_back(old, target, live):
-        return (Event("Normal", Reason.ROLLING_BACK, f"from {old.target.version_name} to {target.version_name}"),)
+    if before is not None and not is_same(before, target) and _is_back(old, target, live):
+        return (Event("Normal", Reason.ROLLING_BACK, f"from {before.version_name} to {target.version_name}"),)
     over = f" over {live.version_name}" if live is not None and not is_same(live, target) else ""
     again = f", tried again for retryToken {new.last_handled_retry_token}" if _is_tried_again(old, target, new) else ""
     return (Event("Normal", Reason.ROLLING_OUT, f"{target.version_name}{over}{again}"),)
@@ -130,8 +136,12 @@ def _was_going_back(old: RolloutStatus, live: Release) -> bool:
 
 
 def _is_rolling_back(status: RolloutStatus) -> bool:
+    return _reason(status) is Reason.ROLLING_BACK
+
+
+def _reason(status: RolloutStatus) -> Reason | None:
     ready = find(status.conditions, ConditionType.READY)
-    return ready is not None and ready.reason is Reason.ROLLING_BACK
+    return ready.reason if ready is not None else None
 
 
 def _ready(old: Condition | None, new: Condition | None, conditions: tuple[Condition, ...]) -> tuple[Event, ...]:
