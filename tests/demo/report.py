@@ -28,12 +28,14 @@ class Report:
     answers_of: dict[str, int] = field(default_factory=dict)
     """Per version: the load's answers that name it."""
     worst_ms: float | None = None
+    worst_ms_without_swap: float | None = None
+    worst_ms_with_swap: float | None = None
     p99_ms_without_swap: float | None = None
     p99_ms_with_swap: float | None = None
     """Of the whole rollout, fetching and opening the version too."""
     answers_without_swap: int = 0
     answers_with_swap: int = 0
-    """How many the two are of: a p99 of ten is the worst of them."""
+    """How many each is of: a p99 of ten is the worst of them."""
     pause_ms: dict[str, float] = field(default_factory=dict)
     """Per pod: time in which no request could start during its last swap."""
     bytes_sealed: dict[str, int] = field(default_factory=dict)
@@ -57,6 +59,8 @@ class Report:
         """Say each thing that should have happened and did not."""
         if not self.sent:
             yield "no request was sent"
+        if not self.answers_without_swap:
+            yield "no answer without a swap is there to compare with"
         if self.failed != 0:
             yield f"{self.failed} requests failed"
         if self.torn != 0:
@@ -96,7 +100,8 @@ class Report:
         yield "pods", f"{self.pods}, {_TIERS.get(self.tier or 0, '-')}"
         yield "requests sent / failed / torn", f"{self.sent} / {self.failed} / {self.torn}"
         yield "answers by version", ", ".join(f"{version} {n}" for version, n in sorted(self.answers_of.items()))
-        yield "worst request", _ms(self.worst_ms)
+        before_and_during = f"{_ms(self.worst_ms_without_swap)} / {_ms(self.worst_ms_with_swap)}"
+        yield "worst request before / during the rollout", f"{before_and_during}; of all {_ms(self.worst_ms)}"
         yield "p99 before / during the rollout", self._p99()
         yield "pause per pod", ", ".join(f"{pod} {pause:.3f} ms" for pod, pause in sorted(self.pause_ms.items()))
         for version, seconds in self.apply_to_live_s.items():

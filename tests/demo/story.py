@@ -160,9 +160,10 @@ class Story:
         self.report.torn = len(torn)
         for answer in torn:
             self.console.print(f"torn: {answer}")
-        if good:
-            self.report.worst_ms = 1000 * max(answer.latency for answer in good)
         before, during = _latencies_ms(good, quiet), _latencies_ms(good, swapped)
+        self.report.worst_ms = max((1000 * answer.latency for answer in good), default=None)
+        self.report.worst_ms_without_swap = max(before, default=None)
+        self.report.worst_ms_with_swap = max(during, default=None)
         self.report.p99_ms_without_swap, self.report.answers_without_swap = _p99(before), len(before)
         self.report.p99_ms_with_swap, self.report.answers_with_swap = _p99(during), len(during)
 

@@ -179,8 +179,8 @@ def compare(name: str, spec: TensorSpec, before: memoryview, after: memoryview) 
         changed += int(bits.sum())
         if (a := _numbers(old, spec.dtype)) is not None and (b := _numbers(new, spec.dtype)) is not None:
             with np.errstate(over="ignore", invalid="ignore"):  # a change may be infinite, or not a number
-                delta = b - a
-                largest = max(largest, float(np.abs(delta).max()))
+                delta = b[bits] - a[bits]
+                largest = float(np.maximum(largest, np.abs(delta).max(initial=0.0)))  # not a number, if one is not
                 squares, norm = squares + float(delta @ delta), norm + float(a @ a)
     if _numbers(memoryview(b""), spec.dtype) is None:
         return Difference(name, spec, spec, changed)

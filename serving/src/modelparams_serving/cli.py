@@ -39,7 +39,7 @@ def serve(
 
     The steps and the engine are those of a pod. Plaintext lies in memory only: a --memory that is on no tmpfs
     or ramfs is refused (Linux alone tells that; elsewhere nothing is checked). Ctrl-C and SIGTERM let what runs finish,
-    and the exit code is 0; before the version answers, Ctrl-C ends with 130.
+    for 20 seconds at most, and the exit code is 0; before the version answers, Ctrl-C ends with 130.
 
         modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys .
         curl localhost:8000/v1/completions --json '{"prompt": "Hello"}'

@@ -193,7 +193,7 @@ class ParamLoader:
             return None, version
         if isinstance(version, str) and version.startswith("sha256:"):
             return None, Digest(version)
-        wanted = version if isinstance(version, Version) else Version(version)
+        wanted = version if isinstance(version, Version) else Version.from_directory(version)
         return wanted, read_pointer(self._store, wanted).digest
 
     def _fetch(self, sealed: SealedRelease, progress: Progress | None) -> tuple[PulledParams, list[Staged]]:

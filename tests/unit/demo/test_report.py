@@ -15,6 +15,7 @@ KEPT = Report(
     failed=0,
     torn=0,
     answers_of={"1.0.0": 6, "1.1.0": 4},
+    answers_without_swap=3,
     pause_ms={"a": 0.1},
     bytes_moved={"a": 1},
     apply_to_live_s={"1.0.0": 1.0, "1.1.0": 2.0},
@@ -45,6 +46,7 @@ def test_a_load_that_did_not_meet_both_versions_has_shown_nothing_of_a_swap(name
     "broken",
     [
         {"sent": 0},
+        {"answers_without_swap": 0},
         {"failed": 1},
         {"failed": None},
         {"torn": 1},

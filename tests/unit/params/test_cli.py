@@ -168,9 +168,9 @@ def test_a_directory_that_differs_from_its_hashes_says_what_to_run(ready: Run) -
     with Path("params/tiny/v1.2.0/model.safetensors").open("ab") as file:
         file.write(b"x")
     ran = ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem")
-    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert (ran.code, ran.out) == (Exit.INTEGRITY, "")
     assert "modelparams hash" in ran.err
-    assert ready("hash", "params/tiny/v1.2.0", "--check").code == Exit.USAGE
+    assert ready("hash", "params/tiny/v1.2.0", "--check").code == Exit.INTEGRITY
 
 
 def test_nan_is_an_integrity_error(ready: Run) -> None:

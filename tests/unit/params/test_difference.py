@@ -51,6 +51,17 @@ def test_a_change_from_nothing_is_infinitely_large() -> None:
     assert of("F32", "<f4", [0, 0], [0, 1]).relative_l2 == math.inf
 
 
+def test_a_change_to_what_is_no_number_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelparams.difference._PIECE", 1)
+    found = of("F32", "<f4", [1, 2, 3], [math.nan, 2, 4])
+    assert math.isnan(found.max_abs or 0)
+    assert math.isnan(found.relative_l2 or 0)
+
+
+def test_what_is_no_number_on_both_sides_hides_no_change() -> None:
+    assert of("F32", "<f4", [math.nan, 2], [math.nan, 5]).max_abs == 3
+
+
 @pytest.mark.parametrize("dtype", ITEM_SIZE)
 def test_equal_tensors_do_not_differ_whatever_their_dtype(dtype: str) -> None:
     spec = TensorSpec(dtype, (3, 5))

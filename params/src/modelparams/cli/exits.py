@@ -7,11 +7,13 @@ from enum import IntEnum
 from modelparams.errors import (
     APIDenied,
     APIError,
+    ArenaExhausted,
     IntegrityError,
     KeyUnavailable,
     ManifestDigestMismatch,
     ModelParamsError,
     ObjectMissing,
+    ParamsHashMismatch,
     StoreDenied,
     StoreError,
     SwapError,
@@ -47,6 +49,7 @@ class Exit(IntEnum):
 
 # The first match counts; NotFinite at publish is an IntegrityError like any other.
 _CODES: tuple[tuple[type[ModelParamsError], Exit], ...] = (
+    (ParamsHashMismatch, Exit.INTEGRITY),
     (UsageError, Exit.USAGE),
     (IntegrityError, Exit.INTEGRITY),
     (StoreError, Exit.STORE),
@@ -77,6 +80,7 @@ _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
         "give the key that the model was sealed with, by --keys DIR and --key-ref NAME: no other opens it; only for a "
         "model that was never published does 'modelparams keys kek' make one",
     ),
+    (ArenaExhausted, "name a larger tmpfs by --memory, or free some of this one: it takes twice the version's size"),
     (APIDenied, "check what you may do there: kubectl auth can-i --list"),
     (WrongModel, "give that model's --model, or another --store"),
     (WrongVersion, f"its pointer below versions/ was changed: {_AGAIN}"),
@@ -95,7 +99,7 @@ def next_step(error: ModelParamsError) -> str:
 TABLE = " ".join(
     (
         "Exit codes: 0 done; 1 diff --exit-code found a difference; 2 the command or its input cannot be used;",
-        "3 bytes are not what was signed; 4 the store failed or refused; 5 a key is missing;",
+        "3 bytes are not what was signed or promised; 4 the store failed or refused; 5 a key is missing;",
         "6 an engine could not take a version; 7 the Kubernetes API failed or refused; 9 a bug;",
         "10 and 11 are status's; 130 Ctrl-C; 141 nobody read on.",
     )

@@ -57,8 +57,8 @@ class ArenaFile:
             if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.ENOMEM):
                 raise
             raise ArenaExhausted(
-                f"{self.path.name} needs {size / _MIB:.0f} MiB and has {have / _MIB:.0f} MiB;"
-                f" {_free(self.path.parent) / _MIB:.0f} MiB are free in its volume"
+                f"{self.path.name} needs {_mib(size)} and has {_mib(have)}; {_mib(_free(self.path.parent))} are free"
+                f" in {self.path.parent}"
             ) from error
 
     def map(self) -> mmap.mmap:
@@ -83,6 +83,11 @@ def _touch(descriptor: int, size: int) -> None:
         except OSError as error:
             if error.errno != errno.EINVAL:  # EINVAL: a kernel that does not know it; fallocate has given the pages
                 raise ArenaExhausted(f"no memory for {size / _MIB:.0f} MiB: {error.strerror}") from error
+
+
+def _mib(size: int) -> str:
+    """For people: `0.2 MiB`, `540 MiB`."""
+    return f"{size / _MIB:.{0 if size >= 10 * _MIB or not size else 1}f} MiB"
 
 
 def _free(directory: Path) -> int:

@@ -93,7 +93,8 @@ async def _served(engine: Engine, sealed: SealedRelease, progress: Progress, tel
         engine.drain.begin()
         raise
     finally:
-        await serving
+        if not await serving:
+            tell(f"what still ran after {engine.settings.grace_seconds:.0f} s was cut off")
 
 
 async def put_live(
