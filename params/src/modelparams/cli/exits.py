@@ -80,7 +80,7 @@ _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
         "give the key that the model was sealed with, by --keys DIR and --key-ref NAME: no other opens it; only for a "
         "model that was never published does 'modelparams keys kek' make one",
     ),
-    (ArenaExhausted, "name a larger tmpfs by --memory, or free some of this one: it takes twice the version's size"),
+    (ArenaExhausted, "name a larger tmpfs by --memory, or free some of this one: it takes the version's size"),
     (APIDenied, "check what you may do there: kubectl auth can-i --list"),
     (WrongModel, "give that model's --model, or another --store"),
     (WrongVersion, f"its pointer below versions/ was changed: {_AGAIN}"),
