@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 from modelparams.api.release import S3Source
 from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable, UsageError
 from modelparams.store.contract import Credentials, Reader, checked_key, parts_of
+from modelparams.store.s3_deadline import expect_within, rest, watch_answers
 from modelparams.store.s3_errors import code_of, status_of, translated
 from modelparams.store.s3_get import DirectGet
 
@@ -31,8 +32,6 @@ T = TypeVar("T")
 _CONNECT_SECONDS, _SILENT_SECONDS = 5, 20
 # A stream slower than this is as good as broken: 8 MiB may take half a minute and two minutes more.
 _GRACE_SECONDS, _SLOWEST_BYTES_PER_SECOND = 30.0, 64 << 10
-# Bytes between two looks at the clock. Each look costs: at 64 KiB a third more CPU time than at 1 MiB.
-_PIECE = 512 << 10
 _ALL = "the list of keys"
 _SINGLE_PUT, _PART = 32 << 20, 16 << 20
 
@@ -68,6 +67,7 @@ class S3Store:
             raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint="correct AWS_PROFILE") from error
         except (BotoCoreError, ValueError) as error:
             raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint=_HOW) from error
+        watch_answers(client._endpoint.http_session)
         return cls(client, source, credentials=_signing(credentials), attempts=attempts)
 
     def __str__(self) -> str:
@@ -135,7 +135,7 @@ class S3Store:
     def _get_once(self, key: str, name: str, limit: int) -> bytes:
         answer = self._get_object(name)
         with closing(answer["Body"]) as body:
-            size = answer["ContentLength"]
+            size = _length(answer, f"{key} in {self}")
             if size > limit:
                 raise BlobSizeMismatch(f"{key} in {self} holds {size} bytes, more than {limit}")
             data = bytearray(size)
@@ -169,13 +169,14 @@ class S3Store:
 
     def _head(self, name: str) -> int:
         try:
-            return int(self._client.head_object(Bucket=self._source.bucket, Key=name)["ContentLength"])
+            return _length(self._client.head_object(Bucket=self._source.bucket, Key=name), f"{name} in {self}")
         except ClientError as error:
             if status_of(error) not in (400, 403, 404):
                 raise
         # HEAD has no body to name the cause in, and some servers say 404 to an unknown access key: ask by GET.
-        with closing(self._client.get_object(Bucket=self._source.bucket, Key=name)["Body"]) as body:
-            return int(body._content_length)
+        answer = self._client.get_object(Bucket=self._source.bucket, Key=name)
+        with closing(answer["Body"]):
+            return _length(answer, f"{name} in {self}")
 
     def _put_whole(self, key: str, source: BinaryIO, **condition: str) -> None:
         def put(name: str) -> None:
@@ -286,18 +287,31 @@ def read_exactly(body: Any, into: memoryview, what: object) -> None:
     """
     # The stream below urllib3's reads into our buffer without a copy; it tells a cut only by ending early.
     stream = getattr(body._raw_stream, "_fp", body._raw_stream)
-    done, until = 0, time.monotonic() + _GRACE_SECONDS + len(into) / _SLOWEST_BYTES_PER_SECOND
-    while done < len(into):
-        if not (n := stream.readinto(into[done : done + _PIECE])):
-            raise StoreUnavailable(f"{what} was cut after {done} of {len(into)} bytes")
-        done += n
-        if time.monotonic() > until:
-            raise StoreUnavailable(f"{what} comes too slowly: {done} of {len(into)} bytes")
+    connection = body._raw_stream.connection
+    until = expect_within(connection, _GRACE_SECONDS + len(into) / _SLOWEST_BYTES_PER_SECOND)
+    done = 0
+    try:
+        while done < len(into):
+            if not (n := stream.readinto(into[done:])):
+                raise StoreUnavailable(f"{what} was cut after {done} of {len(into)} bytes")
+            done += n
+    except (OSError, StoreUnavailable) as error:
+        if time.monotonic() >= until:
+            raise StoreUnavailable(f"{what} comes too slowly: {done} of {len(into)} bytes") from error
+        raise
+    finally:
+        rest(connection)
 
 
 def _keep_connection(body: Any) -> None:
     """All was read: let the connection serve the next request, where the server allows it."""
     body._raw_stream.release_conn()
+
+
+def _length(answer: dict[str, Any], what: str) -> int:
+    if (length := answer.get("ContentLength")) is None:
+        raise StoreUnavailable(f"the answer for {what} does not say how long it is")
+    return int(length)
 
 
 class _Exists(Exception):

@@ -1,0 +1,98 @@
+"""A store that drips is as one that is silent: its connection is broken off when its time is up."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from modelparams.api.release import S3Source
+from modelparams.errors import StoreError, StoreUnavailable
+from modelparams.store import Credentials
+from modelparams.store import s3 as s3_module
+from modelparams.store import s3_deadline as deadline_module
+from modelparams.store.s3 import S3Store
+
+SOON, NEVER = 0.3, 30.0
+HEAD = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 1000\r\nContent-Range: bytes 0-999/1000\r\n\r\n"
+DRIPS = {
+    "a header": b"HTTP/1.1 200 OK\r\nX-Drip: ",
+    "a refusal": b"HTTP/1.1 503 Slow\r\nContent-Length: 1000\r\n\r\n",
+    "a denial": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1000\r\n\r\n",
+    "a body": HEAD,
+}
+
+
+@contextmanager
+def dripping(first: bytes, cut_off: threading.Event) -> Iterator[int]:
+    """A server that sends `first` and then byte by byte for some seconds; the event says that a client broke off."""
+    ended = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        with client:
+            client.recv(1 << 16)
+            try:
+                client.sendall(first)
+                for _ in range(int(NEVER / 0.02)):
+                    client.sendall(b"a")
+                    if ended.wait(0.02):
+                        return
+            except OSError:
+                cut_off.set()
+
+    def accept() -> None:
+        with socket_closed_quietly(), listener:
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def socket_closed_quietly() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return
+
+
+def store_at(port: int) -> S3Store:
+    source = S3Source(endpoint=f"http://127.0.0.1:{port}", bucket="models")
+    return S3Store.from_source(source, Credentials("id", "secret"), attempts=1)
+
+
+ASKS: dict[str, Callable[[S3Store], object]] = {
+    "an object": lambda store: store.get("k", limit=1000),
+    "a part": lambda store: store.read_into("k", 0, memoryview(bytearray(1000))),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS)
+def test_a_drip_is_broken_off(first: bytes, ask: Callable[[S3Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline_module, "ANSWER_SECONDS", SOON)
+    monkeypatch.setattr(s3_module, "_GRACE_SECONDS", SOON)
+    monkeypatch.setattr(s3_module, "_SLOWEST_BYTES_PER_SECOND", 1 << 40)
+    cut_off = threading.Event()
+    with dripping(first, cut_off) as port:
+        with pytest.raises(StoreError):
+            ask(store_at(port))
+        assert cut_off.wait(NEVER / 2)
+
+
+def test_a_dripping_head_is_told_as_late_and_not_as_what_had_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadline_module, "ANSWER_SECONDS", SOON)
+    with (
+        dripping(DRIPS["a header"], threading.Event()) as port,
+        pytest.raises(StoreUnavailable, match="did not answer in time"),
+    ):
+        store_at(port).size("k")
