@@ -267,6 +267,47 @@ def test_an_endless_body_is_not_read_for_ever_after_its_answer(tmp_path: Path) -
     live(tmp_path, scene, stalled_seconds=0.1, max_body_bytes=10)
 
 
+CHUNKED = HEAD + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunks(body: str, size: int) -> str:
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return "".join(f"{len(part):x}\r\n{part}\r\n" for part in parts) + "0\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 63])
+def test_a_body_in_crumbs_is_left(tmp_path: Path, size: int) -> None:
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        async with wire(client, CHUNKED + chunks(json.dumps(ASKED) + " " * 100_000, size)) as (reader, _):
+            assert b" 400 " in await reader.readline()
+            with contextlib.suppress(ConnectionResetError):  # what it had sent and we had not read
+                await reader.read()
+        assert made.swapper.requests == 0
+
+    live(tmp_path, scene)
+
+
+@pytest.mark.parametrize(("blanks", "size"), [(0, 1), (100_000, 100)])
+def test_a_small_body_may_come_in_crumbs_and_a_large_one_in_pieces(tmp_path: Path, blanks: int, size: int) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with wire(client, CHUNKED + chunks(json.dumps(ASKED) + " " * blanks, size)) as (reader, _):
+            assert b" 200 " in await reader.readline()
+
+    live(tmp_path, scene)
+
+
+def test_crumbs_of_a_body_that_nobody_waits_for_end_the_connection_too(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        head = CHUNKED.replace(COMPLETIONS, "/nowhere")
+        async with wire(client, head) as (reader, writer), asyncio.timeout(60):
+            assert b" 404 " in await reader.readline()
+            writer.write(chunks(" " * 1000, 1).encode())
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read()
+
+    live(tmp_path, scene)
+
+
 def test_what_comes_is_read_in_pieces_that_hold_the_loop_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
