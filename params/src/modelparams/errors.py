@@ -260,18 +260,21 @@ class BlobSizeMismatch(IntegrityError):
     """A blob is shorter or longer than signed."""
 
     reason = Reason.BLOB_SIZE_MISMATCH
+    hint = "publish the directory under a new number with --no-reuse, which seals every blob anew; nothing was applied"
 
 
 class BlobDigestMismatch(IntegrityError):
     """A blob's hash differs from the signed one."""
 
     reason = Reason.BLOB_DIGEST_MISMATCH
+    hint = "publish the directory under a new number with --no-reuse, which seals every blob anew; nothing was applied"
 
 
 class SealBroken(IntegrityError):
     """A blob is as signed, and a FLOE header or segment of it does not authenticate."""
 
     reason = Reason.SEAL_BROKEN
+    hint = "publish the directory under a new number with --no-reuse, which seals every blob anew; nothing was applied"
 
 
 class KeyMismatch(IntegrityError):

@@ -75,6 +75,7 @@ def publish(
     progress: Progress | None = None,
     cache: Path | None = None,
     check_finite: bool = True,
+    reuse: bool = True,
     now: datetime | None = None,
 ) -> Published:
     """Publish `directory` as `version` of `model`. Publishing the same again is a success that writes nothing.
@@ -95,6 +96,7 @@ def publish(
         progress: told of plain bytes under "read", and of sealed bytes under "send".
         cache: where the journal is kept; by default the user's cache directory.
         check_finite: False lets NaN and infinity through, which pods then refuse.
+        reuse: False seals every blob anew, whatever the store has: a blob that was damaged there is left behind.
         now: what the manifest says of when it was made; by default the clock's time.
 
     Raises:
@@ -125,7 +127,7 @@ def publish(
         return there
     require_floor(history, floor)
     journal = Journal((cache or cache_directory()) / "publish", store, model, version)
-    sending = Sending(store, model_keys, journal, _blobs(history.manifest), report)
+    sending = Sending(store, model_keys, journal, _blobs(history.manifest if reuse else None), report)
     draft = Draft(
         ModelId(uid=model_keys.uid, name=model),
         version,

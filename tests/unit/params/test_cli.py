@@ -210,6 +210,16 @@ def test_a_changed_blob_is_told_by_one_code_and_reason_with_a_key_or_without(rea
     assert (error["reason"], error["exitCode"]) == ("BlobDigestMismatch", Exit.INTEGRITY)
 
 
+def test_who_finds_a_changed_blob_is_told_how_to_publish_around_it_and_that_heals_it(ready: Run) -> None:
+    for blob in Path("store/blobs/sha256").iterdir():
+        blob.write_bytes(blob.read_bytes()[:-1] + b"x")
+    ran = ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "--output=json")
+    assert "under a new number with --no-reuse" in json.loads(ran.err.splitlines()[-1])["error"]["nextStep"]
+    again = ("publish", "params/tiny/v1.1.0", "--version=1.1.1", "-s", "store", "--sign", "release.pem", "--no-reuse")
+    assert ready(*again).code == 0
+    assert ready("verify", "1.1.1", "-s", "store", "--trust", "trust.json").code == 0
+
+
 def test_verify_with_the_key_finds_what_only_a_pod_can_find(ready: Run, tmp_path: Path) -> None:
     publisher = Publisher(tmp_path, signer=SigningKey.load(Path("release.pem")))
     publisher.publish("1.2.0", layered(layer0=NAN), key_ref="tiny", check_finite=False)

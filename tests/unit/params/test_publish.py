@@ -191,6 +191,19 @@ def test_a_blob_that_the_store_has_no_more_is_sealed_and_sent_anew(
     publisher.pull(published)
 
 
+def test_without_reuse_every_blob_is_sealed_anew_and_damage_in_the_store_is_left_behind(publisher: Publisher) -> None:
+    first = publisher.publish("1.0.0")
+    damaged = blob_file(publisher, "1.0.0", 0)
+    damaged.chmod(0o600)
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    published = publisher.publish("1.0.1", reuse=False)
+    assert (published.blobs_new, published.blobs_reused) == (first.blobs_new, 0)
+    assert published.bytes_sent == published.bytes_total
+    verify_release(publisher.store, published.manifest_digest, trust=publisher.trust, expect=publisher.expect())
+    old, new = ({blob.sha256 for blob in publisher.manifest(version).blobs} for version in ("1.0.0", "1.0.1"))
+    assert not old & new
+
+
 @pytest.mark.parametrize("harm", [Path.unlink, cut], ids=["lost", "cut"])
 def test_publishing_again_what_has_lost_a_blob_says_that_it_cannot_be_made_good(
     publisher: Publisher, harm: Callable[[Path], None]

@@ -8,6 +8,8 @@ from modelparams.errors import (
     APIDenied,
     APIError,
     ArenaExhausted,
+    BlobDigestMismatch,
+    BlobSizeMismatch,
     IntegrityError,
     KeyUnavailable,
     ManifestDigestMismatch,
@@ -67,6 +69,10 @@ def exit_code(error: ModelParamsError) -> Exit:
 # A pod's or an operator's errors say that they try again, and what to correct in an object. A person at a command line
 # has other things at hand. Only where the error brought no hint of its own.
 _AGAIN = "restore the store from the bucket's versions or a backup, or publish the directory under a new number"
+_ANEW = (
+    "restore the blob from the bucket's versions or a backup, or publish the directory under a new number with "
+    "--no-reuse: without, the damaged blob would be listed again"
+)
 _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
     (StoreDenied, "check the access key, its secret and its rights on the bucket and prefix"),
     (
@@ -82,6 +88,8 @@ _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
     ),
     (ArenaExhausted, "name a larger tmpfs by --memory, or free some of this one: it takes the version's size"),
     (APIDenied, "check what you may do there: kubectl auth can-i --list"),
+    (BlobDigestMismatch, _ANEW),
+    (BlobSizeMismatch, _ANEW),
     (WrongModel, "give that model's --model, or another --store"),
     (WrongVersion, f"its pointer below versions/ was changed: {_AGAIN}"),
     (ManifestDigestMismatch, f"give the digest that 'modelparams publish' printed; if it is right, {_AGAIN}"),

@@ -38,6 +38,13 @@ ClusterEndpoint = Annotated[str, typer.Option(metavar="URL", help="The S3 endpoi
 CredentialsSecret = Annotated[
     str, typer.Option(metavar="NAME", help="The Secret by which the operator reads the store.")
 ]
+Reuse = Annotated[
+    bool,
+    typer.Option(
+        "--reuse/--no-reuse",
+        help="List unchanged blobs again. Without, all are sealed anew: it leaves damage in the store behind.",
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, help="Threads that seal and send.")]
 Report = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write what was done here, as JSON: manifestDigest, blobsNew, …")

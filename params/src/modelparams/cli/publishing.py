@@ -74,6 +74,7 @@ def publish_command(
     namespace: options.Namespace = "",
     cluster_endpoint: options.ClusterEndpoint = "",
     credentials_secret: options.CredentialsSecret = "",
+    reuse: options.Reuse = True,
     workers: options.Workers = 4,
     report: options.Report = None,
     output: options.Printed = options.Form.YAML,
@@ -82,8 +83,9 @@ def publish_command(
 ) -> None:
     r"""Seal a directory, sign it, put it into the store, and print the ModelParamVersion to apply.
 
-    Layers that did not change since the last publish are not sent again. A publish that was killed goes on where
-    it ended when it is run again. A version is never overwritten; publishing the same again is a success.
+    Layers that did not change since the last publish are not sent again; their bytes in the store are not read, so
+    where some were damaged there, --no-reuse seals and sends all. A publish that was killed goes on where it ended
+    when it is run again. A version is never overwritten; publishing the same again is a success.
 
         modelparams publish params/smollm2/v1.1.0 -s s3://models/smollm2 \
             --keys ~/keys --sign release.pem | kubectl apply -f -
@@ -117,6 +119,7 @@ def publish_command(
             not_after=end,
             workers=workers,
             progress=progress,
+            reuse=reuse,
         )
     _tell(published)
     if report:
