@@ -147,6 +147,28 @@ def test_a_watch_ends_by_a_named_error(
     with_client(monkeypatch, tmp_path, test)
 
 
+def test_an_event_may_be_as_long_as_a_pod_s_owner_can_make_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def test(server: FakeServer, api: Kube) -> None:
+        async with watching(server, api) as (task, seen):
+            server.say("MODIFIED", {"metadata": {"resourceVersion": "6"}, "spec": "<" * 9_000_000})
+            server.say("BOOKMARK", {"metadata": {"resourceVersion": "7"}})
+            server.cut()
+            await task
+            assert seen == ["MODIFIED", "BOOKMARK"]
+
+    with_client(monkeypatch, tmp_path, test)
+
+
+def test_an_event_that_cannot_be_read_has_all_listed_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def test(server: FakeServer, api: Kube) -> None:
+        async with watching(server, api) as (task, _):
+            server.cut(b'{"type": \n')
+            with pytest.raises(errors.APIGone):
+                await task
+
+    with_client(monkeypatch, tmp_path, test)
+
+
 def test_a_watch_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(kube, "_WATCH", aiohttp.ClientTimeout(total=None, sock_read=0.1))
 

@@ -168,8 +168,28 @@ def test_a_check_of_an_object_that_is_gone_is_stopped_and_forgotten() -> None:
         bench.ask("1.1.0")
         await until(lambda: bench.store.asked, "the start")
         bench.verifier.keep_only(KEY, {subject_of("ns", "chat-1.1.0", version_spec("1.1.0"))})
+        bench.store.held["1.0.0"].set()
         await until(lambda: bench.found("1.1.0")[0], "the other one")
         assert bench.found("1.0.0") == (None, None)
+        assert bench.news == [KEY], "of the one that is gone there are none"
+
+    running(test)
+
+
+def test_who_makes_and_deletes_versions_of_a_slow_store_takes_no_more_places_than_one_who_keeps_them() -> None:
+    async def test() -> None:
+        bench = Bench(at_once=2)
+        for minor in range(3):
+            bench.store.held[f"1.{minor}.0"] = asyncio.Event()
+            bench.ask(f"1.{minor}.0")
+            await until(lambda: bench.store.running, "the first")
+            bench.verifier.keep_only(KEY, set())
+        bench.ask("2.0.0", namespace="other")
+        await until(lambda: ModelKey("other", "chat") in bench.news, "the other's")
+        assert bench.store.asked == ["1.0.0", "2.0.0"]
+        bench.ask("3.0.0")
+        bench.store.held["1.0.0"].set()
+        await until(lambda: bench.found("3.0.0")[0], "its own, once the slow one has ended")
 
     running(test)
 

@@ -47,6 +47,7 @@ class _Work:
     found: VerifiedFacts | None = None
     failure: Failure | None = None
     stopped: bool = False
+    begun: bool = False
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Verifier:
     Args:
         check: reads one version; must be quick to stop.
         at_once: versions that are read at the same time, of one namespace one fewer: a store that never ends holds up
-            its own namespace alone. Those that wait for a retry do not count.
+            its own namespace alone. Those that wait for a retry do not count; those that were stopped do, until the
+            thread that reads has ended: it may take as long as a slow store is given.
         done: told the model whose version has news.
     """
 
@@ -65,6 +67,7 @@ class Verifier:
     done: Callable[[ModelKey], None]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     _work: dict[Subject, _Work] = field(default_factory=dict)
+    _checking: set[asyncio.Task[Failure | None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.at_once)
@@ -104,10 +107,11 @@ class Verifier:
 
     async def stop(self) -> None:
         """End everything within moments; threads stop at their next piece."""
-        tasks = [work.task for work in self._work.values()]
         for work in self._work.values():
             work.stopped = True
-            work.task.cancel()
+        tasks = [*(work.task for work in self._work.values()), *self._checking]
+        for task in tasks:
+            task.cancel()
         self._work.clear()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -122,9 +126,22 @@ class Verifier:
             await self.sleep(backoff.next())
 
     async def _try(self, subject: Subject, spec: VersionSpec) -> Failure | None:
+        """In a task of its own, which outlives the one that asks: a thread cannot be cancelled, only asked to stop."""
+        await asyncio.sleep(0)  # lets request() record the task before it can end
+        work = self._work[subject]
+        checking = asyncio.create_task(self._in_its_place(work, subject, spec))
+        self._checking.add(checking)
+        checking.add_done_callback(self._checking.discard)
+        try:
+            return await asyncio.shield(checking)
+        except asyncio.CancelledError:
+            if not work.begun:
+                checking.cancel()
+            raise
+
+    async def _in_its_place(self, work: _Work, subject: Subject, spec: VersionSpec) -> Failure | None:
         async with self._shares[subject.model.namespace], self._slots:
-            await asyncio.sleep(0)  # lets request() record the task before it can end
-            work = self._work[subject]
+            work.begun = True
             started, log = time.monotonic(), logger.bind(namespace=subject.model.namespace, name=subject.name)
             log.info("Verifying", digest=str(subject.digest))
             with metrics.VERIFYING.track_inprogress():
@@ -134,13 +151,14 @@ class Verifier:
                         None,
                     )
                 except CancelledError:
-                    raise asyncio.CancelledError from None
+                    return None
                 except Exception as error:  # the boundary: whatever it is becomes a condition
                     if not isinstance(error, ModelParamsError):
                         log.exception("Unforeseen error")
                     work.failure = classify(error)
-        _tell(log, work.failure, time.monotonic() - started)
-        self.done(subject.model)
+        if not work.stopped:
+            _tell(log, work.failure, time.monotonic() - started)
+            self.done(subject.model)
         return work.failure
 
 
