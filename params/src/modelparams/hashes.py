@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from modelparams.errors import ParamsHashMismatch, UsageError
+from modelparams.parameter_files import parameter_files
 from modelparams.regular import require_regular
 from modelparams.strictjson import loads_foreign
 from modelparams.whole_files import replace_file
@@ -65,11 +66,8 @@ def check_hashes(directory: Path) -> dict[str, str]:
 
 
 def hash_files(directory: Path) -> dict[str, str]:
-    """SHA-256 in hex of every `*.safetensors` directly in `directory`, by file name in order."""
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise UsageError(f"{directory} has no *.safetensors file", hint="give the directory that save_pretrained wrote")
-    return {path.name: _hash(path) for path in files}
+    """SHA-256 in hex of every visible `*.safetensors` directly in `directory`, by file name in order."""
+    return {path.name: _hash(path) for path in parameter_files(directory)}
 
 
 def _hash(path: Path) -> str:

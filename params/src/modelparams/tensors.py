@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelparams.errors import UsageError
+from modelparams.parameter_files import is_parameter_file
 from modelparams.regular import require_regular
 from modelparams.strictjson import MAX_SAFE_INTEGER, loads
 
@@ -82,8 +83,8 @@ def _read_shards(directory: Path) -> dict[str, FileTensor]:
 def _weight_map(index: Path) -> dict[str, str]:
     try:
         weight_map = loads(_head(index, HEADER_LIMIT + 1), limit=HEADER_LIMIT)["weight_map"]
-        if not all(type(file) is str and file == Path(file).name for file in weight_map.values()):
-            raise ValueError("a shard is not a file beside it")
+        if not all(type(file) is str and is_parameter_file(file) for file in weight_map.values()):
+            raise ValueError("a shard is no visible *.safetensors file beside it")
     except (KeyError, TypeError, AttributeError):
         raise UsageError(f"{index} has no weight_map", hint=_SAVE) from None
     except ValueError as error:

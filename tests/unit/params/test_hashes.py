@@ -64,6 +64,11 @@ def test_a_listed_file_that_is_gone_is_refused(directory: Path) -> None:
         check_hashes(directory)
 
 
+def test_a_hidden_file_is_no_parameter_file(directory: Path) -> None:
+    (directory / "._model-1.safetensors").write_bytes(b"what a Mac leaves on other disks")
+    assert write_hashes(directory).keys() == {"model-1.safetensors", "model-2.safetensors"}
+
+
 def test_a_config_without_hashes_says_how_to_write_them(directory: Path) -> None:
     with pytest.raises(ParamsHashMismatch, match=r"[Rr]un 'modelparams hash "):
         check_hashes(directory)

@@ -67,14 +67,25 @@ def test_a_single_file_and_shards_read_alike_in_name_order(tmp_path):
         pytest.param(lambda m: m | {"z": "one.safetensors"}, "other tensors", id="one-too-many"),
         pytest.param(lambda m: {"a": m["a"]}, "other tensors", id="one-too-few"),
         pytest.param(lambda m: m | {"c": "a.safetensors"}, "cannot be read", id="an-absent-shard"),
-        pytest.param(lambda m: m | {"a": "../x.safetensors"}, "not a file beside it", id="a-path"),
-        pytest.param(lambda m: m | {"a": 1}, "not a file beside it", id="a-number"),
+        pytest.param(
+            lambda m: m | {"a": "../x.safetensors"}, r"no visible \*\.safetensors file beside it", id="a-path"
+        ),
+        pytest.param(lambda m: m | {"a": 1}, r"no visible \*\.safetensors file beside it", id="a-number"),
         pytest.param(lambda m: [], "no weight_map", id="a-list"),
     ],
 )
 def test_an_index_of_shards_that_lies_is_refused(tmp_path, change, why):
     write_index(tmp_path, change(shards(tmp_path, one=["a", "b"])))
     with pytest.raises(UsageError, match=why):
+        read_directory(tmp_path)
+
+
+@pytest.mark.parametrize("name", [".weights", "weights", "weights.bin", ".x.safetensors", "x.SAFETENSORS"])
+def test_a_shard_whose_bytes_no_hash_covers_is_refused(tmp_path, name):
+    shards(tmp_path, one=["a"])
+    (tmp_path / "one.safetensors").rename(tmp_path / name)
+    write_index(tmp_path, {"a": name})
+    with pytest.raises(UsageError, match=r"a shard is no visible \*\.safetensors file beside it"):
         read_directory(tmp_path)
 
 
