@@ -120,7 +120,7 @@ class Case:
     published: tuple[str, ...] = (GOOD, BAD, NEXT)
 
 
-_AGAIN = "Publish the version again under a new number; nothing was applied."
+_AGAIN = "Publish the directory under a new number with --no-reuse, which seals every blob anew; nothing was applied."
 _SIZE, _DIGEST = Reason.BLOB_SIZE_MISMATCH, Reason.BLOB_DIGEST_MISMATCH
 _SHA256 = "sha256:[0-9a-f]{{64}}"
 
