@@ -1,9 +1,10 @@
-"""Key bytes that do not leak by accident: not by repr, str, comparison, pickle, copy or an exception."""
+"""Key bytes that do not leak by accident: not by repr, str, pickle, copy, comparison, exception or core file."""
 
 from __future__ import annotations
 
 import hmac
 import os
+import sys
 from typing import NoReturn, Self
 
 SECRET_SIZE = 32
@@ -12,7 +13,7 @@ SECRET_SIZE = 32
 class Secret32:
     """32 secret bytes. Only `expose` gives them out, so that a reader finds every use by its name.
 
-    Python cannot promise to erase them from memory; core dumps are the process's business.
+    Python cannot promise to erase them from memory; a program that holds keys begins with `leave_no_core_file`.
 
     Raises:
         ValueError: another number of bytes; the bytes are not in the message.
@@ -49,3 +50,11 @@ class Secret32:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is never pickled or copied")
+
+
+def leave_no_core_file() -> None:
+    """Have this process, and what it starts, leave none when it crashes: it would hold keys, parameters, prompts."""
+    if sys.platform != "win32":  # which has neither
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol, TypeVar
@@ -13,6 +12,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from modelparams import variables
+from modelparams.secret import leave_no_core_file
 from modelparams_serving import logs
 
 _BAD_USE = 2
@@ -45,7 +45,7 @@ def started(program: str, what: str, kind: type[S], arguments: Sequence[str] | N
         refuse(program, f"{problem}. {program} --help lists the variables.")
     for name, nearest in variables.unknown(os.environ):
         logger.warning("Variable of no program", variable=name, nearest=nearest)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold keys, parameters, prompts
+    leave_no_core_file()
     return settings
 
 

@@ -49,6 +49,7 @@ Run = Callable[..., Ran]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Run `modelparams` in an empty directory, as a shell would."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "leave_no_core_file", lambda: None)  # the tests' own process may leave one
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("STORE", "KEYS", "KEY_REF", "TRUST", "MODEL"):
@@ -140,6 +141,16 @@ def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(monkeypatch: 
     with pytest.raises(SystemExit) as ended:
         begin()
     assert ended.value.code == 130
+
+
+def test_no_command_leaves_a_core_file_which_would_hold_the_key() -> None:
+    command = (
+        "import resource, sys; from modelparams.__main__ import main; sys.argv = ['modelparams', 'hash', 'absent']\n"
+        "try: main()\n"
+        "finally: print(resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
+    assert ended.stdout == "(0, 0)\n"
 
 
 def test_a_full_standard_output_has_the_code_of_its_error(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from modelparams.cli.output import Notes, echo, note, show_error
 from modelparams.cli.plugins import add_commands
 from modelparams.cli.prose import prose
 from modelparams.errors import ModelParamsError
+from modelparams.secret import leave_no_core_file
 
 _HELP = """Seal, sign, ship and inspect model parameters that roll into running pods.
 
@@ -86,6 +87,7 @@ def _tell_retry(details: stamina.instrumentation.RetryDetails) -> None:
 
 def main() -> None:
     """Run it, and turn what goes wrong into a message, a next step and an exit code."""
+    leave_no_core_file()
     stamina.instrumentation.set_on_retry_hooks([_tell_retry])
     logging.lastResort = Notes(logging.WARNING)
     for stream in (sys.stdout, sys.stderr):
