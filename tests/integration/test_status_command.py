@@ -61,6 +61,11 @@ def test_where_nothing_is_nothing_is_ready(namespace: str, kubeconfig: Path, wat
     assert f"there is no rollout and no version in namespace {namespace}" in done.stderr
 
 
+def test_two_ways_to_say_where_are_one_too_many(namespace: str, kubeconfig: Path) -> None:
+    done = run(kubeconfig, "--namespace", namespace, "--all-namespaces")
+    assert (done.returncode, "leave one of them out" in done.stderr) == (1, True)
+
+
 def test_a_server_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
     nowhere = tmp_path / "kubeconfig"
     done = run(nowhere)

@@ -47,11 +47,14 @@ def status(
     """
     # Here, so that `modelparams --help` does not wait for the Kubernetes client.
     from modelparams.cli.options import refuse_idle
+    from modelparams.errors import UsageError
     from modelparams_operator.status.follow import follow
     from modelparams_operator.status.reading import Place, namespace_of
 
     if not watch:
         refuse_idle(use, ("timeout",), "without --watch")
+    if everywhere and namespace:
+        raise UsageError("--namespace does nothing beside --all-namespaces", hint="leave one of them out")
     place = Place(kubeconfig, context, None if everywhere else namespace or namespace_of(kubeconfig, context))
     screen = screen_of(output, watch=watch, pods=pods, namespaces=everywhere)
     found = asyncio.run(follow(partial(_read, place, model), screen, watch=watch, timeout=timeout))

@@ -18,7 +18,7 @@ from builders.fake_api import FakeAPI, running
 from builders.rollouts import version_spec
 from builders.sealed import built, verified
 from modelparams import errors
-from modelparams.api.release import S3Source, SecretReference
+from modelparams.api.release import SUBDOMAIN_PATTERN, S3Source, SecretReference
 from modelparams.api.rollout import RolloutStatus
 from modelparams.names import ModelName, Version
 from modelparams_operator import settings
@@ -218,6 +218,17 @@ def test_a_note_is_cut_to_the_bytes_that_the_api_takes(note: str) -> None:
         (event,) = api.objects[EVENTS.plural].values()
         assert 990 < len(event["note"].encode()) <= 1024
         assert note.startswith(event["note"])
+
+    running(test)
+
+
+@pytest.mark.parametrize("cut", ["-", ".", ".-"])
+def test_an_event_of_a_long_name_has_a_name_that_the_api_takes(cut: str) -> None:
+    async def test() -> None:
+        api, name = FakeAPI(), "a" * (200 - len(cut)) + cut + "b" * 40
+        await EventRecorder(api, "me").record(Regarding(VERSIONS, ObjectKey("ns", name), "uid-1"), VERIFIED)
+        (event,) = api.objects[EVENTS.plural].values()
+        assert re.fullmatch(SUBDOMAIN_PATTERN, event["metadata"]["name"])
 
     running(test)
 

@@ -92,7 +92,8 @@ async def record_all(recorder: EventRecorder, regarding: Regarding, happened: tu
 
 def _name(regarding: Regarding, happened: Happened) -> str:
     content = "\0".join((regarding.uid, happened.type, happened.reason, happened.action, happened.note))
-    return f"{regarding.key.name[:200]}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+    start = regarding.key.name[:200].rstrip("-.")  # what is cut may end as no part of a name may
+    return f"{start}.{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
 def _body(regarding: Regarding, happened: Happened, name: str, instance: str) -> JSON:
