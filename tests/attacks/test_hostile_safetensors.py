@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelparams.errors import UsageError
+from modelparams.parameter_files import map_file
 from modelparams.tensors import HEADER_LIMIT, parse_header, read_file
 
 GOOD = {
@@ -97,7 +98,7 @@ def test_a_refusal_is_a_usage_error_that_names_the_file_and_not_its_content(tmp_
     path = tmp_path / "model.safetensors"
     path.write_bytes(file_of(b'{"secret-name'))
     with pytest.raises(UsageError, match=r"model\.safetensors is no safetensors file") as caught:
-        read_file(path)
+        read_file(map_file(path))
     assert "secret-name" not in str(caught.value)
 
 

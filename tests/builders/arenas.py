@@ -89,9 +89,7 @@ def version(
 def _files(directory: Path) -> tuple[dict[str, tuple[object, bytes]], dict[str, bytes]]:
     tensors = {}
     for name, found in read_directory(directory).items():
-        with found.file.open("rb") as file:
-            file.seek(found.offset)
-            tensors[name] = (found.spec, file.read(found.spec.size))
+        tensors[name] = (found.spec, bytes(found.view))
     small = (path for path in directory.rglob("*") if path.is_file() and not path.name.endswith(_WEIGHTS))
     return tensors, {str(path.relative_to(directory)): path.read_bytes() for path in small if path.name[0] != "."}
 

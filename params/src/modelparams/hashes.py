@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from modelparams.errors import ParamsHashMismatch, UsageError
-from modelparams.parameter_files import parameter_files
+from modelparams.parameter_files import ParameterFile, map_files, opened, parameter_files
 from modelparams.regular import require_regular
 from modelparams.strictjson import loads_foreign
 from modelparams.whole_files import replace_file
 
 CONFIG = "config.json"
 _KEY = "modelparams"
-# What Git leaves in place of a large file that was not fetched (git-lfs, docs/spec.md).
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def write_hashes(directory: Path) -> dict[str, str]:
@@ -50,11 +48,47 @@ def check_hashes(directory: Path) -> dict[str, str]:
         ParamsHashMismatch: a file differs, is missing, or is not listed.
         UsageError: as `write_hashes`.
     """
-    promised = _section(_config(directory)).get("sha256")
-    where = directory / CONFIG
-    if not isinstance(promised, Mapping):
-        raise ParamsHashMismatch(f"{where} holds no hashes", hint=f"run 'modelparams hash {directory}', and review it")
+    promised = _promised(directory)
     found = hash_files(directory)
+    _compare(directory, promised, found)
+    return found
+
+
+def open_checked(directory: Path) -> Mapping[str, ParameterFile]:
+    """The same for who goes on to read the files: by file name, open, with the very bytes that were compared.
+
+    Raises:
+        ParamsHashMismatch, UsageError: as `check_hashes`.
+    """
+    promised = _promised(directory)
+    files = map_files(directory)
+    _compare(directory, promised, {name: file.sha256 for name, file in files.items()})
+    return files
+
+
+def hash_files(directory: Path) -> dict[str, str]:
+    """SHA-256 in hex of every visible `*.safetensors` directly in `directory`, by file name in order."""
+    files = parameter_files(directory)
+    if not files:
+        raise UsageError(f"{directory} has no *.safetensors file", hint="give the directory that save_pretrained wrote")
+    return {path.name: _hash(path) for path in files}
+
+
+def _hash(path: Path) -> str:
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _promised(directory: Path) -> Mapping[str, object]:
+    promised = _section(_config(directory)).get("sha256")
+    if not isinstance(promised, Mapping):
+        raise ParamsHashMismatch(
+            f"{directory / CONFIG} holds no hashes", hint=f"run 'modelparams hash {directory}', and review it"
+        )
+    return promised
+
+
+def _compare(directory: Path, promised: Mapping[str, object], found: Mapping[str, str]) -> None:
     for name in sorted(found.keys() | promised.keys()):
         if name not in found:
             raise ParamsHashMismatch(f"{directory / name} is missing but {CONFIG} lists it")
@@ -62,24 +96,6 @@ def check_hashes(directory: Path) -> dict[str, str]:
             raise ParamsHashMismatch(f"{directory / name} is not listed in {CONFIG}")
         if found[name] != promised[name]:
             raise ParamsHashMismatch(f"{directory / name} has SHA-256 {found[name]}, {CONFIG} says {promised[name]}")
-    return found
-
-
-def hash_files(directory: Path) -> dict[str, str]:
-    """SHA-256 in hex of every visible `*.safetensors` directly in `directory`, by file name in order."""
-    return {path.name: _hash(path) for path in parameter_files(directory)}
-
-
-def _hash(path: Path) -> str:
-    try:
-        require_regular(path)
-        with path.open("rb") as file:
-            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise UsageError(f"{path} is a Git LFS pointer, not the parameters", hint="run 'git lfs pull' first")
-            file.seek(0)
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})", hint="restore the file or its rights") from error
 
 
 def _config(directory: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,9 @@ from modelparams.digest import Digest
 from modelparams.errors import IndexInvalid, NotFinite, UsageError
 from modelparams.grouping import BlobPlan, places, plan_blobs
 from modelparams.index import ASSET_NAME, AssetEntry, TensorEntry, TensorIndex, check, schema_digest, tensors_digest
+from modelparams.parameter_files import ParameterFile, is_parameter_file
 from modelparams.regular import require_regular
-from modelparams.tensors import SHARD_INDEX, FileTensor, TensorSpec, is_finite, read_directory
+from modelparams.tensors import SHARD_INDEX, TensorSpec, is_finite, read_directory
 
 ASSETS_LIMIT = 256 << 20
 """Bytes of all small files together."""
@@ -101,29 +101,22 @@ class PlainVersion:
         return TensorEntry(name=name, dtype=spec.dtype, shape=spec.shape, blob=blob, offset=offset, size=spec.size)
 
 
-def read_plain(directory: Path) -> PlainVersion:
-    """Map a directory's tensors and read its small files.
+def read_plain(directory: Path, files: Mapping[str, ParameterFile] | None = None) -> PlainVersion:
+    """Lay out a directory's tensors and read its small files.
+
+    Args:
+        directory: as `save_pretrained` wrote it.
+        files: its parameter files, as `map_files` gives them and by default is asked for.
 
     Raises:
         UsageError: it cannot be published as it is.
     """
-    tensors = read_directory(directory)
-    files = {path: _mapped(path) for path in {tensor.file for tensor in tensors.values()}}
-    views = {name: _view(files[tensor.file], tensor) for name, tensor in tensors.items()}
+    tensors = read_directory(directory, files)
+    views = {name: tensor.view for name, tensor in tensors.items()}
     specs = {name: tensor.spec for name, tensor in tensors.items()}
     first_names = _tied(specs, views)
     sizes = {name: spec.size for name, spec in specs.items() if first_names[name] == name}
     return PlainVersion(specs, views, first_names, plan_blobs(sizes), _read_assets(directory))
-
-
-def _mapped(path: Path) -> memoryview:
-    """A file's bytes. The mapping ends with its last view; closing it earlier would fail while an error holds one."""
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def _view(file: memoryview, tensor: FileTensor) -> memoryview:
-    return file[tensor.offset : tensor.offset + tensor.spec.size]
 
 
 def _tied(specs: Mapping[str, TensorSpec], views: Mapping[str, memoryview]) -> dict[str, str]:
@@ -181,7 +174,7 @@ def _asset_names(directory: Path) -> Iterator[str]:
         for file in files:
             path = Path(folder, file)
             name = path.relative_to(directory).as_posix()
-            if file.startswith(".") or name == SHARD_INDEX or (path.suffix == ".safetensors" and "/" not in name):
+            if file.startswith(".") or name == SHARD_INDEX or is_parameter_file(name):
                 continue
             if path.suffix in _REFUSED:
                 raise UsageError(f"{path} is a pickle or a program, which never travels", hint="delete it; " + _ONLY)

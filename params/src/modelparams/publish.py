@@ -22,7 +22,7 @@ from modelparams.assets import check_assets
 from modelparams.commit import Draft, commit, require_end, require_floor, require_same
 from modelparams.digest import Digest
 from modelparams.errors import IndexInvalid, ObjectMissing, UsageError, VersionExists
-from modelparams.hashes import check_hashes
+from modelparams.hashes import open_checked
 from modelparams.history import Past
 from modelparams.journal import Journal, cache_directory
 from modelparams.keys import KeyProvider
@@ -107,8 +107,8 @@ def publish(
         IntegrityError: no earlier version, or not the new manifest, satisfies `trust`.
     """
     trust, report, now = trust or TrustPolicy.of(*signers), progress or NoProgress(), now or datetime.now(UTC)
-    check_hashes(directory)
-    plain = read_plain(directory)
+    files = open_checked(directory)
+    plain = read_plain(directory, files)
     _check_servable(directory, plain)
     versions = list_versions(store)
     if version not in versions:
@@ -120,6 +120,8 @@ def publish(
     if history.manifest:
         model_keys.check_past(history.manifest, store)
     content = named(plain, model_keys, workers=workers, report=report, check_finite=check_finite)
+    for file in files.values():  # from here on, sealing sees to it that no byte changes
+        file.require_unchanged()
     if version in versions:
         twin = past.of_version(version)
         there = _was_there(store, twin, content)

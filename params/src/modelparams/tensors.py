@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelparams.errors import UsageError
-from modelparams.parameter_files import is_parameter_file
+from modelparams.parameter_files import ParameterFile, is_parameter_file, map_files
 from modelparams.regular import require_regular
 from modelparams.strictjson import MAX_SAFE_INTEGER, loads
 
@@ -49,35 +49,48 @@ class FileTensor:
     """Where a tensor's bytes are: `spec.size` bytes at `offset` of `file`."""
 
     spec: TensorSpec
-    file: Path
+    file: ParameterFile
     offset: int
 
+    @property
+    def view(self) -> memoryview:
+        """The bytes, not copied."""
+        return self.file.view[self.offset : self.offset + self.spec.size]
 
-def read_directory(directory: Path) -> dict[str, FileTensor]:
+
+def read_directory(directory: Path, files: Mapping[str, ParameterFile] | None = None) -> dict[str, FileTensor]:
     """Every tensor of a directory as `transformers` saves it: one file, or shards with their index. In name order.
+
+    Args:
+        directory: holds the index, if there is one.
+        files: by name, what `map_files` gives of it; by default it is asked.
 
     Raises:
         UsageError: no such files, or they contradict each other.
     """
-    if (directory / SHARD_INDEX).exists():
-        found = _read_shards(directory)
-    elif (directory / SINGLE_FILE).exists():
-        found = read_file(directory / SINGLE_FILE)
-    else:
+    is_sharded = (directory / SHARD_INDEX).exists()
+    if not is_sharded and not (directory / SINGLE_FILE).exists():
         raise UsageError(f"{directory} holds neither {SINGLE_FILE} nor {SHARD_INDEX}", hint=_SAVE)
+    files = map_files(directory) if files is None else files
+    found = _read_shards(directory, files) if is_sharded else _read(directory / SINGLE_FILE, files)
     return dict(sorted(found.items()))
 
 
-def _read_shards(directory: Path) -> dict[str, FileTensor]:
-    index = directory / SHARD_INDEX
-    weight_map = _weight_map(index)
+def _read_shards(directory: Path, files: Mapping[str, ParameterFile]) -> dict[str, FileTensor]:
+    weight_map = _weight_map(directory / SHARD_INDEX)
     found: dict[str, FileTensor] = {}
     for shard in sorted(set(weight_map.values())):
-        in_shard = read_file(directory / shard)
+        in_shard = _read(directory / shard, files)
         if in_shard.keys() != {name for name, file in weight_map.items() if file == shard}:
             raise UsageError(f"{directory / shard} holds other tensors than {SHARD_INDEX} says", hint=_SAVE)
         found |= in_shard
     return found
+
+
+def _read(path: Path, files: Mapping[str, ParameterFile]) -> dict[str, FileTensor]:
+    if path.name not in files:
+        raise UsageError(f"{path} cannot be read (it is not there)", hint=_SAVE)
+    return read_file(files[path.name])
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -92,17 +105,17 @@ def _weight_map(index: Path) -> dict[str, str]:
     return dict(weight_map)
 
 
-def read_file(path: Path) -> dict[str, FileTensor]:
+def read_file(file: ParameterFile) -> dict[str, FileTensor]:
     """The tensors of one safetensors file: 8 bytes length, little-endian; a JSON header; the tensors without gaps.
 
     Raises:
         UsageError: it is none.
     """
     try:
-        specs, start = parse_header(_head(path, 8 + HEADER_LIMIT), _size(path))
+        specs, start = parse_header(bytes(file.view[: 8 + HEADER_LIMIT]), len(file.view))
     except ValueError as error:
-        raise UsageError(f"{path} is no safetensors file: {error}", hint=_SAVE) from None
-    return {name: FileTensor(spec, path, start + offset) for name, (spec, offset) in specs.items()}
+        raise UsageError(f"{file.path} is no safetensors file: {error}", hint=_SAVE) from None
+    return {name: FileTensor(spec, file, start + offset) for name, (spec, offset) in specs.items()}
 
 
 def parse_header(head: bytes, file_size: int) -> tuple[dict[str, tuple[TensorSpec, int]], int]:
@@ -158,13 +171,6 @@ def _check_coverage(entries: Mapping[str, tuple[TensorSpec, int]], data_size: in
         end += spec.size
     if end != data_size:
         raise ValueError(f"its tensors are {end} bytes, its data {data_size}")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})", hint=_SAVE) from None
 
 
 def _head(path: Path, limit: int) -> bytes:

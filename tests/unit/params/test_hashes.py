@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from modelparams.errors import ParamsHashMismatch, UsageError
-from modelparams.hashes import check_hashes, write_hashes
+from modelparams.hashes import check_hashes, open_checked, write_hashes
+
+
+Check = Callable[[Path], Mapping[str, object]]
+EACH_CHECK = pytest.mark.parametrize("check", [check_hashes, open_checked])
 
 
 @pytest.fixture
@@ -42,26 +47,29 @@ def test_writing_keeps_everything_else_of_the_config_and_is_stable(directory: Pa
     ]
 
 
-def test_changed_bytes_are_named_with_both_hashes(directory: Path) -> None:
+@EACH_CHECK
+def test_changed_bytes_are_named_with_both_hashes(directory: Path, check: Check) -> None:
     write_hashes(directory)
     (directory / "model-2.safetensors").write_bytes(b"twO")
     found, promised = hashlib.sha256(b"twO").hexdigest(), hashlib.sha256(b"two").hexdigest()
     with pytest.raises(ParamsHashMismatch, match=rf"model-2\.safetensors has SHA-256 {found}, .* says {promised}"):
-        check_hashes(directory)
+        check(directory)
 
 
-def test_a_file_that_is_not_listed_is_refused(directory: Path) -> None:
+@EACH_CHECK
+def test_a_file_that_is_not_listed_is_refused(directory: Path, check: Check) -> None:
     write_hashes(directory)
     (directory / "model-3.safetensors").write_bytes(b"three")
     with pytest.raises(ParamsHashMismatch, match=r"model-3\.safetensors is not listed"):
-        check_hashes(directory)
+        check(directory)
 
 
-def test_a_listed_file_that_is_gone_is_refused(directory: Path) -> None:
+@EACH_CHECK
+def test_a_listed_file_that_is_gone_is_refused(directory: Path, check: Check) -> None:
     write_hashes(directory)
     (directory / "model-1.safetensors").unlink()
     with pytest.raises(ParamsHashMismatch, match=r"model-1\.safetensors is missing"):
-        check_hashes(directory)
+        check(directory)
 
 
 def test_a_hidden_file_is_no_parameter_file(directory: Path) -> None:
@@ -69,16 +77,18 @@ def test_a_hidden_file_is_no_parameter_file(directory: Path) -> None:
     assert write_hashes(directory).keys() == {"model-1.safetensors", "model-2.safetensors"}
 
 
-def test_a_config_without_hashes_says_how_to_write_them(directory: Path) -> None:
+@EACH_CHECK
+def test_a_config_without_hashes_says_how_to_write_them(directory: Path, check: Check) -> None:
     with pytest.raises(ParamsHashMismatch, match=r"[Rr]un 'modelparams hash "):
-        check_hashes(directory)
+        check(directory)
 
 
-def test_a_git_lfs_pointer_is_told_apart_from_changed_bytes(directory: Path) -> None:
+@EACH_CHECK
+def test_a_git_lfs_pointer_is_told_apart_from_changed_bytes(directory: Path, check: Check) -> None:
     write_hashes(directory)
     (directory / "model-1.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
     with pytest.raises(UsageError, match="git lfs pull"):
-        check_hashes(directory)
+        check(directory)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"])

@@ -32,7 +32,9 @@ from modelparams.errors import (
 from modelparams.hashes import write_hashes
 from modelparams.keys import KeyContext, write_key_object
 from modelparams.names import ModelName
+from modelparams.plaintext import PlainVersion, read_plain
 from modelparams.pointers import list_pointers, resolve
+from modelparams.progress import NoProgress
 from modelparams.publish import manifest_object, manifest_yaml
 from modelparams.secret import Secret32
 from modelparams.store import FileStore, source_of
@@ -284,6 +286,57 @@ def test_changed_bytes_are_refused_before_anything_is_written(publisher: Publish
     with pytest.raises(ParamsHashMismatch):
         publisher.publish("1.0.0", directory=directory)
     assert list(publisher.store.list("")) == []
+
+
+def test_the_bytes_that_were_checked_are_sealed_though_their_name_moves_to_others(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, directory = layered(), publisher.directory("1.0.0")
+    (directory / "model.safetensors").rename(directory / ".reviewed")
+    (directory / ".others").write_bytes(safetensors(layered(layer0=0x3E80)))
+    (directory / "model.safetensors").symlink_to(".reviewed")
+
+    def read_late(*given: Any) -> PlainVersion:
+        (directory / "model.safetensors").unlink()
+        (directory / "model.safetensors").symlink_to(".others")
+        return read_plain(*given)
+
+    monkeypatch.setattr("modelparams.publish.read_plain", read_late)
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", directory=directory))
+    readable = ReadableArena(arena, pulled.layout.index)
+    assert {name: bytes(readable.tensor(name)) for name in readable.specs} == {n: d for n, (_, d) in tensors.items()}
+
+
+class Meanwhile(NoProgress):
+    """Does something else when a task starts: "read", after the files were checked; "send", after they were read."""
+
+    def __init__(self, task: str, act: Callable[[], object]) -> None:
+        self._acts = {task: act}
+
+    def start(self, task: str, total: int) -> None:
+        if act := self._acts.get(task):
+            act()
+
+
+def overwrite(file: Path) -> None:
+    """Other parameters in place, as a writer who is not done yet would leave them."""
+    with file.open("r+b") as open_file:
+        open_file.seek(-64, os.SEEK_END)
+        open_file.write(bytes(64))
+    os.utime(file, (1, 1))  # else a clock that ticks slowly could give it the times that it had
+
+
+def test_a_file_that_changes_after_it_was_checked_is_refused(publisher: Publisher) -> None:
+    file = publisher.directory("1.0.0") / "model.safetensors"
+    with pytest.raises(UsageError, match=r"model\.safetensors changed while it was published"):
+        publisher.publish("1.0.0", directory=file.parent, progress=Meanwhile("read", lambda: overwrite(file)))
+    assert list(publisher.store.list("blobs/")) == []
+
+
+def test_a_file_that_only_looks_changed_is_published(publisher: Publisher) -> None:
+    file = publisher.directory("1.0.0") / "model.safetensors"
+    publisher.publish("1.0.0", directory=file.parent, progress=Meanwhile("read", lambda: os.utime(file, (1, 1))))
+    publisher.publish("1.1.0", progress=Meanwhile("read", file.unlink), directory=file.parent)
 
 
 @pytest.mark.parametrize("pattern", [NAN, INF])

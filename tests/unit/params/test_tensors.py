@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from modelparams.errors import UsageError
+from modelparams.parameter_files import map_file
 from modelparams.tensors import ITEM_SIZE, TensorSpec, is_finite, parse_header, read_directory, read_file
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8, "BOOL": np.bool_}
@@ -30,13 +31,14 @@ DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8,
 def test_what_the_library_writes_is_found_byte_for_byte(tmp_path_factory, arrays):
     path = tmp_path_factory.mktemp("st") / "x.safetensors"
     path.write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
-    found = read_file(path)
+    found = read_file(map_file(path))
     assert found.keys() == arrays.keys()
     data = path.read_bytes()
     for name, tensor in found.items():
         assert DTYPES[tensor.spec.dtype] == arrays[name].dtype
         assert tensor.spec.shape == arrays[name].shape
         assert data[tensor.offset : tensor.offset + tensor.spec.size] == arrays[name].tobytes()
+        assert tensor.view == arrays[name].tobytes()
 
 
 def shards(directory, **files):
@@ -58,7 +60,10 @@ def test_a_single_file_and_shards_read_alike_in_name_order(tmp_path):
     single.mkdir()
     shards(single, model=["d", "c", "b", "a"])
     assert list(read_directory(tmp_path)) == list(read_directory(single)) == ["a", "b", "c", "d"]
-    assert {tensor.file.name for tensor in read_directory(tmp_path).values()} == {"one.safetensors", "two.safetensors"}
+    assert {tensor.file.path.name for tensor in read_directory(tmp_path).values()} == {
+        "one.safetensors",
+        "two.safetensors",
+    }
 
 
 @pytest.mark.parametrize(
