@@ -15,6 +15,8 @@ from pathlib import Path
 from modelparams.errors import UsageError
 from modelparams.regular import require_regular
 
+AGAIN = "run it again once nobody writes to the directory"
+"""What to do where a file changed."""
 # What Git leaves in place of a large file that was not fetched (git-lfs, docs/spec.md).
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -41,9 +43,7 @@ class ParameterFile:
             UsageError: somebody wrote to the file.
         """
         if self._looks_changed() and self._hash() != self.sha256:
-            raise UsageError(
-                f"{self.path} changed while it was published", hint="run it again once nobody writes to the directory"
-            )
+            raise UsageError(f"{self.path} changed while it was published", hint=AGAIN)
 
     def _looks_changed(self) -> bool:
         try:

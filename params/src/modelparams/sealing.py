@@ -15,13 +15,15 @@ from typing import BinaryIO, cast
 from blake3 import blake3
 
 from modelparams.digest import Digest
-from modelparams.errors import KeyMismatch, ObjectMissing
+from modelparams.errors import KeyMismatch, ObjectMissing, UsageError
 from modelparams.floe import FLOE_1M, FORMAT_1M, Sealer, sealed_size, segments
+from modelparams.grouping import BlobPlan
 from modelparams.journal import Journal
 from modelparams.keys import ContentKind, blob_context, content_hasher
 from modelparams.manifest import BlobEntry
 from modelparams.model_keys import PublisherKeys
 from modelparams.parallel import for_each
+from modelparams.parameter_files import AGAIN
 from modelparams.plaintext import PlainVersion
 from modelparams.progress import Progress
 from modelparams.secret import Secret32
@@ -39,9 +41,12 @@ _LOOKERS = 16
 class PlainBlob:
     """One blob to be: `pieces` gives its plaintext in order, as often as it is asked."""
 
+    kind: ContentKind
     content_id: str
     size: int
     pieces: Callable[[], Iterable[memoryview]]
+    group: str = ""
+    """The layer or module whose tensors it holds, for who has to be told of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +69,12 @@ def named(
     ids: dict[int, str] = {}
     index: list[bytes] = []
 
-    def content_id(kind: ContentKind, pieces: Iterable[memoryview]) -> str:
-        hasher = content_hasher(keys.content_id_key, kind)
-        for piece in pieces:
-            hasher.update(piece)
-        return hasher.hexdigest()
-
     def name(position: int) -> None:
         if position < 0:
             index.append(plain.index(os.urandom(32)).to_json())
             return
         plan = plain.plans[position]
-        ids[position] = content_id(ContentKind.TENSORS, plain.pieces(plan))
+        ids[position] = _content_id(keys, ContentKind.TENSORS, plain.pieces(plan))
         if check_finite:
             plain.check_finite(plan)
         report.advance("read", plan.size)
@@ -85,14 +84,21 @@ def named(
 
     def small(kind: ContentKind, data: bytes) -> PlainBlob:
         view = memoryview(data)
-        return PlainBlob(content_id(kind, (view,)), len(data), lambda: (view,))
+        return PlainBlob(kind, _content_id(keys, kind, (view,)), len(data), lambda: (view,))
 
-    tensors = (
-        PlainBlob(ids[position], plan.size, lambda plan=plan: plain.pieces(plan))  # type: ignore[misc]
-        for position, plan in enumerate(plain.plans)
-    )
+    def large(position: int, plan: BlobPlan) -> PlainBlob:
+        return PlainBlob(ContentKind.TENSORS, ids[position], plan.size, lambda: plain.pieces(plan), plan.group)
+
+    tensors = (large(position, plan) for position, plan in enumerate(plain.plans))
     ends = small(ContentKind.INDEX, index[0]), small(ContentKind.ASSETS, plain.asset_bytes)
     return NamedVersion((*tensors, *ends), plain.schema_digest)
+
+
+def _content_id(keys: PublisherKeys, kind: ContentKind, pieces: Iterable[memoryview]) -> str:
+    hasher = content_hasher(keys.content_id_key, kind)
+    for piece in pieces:
+        hasher.update(piece)
+    return hasher.hexdigest()
 
 
 class Sending:
@@ -115,6 +121,7 @@ class Sending:
         """Bring every blob into the store, largest first; equal ones once. Gives their entries in order.
 
         Raises:
+            UsageError: a file changed since its blobs were named.
             StoreError: what was sent until then is in the journal.
         """
         entries: dict[str, BlobEntry] = {}
@@ -198,10 +205,14 @@ def lost_blobs(store: ObjectStore, entries: Iterable[BlobEntry]) -> list[BlobEnt
 
 @contextmanager
 def _sealed(blob: PlainBlob, keys: PublisherKeys) -> Iterator[tuple[BlobEntry, BinaryIO]]:
-    """A blob's entry and its sealed bytes, under a key of its own."""
+    """A blob's entry and its sealed bytes, under a key of its own.
+
+    The content id is computed again over what is sealed: later versions take the blob over by it, unread.
+    """
     data_key = Secret32.random()
     sealer = Sealer(data_key, blob_context(keys.uid, bytes.fromhex(blob.content_id)), FLOE_1M)
     sha256, fast, source = hashlib.sha256(), blake3(), _Source(blob.pieces())
+    plain = content_hasher(keys.content_id_key, blob.kind)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
 
         def write(piece: bytes) -> None:
@@ -211,7 +222,11 @@ def _sealed(blob: PlainBlob, keys: PublisherKeys) -> Iterator[tuple[BlobEntry, B
 
         write(sealer.header)
         for segment in segments(blob.size, FLOE_1M):
-            write(sealer.seal_segment(source.take(segment.plain_size), segment.position, segment.is_final))
+            taken = source.take(segment.plain_size)
+            plain.update(taken)
+            write(sealer.seal_segment(taken, segment.position, segment.is_final))
+        if plain.hexdigest() != blob.content_id:
+            raise UsageError(f"the tensors of {blob.group} changed while they were published", hint=AGAIN)
         entry = BlobEntry(
             sha256=sha256.hexdigest(),
             blake3=fast.hexdigest(),

@@ -12,7 +12,6 @@ import pytest
 from modelparams.errors import ParamsHashMismatch, UsageError
 from modelparams.hashes import check_hashes, open_checked, write_hashes
 
-
 Check = Callable[[Path], Mapping[str, object]]
 EACH_CHECK = pytest.mark.parametrize("check", [check_hashes, open_checked])
 

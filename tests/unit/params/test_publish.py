@@ -333,6 +333,18 @@ def test_a_file_that_changes_after_it_was_checked_is_refused(publisher: Publishe
     assert list(publisher.store.list("blobs/")) == []
 
 
+def test_a_file_that_changes_before_it_is_sealed_leaves_no_blob_under_another_content_id(publisher: Publisher) -> None:
+    file, tensors = publisher.directory("1.0.0") / "model.safetensors", layered()
+    whole = file.read_bytes()
+    changed = list(tensors)[-1]
+    with pytest.raises(UsageError, match=r"the tensors of model\.layers\.2 changed while they were published"):
+        publisher.publish("1.0.0", directory=file.parent, progress=Meanwhile("send", lambda: overwrite(file)))
+    assert list_pointers(publisher.store) == []
+    file.write_bytes(whole)
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", directory=file.parent))
+    assert bytes(ReadableArena(arena, pulled.layout.index).tensor(changed)) == tensors[changed][1]
+
+
 def test_a_file_that_only_looks_changed_is_published(publisher: Publisher) -> None:
     file = publisher.directory("1.0.0") / "model.safetensors"
     publisher.publish("1.0.0", directory=file.parent, progress=Meanwhile("read", lambda: os.utime(file, (1, 1))))
