@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -66,14 +66,27 @@ def read_directory(directory: Path, files: Mapping[str, ParameterFile] | None = 
         files: by name, what `map_files` gives of it; by default it is asked.
 
     Raises:
-        UsageError: no such files, or they contradict each other.
+        UsageError: no such files, or they contradict each other, or some would be left out.
     """
     is_sharded = (directory / SHARD_INDEX).exists()
     if not is_sharded and not (directory / SINGLE_FILE).exists():
         raise UsageError(f"{directory} holds neither {SINGLE_FILE} nor {SHARD_INDEX}", hint=_SAVE)
     files = map_files(directory) if files is None else files
     found = _read_shards(directory, files) if is_sharded else _read(directory / SINGLE_FILE, files)
+    read = {tensor.file.path.name for tensor in found.values()} if is_sharded else {SINGLE_FILE}
+    if left_out := files.keys() - read:
+        _refuse_left_out(directory, min(left_out), is_sharded)
     return dict(sorted(found.items()))
+
+
+def _refuse_left_out(directory: Path, name: str, is_sharded: bool) -> NoReturn:
+    """Nothing is left out of a version without a word."""
+    what_is = f"what {SHARD_INDEX} lists is" if is_sharded else f"{SINGLE_FILE} is"
+    instead = f"{SHARD_INDEX} with its shards" if name == SINGLE_FILE else "merge it into the model"
+    raise UsageError(
+        f"{directory / name} would be left out: only {what_is} read",
+        hint=f"delete it, or {instead}, and run 'modelparams hash {directory}' again",
+    )
 
 
 def _read_shards(directory: Path, files: Mapping[str, ParameterFile]) -> dict[str, FileTensor]:

@@ -85,6 +85,28 @@ def test_an_index_of_shards_that_lies_is_refused(tmp_path, change, why):
         read_directory(tmp_path)
 
 
+def test_parameters_that_nothing_reads_are_named_and_not_left_out(tmp_path):
+    shards(tmp_path, model=["a"], adapter_model=["b"])
+    with pytest.raises(
+        UsageError, match=r"adapter_model\.safetensors would be left out: only model\.safetensors is read"
+    ):
+        read_directory(tmp_path)
+
+
+def test_of_a_whole_file_beside_shards_neither_is_chosen(tmp_path):
+    write_index(tmp_path, shards(tmp_path, one=["a"]))
+    shards(tmp_path, model=["a"])
+    with pytest.raises(
+        UsageError, match=r"model\.safetensors would be left out.*Delete it, or model\.safetensors\.index"
+    ):
+        read_directory(tmp_path)
+
+
+def test_the_only_shard_may_have_the_whole_file_s_name(tmp_path):
+    write_index(tmp_path, shards(tmp_path, model=["a"]))
+    assert list(read_directory(tmp_path)) == ["a"]
+
+
 @pytest.mark.parametrize("name", [".weights", "weights", "weights.bin", ".x.safetensors", "x.SAFETENSORS"])
 def test_a_shard_whose_bytes_no_hash_covers_is_refused(tmp_path, name):
     shards(tmp_path, one=["a"])
