@@ -207,6 +207,34 @@ def test_a_store_below_a_directory_that_may_not_be_entered_is_denied_not_new(tmp
     (tmp_path / "closed").chmod(0o700)
 
 
+@pytest.mark.parametrize("in_the_way", ["blobs", "blobs/sha256", ".unfinished"])
+@pytest.mark.parametrize("put", ["put", "put_new"])
+def test_a_file_where_a_directory_should_be_is_named_and_nothing_passes_for_written(
+    store: ObjectStore, tmp_path: Path, in_the_way: str, put: str
+) -> None:
+    (tmp_path / in_the_way).parent.mkdir(exist_ok=True)
+    (tmp_path / in_the_way).touch()
+    with pytest.raises(StoreUnavailable, match=f"{tmp_path / in_the_way} is in its way.* Move that away") as refused:
+        getattr(store, put)("blobs/sha256/x", b"1")
+    assert "blobs/sha256/x in file:" in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_has_an_object_s_name_and_is_none_does_not_pass_for_it(
+    store: ObjectStore, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "k")
+    with pytest.raises(StoreUnavailable, match=f"{tmp_path / 'k'} is in its way"):
+        store.put_new("k", b"1")
+    assert list((tmp_path / ".unfinished").iterdir()) == []
+
+
+def test_a_directory_where_an_object_should_be_replaced_is_named(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "k").mkdir()
+    with pytest.raises(StoreUnavailable, match=f"{tmp_path / 'k'} is in its way"):
+        store.put("k", b"1")
+
+
 def test_a_full_disk_asks_for_room(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

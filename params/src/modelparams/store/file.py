@@ -83,21 +83,18 @@ class FileStore:
 
     def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
         """See `ObjectStore`. A hard link is made only if the name is free, which is what makes it one act."""
-        try:
-            self._write(key, data, os.link)
-        except FileExistsError:
-            return False
-        return True
+        return self._write(key, data, _link)
 
     def put(self, key: str, data: bytes) -> None:
         """See `ObjectStore`."""
-        self._write(key, data, os.replace)
+        self._write(key, data, _replace)
 
-    def _write(self, key: str, data: bytes | BinaryIO, settle: Callable[[Path, Path], None]) -> None:
+    def _write(self, key: str, data: bytes | BinaryIO, settle: Callable[[Path, Path], bool]) -> bool:
+        """Give what `settle` gives, which alone may say that the object is there already."""
         path, unfinished = self._path(key), self._directory / _UNFINISHED
         source = BytesIO(data) if isinstance(data, bytes) else data
         source.seek(0)
-        with self._errors(key):
+        with self._errors(key), self._way(key, path, unfinished):
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished.mkdir(exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=unfinished, delete=False) as file:
@@ -106,9 +103,18 @@ class FileStore:
                     file.flush()
                     os.fchmod(file.fileno(), 0o644)
                     os.fsync(file.fileno())
-                    settle(Path(file.name), path)
+                    return settle(Path(file.name), path)
                 finally:
                     Path(file.name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _way(self, key: str, path: Path, unfinished: Path) -> Iterator[None]:
+        try:
+            yield
+        except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+            folders = (path.parent, *path.parent.parents, unfinished)
+            found = next((one for one in folders if os.path.lexists(one) and not one.is_dir()), path)
+            raise StoreUnavailable(f"{key} in {self}: {found} is in its way", hint="move that away") from error
 
     def _path(self, key: str) -> Path:
         return self._directory / checked_key(key)
@@ -122,8 +128,6 @@ class FileStore:
     def _errors(self, key: str) -> Iterator[None]:
         try:
             yield
-        except FileExistsError:
-            raise
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise ObjectMissing(f"{key} is not in {self}") from error
         except PermissionError as error:
@@ -131,6 +135,21 @@ class FileStore:
         except OSError as error:
             full = "make room there, then run it again: nothing is sent twice" if error.errno in _FULL else None
             raise StoreUnavailable(f"{key} in {self}: {error.strerror or type(error).__name__}", hint=full) from error
+
+
+def _link(written: Path, path: Path) -> bool:
+    try:
+        os.link(written, path)
+    except FileExistsError:
+        if _is(stat.S_ISREG, path):
+            return False
+        raise
+    return True
+
+
+def _replace(written: Path, path: Path) -> bool:
+    written.replace(path)
+    return True
 
 
 def _is(kind: Callable[[int], bool], path: Path) -> bool:
