@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,15 @@ _BUILD = Path(__file__).parents[2] / "build" / "bench"
 _PARTS = ("verify_open", "planner", "delta", "operator_check", "transfer", "pod", "restart")
 
 
-def main(parts: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run all parts, or those named."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure what the README claims.")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"one of {', '.join(_PARTS)}; default: all, some minutes"
+    )
+    parts = parser.parse_args(arguments).parts
+    if unknown := [part for part in parts if part not in _PARTS]:
+        parser.error(f"no part is called {', '.join(unknown)}")
     console = Console(highlight=False)
     figures = list(_figures(parts or list(_PARTS), console))
     write(figures, _BUILD / "report.json")
