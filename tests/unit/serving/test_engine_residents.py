@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import re
 import struct
 import weakref
@@ -28,6 +29,14 @@ from modelparams_serving.engine.swap import Swapper
 pytestmark = pytest.mark.model
 LLAMA = b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"'
 DEEP = b'{"x": ' + b"[" * 101 + b"]" * 101 + b"}"
+
+
+def with_positions(context: int) -> bytes:
+    """config.json of the sample for a context of so many tokens."""
+    config = json.loads((SAMPLES / "v1.0.0" / "config.json").read_bytes())
+    return json.dumps(config | {"max_position_embeddings": context}).encode()
+
+
 HEAD, NORM = "model.embed_tokens.weight", "model.norm.weight"
 
 
@@ -206,6 +215,20 @@ def test_tensors_that_are_not_those_published_are_refused(tmp_path: Path) -> Non
         ({"tokenizer_config.json": DEEP}, IndexInvalid),
         ({"chat_template.jinja": b"\xff"}, IndexInvalid),
         ({"tokenizer_config.json": b'{"eos_token": 5}'}, IndexInvalid),
+        ({"config.json": b'{"architectures": 5, "model_type": "llama"}'}, LayoutMismatch),
+        ({"config.json": b'{"architectures": {"a": 1}, "model_type": "llama"}'}, LayoutMismatch),
+        ({"generation_config.json": b'{"eos_token_id": ["x"]}'}, IndexInvalid),
+        ({"generation_config.json": b'{"eos_token_id": [[1]]}'}, IndexInvalid),
+        ({"generation_config.json": b'{"eos_token_id": 1.5}'}, IndexInvalid),
+        ({"generation_config.json": b'{"eos_token_id": %d}' % (2**70)}, IndexInvalid),
+        ({"generation_config.json": b'{"temperature": %d}' % (10**400)}, IndexInvalid),
+        ({"generation_config.json": b'{"temperature": 1e999}'}, IndexInvalid),
+        ({"generation_config.json": b'{"temperature": 2.5}'}, IndexInvalid),
+        ({"generation_config.json": b'{"temperature": "hot"}'}, IndexInvalid),
+        ({"generation_config.json": b'{"top_p": 1.5}'}, IndexInvalid),
+        ({"chat_template.jinja": b"{% if %}"}, IndexInvalid),
+        ({"config.json": with_positions(1)}, IndexInvalid),
+        ({"config.json": with_positions(-5)}, IndexInvalid),
     ],
 )
 def test_assets_that_make_no_model_are_refused(tmp_path: Path, assets: dict[str, bytes], kind: type) -> None:

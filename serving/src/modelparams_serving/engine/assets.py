@@ -81,6 +81,7 @@ def _backend(tokenizer_json: bytes) -> Any:
 def _renderer(assets: Assets) -> Callable[[list[dict[str, Any]]], str]:
     from jinja2 import TemplateError
 
+    _check_template(assets.chat_template)
     special = {name: assets.tokenizer_config[name] for name in _SPECIAL if name in assets.tokenizer_config}
     texts = {name: token.get("content") if isinstance(token, dict) else token for name, token in special.items()}
     templates = _templates(assets.tokenizer, tuple(texts.items()))
@@ -99,6 +100,20 @@ def _renderer(assets: Assets) -> Callable[[list[dict[str, Any]]], str]:
         return text
 
     return render
+
+
+def _check_template(template: str) -> None:
+    """Compile it, as the library does and then keeps: one that cannot be would fail every chat.
+
+    Raises:
+        IndexInvalid: it is no template.
+    """
+    from transformers.utils import chat_template_utils
+
+    try:
+        chat_template_utils._compile_jinja_template(template)
+    except Exception as error:  # Jinja's, and those of the compiler that it hands Python to
+        raise IndexInvalid(f"the chat template cannot be compiled: {type(error).__name__}") from error
 
 
 @functools.lru_cache(maxsize=4)

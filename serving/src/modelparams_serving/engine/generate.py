@@ -17,6 +17,7 @@ from modelparams_serving.engine.settings import EngineSettings
 _CPU_PAGE, _CUDA_PAGE = 64, 256
 _STOP_SECONDS = 30.0
 _LOOK_EVERY = 1.0  # seconds
+_IDS = 1 << 31
 
 
 class GenerationFailed(Exception):
@@ -149,10 +150,17 @@ def _positions(config: Any) -> int:
 
 
 def end_tokens(config: Any, generation: Callable[[str], Any]) -> tuple[int, ...]:
-    """Ids that end an answer: generation_config.json's, else config.json's."""
+    """Ids that end an answer: generation_config.json's, else config.json's. Some write -1 for none.
+
+    Raises:
+        ValueError: they are no ids.
+    """
     found = generation("eos_token_id")
     if found is None:
         found = getattr(config.get_text_config(), "eos_token_id", None)
     if found is None:
         return ()
-    return tuple(found) if isinstance(found, list | tuple) else (int(found),)
+    ids = tuple(found) if isinstance(found, list | tuple) else (found,)
+    if not all(type(one) is int and one < _IDS for one in ids):
+        raise ValueError("eos_token_id is no token id, nor a list of them")
+    return ids

@@ -137,12 +137,10 @@ def _room(ids: list[int], service: TextGenerator, least: int) -> int:
 
 
 def _sampling(asked: GenerateRequest, version: ResidentVersion) -> Sampling:
-    """The request's wish, else the version's generation_config.json, else OpenAI's default of 1."""
-
-    def choose(wish: float | None, name: str) -> float:
-        if wish is not None:
-            return wish
-        default = version.generation.get(name)
-        return float(default) if isinstance(default, int | float) and default > 0 else 1.0
-
-    return Sampling(choose(asked.temperature, "temperature"), choose(asked.top_p, "top_p"), asked.seed)
+    """The request's wish, else the version's."""
+    default = version.defaults
+    return Sampling(
+        default.temperature if asked.temperature is None else asked.temperature,
+        default.top_p if asked.top_p is None else asked.top_p,
+        asked.seed,
+    )

@@ -17,6 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, mo
 
 from modelparams.protocol import Resident
 
+Temperature = Annotated[float, Field(ge=0, le=2)]
+TopP = Annotated[float, Field(gt=0, le=1)]
 Harmless = Mapping[str, tuple[object, ...]]
 """Fields that are not supported → the values of each that ask for nothing."""
 
@@ -161,8 +163,8 @@ class GenerateRequest(_Request):
     """How an error calls what is to be continued."""
 
     max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Annotated[list[str], BeforeValidator(_words)] = []
     stream: bool = False

@@ -24,6 +24,7 @@ from modelparams_serving.engine import device as devices
 from modelparams_serving.engine import weights
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.classify import Classifier
+from modelparams_serving.engine.defaults import Defaults
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator, end_tokens
 from modelparams_serving.engine.passes import OnePass, PassFailed
@@ -54,8 +55,7 @@ class ResidentVersion:
     tensors_digest: str
     """Over the tensors where they are served from."""
     tokenizer: Tokenizer
-    generation: Mapping[str, Any]
-    """generation_config.json."""
+    defaults: Defaults
     service: Service
     requests: int = 0
 
@@ -131,8 +131,10 @@ def load(
     passed_over = weights.ignored(model, resident)
     weights.bind(model, {name: tensor for name, tensor in resident.items() if name not in passed_over})
     with _assets_of(identity):
-        tokenizer, service = Tokenizer(assets), _service(plan, model, assets, settings)
-    return ResidentVersion(identity, schema, digest, tokenizer, assets.generation, service)
+        tokenizer, defaults = Tokenizer(assets), Defaults.read(assets.generation)
+        service = _service(plan, model, assets, settings)
+    _check_context(service, identity)
+    return ResidentVersion(identity, schema, digest, tokenizer, defaults, service)
 
 
 @contextlib.contextmanager
@@ -140,11 +142,20 @@ def _assets_of(identity: Resident) -> Iterator[None]:
     """Call a value of another type than it should be what it is: whatever reads it fails in its own way."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise IndexInvalid(
             f"an asset of {identity.version_name} holds a value that cannot be used ({type(error).__name__})",
             hint="publish the directory as save_pretrained writes it",
         ) from error
+
+
+def _check_context(service: Service, identity: Resident) -> None:
+    least = 1 if isinstance(service, OnePass) else 2  # a token of the prompt, and a new one
+    if service.context < least:
+        raise IndexInvalid(
+            f"{identity.version_name} has a context of {service.context} tokens, in which no request fits",
+            hint="correct max_position_embeddings in config.json, and publish again",
+        )
 
 
 def _check_layout(model: Any, schema: Schema, beside: Schema | None, identity: Resident) -> None:

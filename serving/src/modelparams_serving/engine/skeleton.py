@@ -50,8 +50,9 @@ def blueprint(config: Mapping[str, Any]) -> Blueprint:
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    names = config.get("architectures") or [""]
-    architecture, model_type = str(names[0]), str(config.get("model_type"))
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else ""
+    model_type = str(config.get("model_type"))
     task = _task(architecture)
     if task is None or model_type not in CONFIG_MAPPING:
         raise LayoutMismatch(
