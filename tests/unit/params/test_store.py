@@ -229,6 +229,19 @@ def test_what_has_an_object_s_name_and_is_none_does_not_pass_for_it(
     assert list((tmp_path / ".unfinished").iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["k", "/dev/zero"], ids=["pipe", "device"])
+@pytest.mark.parametrize("ask", [lambda store: store.get("k", limit=9), lambda store: store.size("k")])
+def test_a_pipe_is_no_object_and_is_not_waited_for(
+    store: ObjectStore, tmp_path: Path, place: str, ask: Callable[[ObjectStore], object]
+) -> None:
+    if place == "k":
+        os.mkfifo(tmp_path / "k")
+    else:
+        (tmp_path / "k").symlink_to(place)
+    with pytest.raises(ObjectMissing, match=r"k in file:.* is no regular file\. Take it away"):
+        ask(store)
+
+
 def test_a_directory_where_an_object_should_be_replaced_is_named(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "k").mkdir()
     with pytest.raises(StoreUnavailable, match=f"{tmp_path / 'k'} is in its way"):

@@ -121,7 +121,9 @@ class FileStore:
 
     @contextmanager
     def _opened(self, key: str) -> Iterator[FileIO]:
-        with self._errors(key), self._path(key).open("rb", buffering=0) as file:
+        with self._errors(key), FileIO(self._path(key), opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ObjectMissing(f"{key} in {self} is no regular file", hint="take it away")
             yield file
 
     @contextmanager
@@ -150,6 +152,11 @@ def _link(written: Path, path: Path) -> bool:
 def _replace(written: Path, path: Path) -> bool:
     written.replace(path)
     return True
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe waits, for ever if nobody writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # which Windows has not, nor such pipes
 
 
 def _is(kind: Callable[[int], bool], path: Path) -> bool:
