@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelparams.errors import ObjectMissing
+from modelparams.errors import BlobSizeMismatch, KeyMismatch, KeyUnavailable, ObjectMissing
 from modelparams.keys import (
     KEY_OBJECT_LIMIT,
     KeyContext,
@@ -77,7 +77,8 @@ def publisher_keys(store: ObjectStore, provider: KeyProvider, key_ref: str) -> P
 
     Raises:
         ObjectMissing: the store has versions and has lost the key.
-        StoreError, KeyUnavailable, KeyMismatch.
+        KeyUnavailable, KeyMismatch, BlobSizeMismatch: a key does not open, or is none.
+        StoreError.
     """
     has_versions = bool(list_versions(store))  # looked at first: a version is written after its keys
 
@@ -97,8 +98,20 @@ def publisher_keys(store: ObjectStore, provider: KeyProvider, key_ref: str) -> P
     uid = str(uuid.uuid4())
     uid, content_id_key = get_or_make(_ID_KEY, KeyContext.of_content_id_key)
     epoch = _newest_epoch(store)
-    _, model_key = get_or_make(f"keys/{epoch}.json", lambda owner: KeyContext.of_model_key(owner, epoch))
+    try:
+        _, model_key = get_or_make(f"keys/{epoch}.json", lambda owner: KeyContext.of_model_key(owner, epoch))
+    except (KeyUnavailable, KeyMismatch, BlobSizeMismatch) as error:
+        raise type(error)(error.message, hint=_listed_or_not(epoch)) from error
     return PublisherKeys(uid, content_id_key, epoch, model_key)
+
+
+def _listed_or_not(epoch: str) -> str:
+    """What to do with a key that does not open. The newest is taken unsigned, so any writer of the bucket can add one."""
+    key = f"keys/{epoch}.json"
+    return (
+        f"if no version lists the epoch {epoch} ('modelparams inspect VERSION'), delete {key}: nothing needs it; "
+        "else restore it, or use the key that it is wrapped under"
+    )
 
 
 def _lost(store: ObjectStore, key: str) -> ObjectMissing:

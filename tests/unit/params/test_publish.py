@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from builders.sealed import bf16
 from builders.unprivileged import unprivileged
 from modelparams.arena import ReadableArena
 from modelparams.errors import (
+    BlobSizeMismatch,
     KeyMismatch,
     KeyUnavailable,
     NotFinite,
@@ -30,7 +32,7 @@ from modelparams.errors import (
     VersionExists,
 )
 from modelparams.hashes import write_hashes
-from modelparams.keys import KeyContext, write_key_object
+from modelparams.keys import KEY_OBJECT_LIMIT, KeyContext, LocalKeyProvider, write_key_object
 from modelparams.names import ModelName
 from modelparams.plaintext import PlainVersion, read_plain
 from modelparams.pointers import list_pointers, resolve
@@ -278,6 +280,39 @@ def test_a_lost_key_of_the_newest_epoch_does_not_lead_back_to_the_one_before(pub
     (keys / "e2.json").unlink()
     with pytest.raises(ObjectMissing, match=r"keys/e2\.json is not in "):
         publisher.publish("1.2.0", layered(layer2=0x3E80))
+
+
+def of_a_stranger(publisher: Publisher, model: str | None = None) -> bytes:
+    """A well-formed key of epoch e5, of another model or under a key that we do not have."""
+    keys = publisher.home / "stranger's"
+    keys.mkdir()
+    (keys / KEY_REF).write_bytes(os.urandom(32))
+    context = KeyContext.of_model_key(model or publisher.manifest("1.0.0").model.uid, "e5")
+    return write_key_object(Secret32.random(), context, LocalKeyProvider(keys), [KEY_REF])
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        pytest.param(lambda _: b"{}", id="no-key"),
+        pytest.param(lambda _: b" " * (KEY_OBJECT_LIMIT + 1), id="too-large"),
+        pytest.param(lambda publisher: of_a_stranger(publisher), id="under-another-key"),
+        pytest.param(lambda publisher: of_a_stranger(publisher, str(uuid.uuid4())), id="of-another-model"),
+    ],
+)
+def test_a_key_that_anybody_may_have_put_there_is_named_with_when_to_delete_it(
+    publisher: Publisher, junk: Callable[[Publisher], bytes]
+) -> None:
+    publisher.publish("1.0.0")
+    planted = publisher.home / "store" / "keys" / "e5.json"
+    planted.write_bytes(junk(publisher))
+    what_to_do = (
+        r"keys/e5\.json .*If no version lists the epoch e5 .'modelparams inspect VERSION'., delete keys/e5\.json"
+    )
+    with pytest.raises((KeyMismatch, KeyUnavailable, BlobSizeMismatch), match=what_to_do):
+        publisher.publish("1.1.0", layered(layer1=0x3E80))
+    planted.unlink()
+    assert publisher.publish("1.1.0").sequence == 2
 
 
 def test_changed_bytes_are_refused_before_anything_is_written(publisher: Publisher) -> None:
