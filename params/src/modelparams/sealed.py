@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from blake3 import blake3
 
 from modelparams.arena import ArenaLayout
 from modelparams.digest import Digest
-from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, IndexInvalid, SealBroken, StoreError
+from modelparams.errors import BlobDigestMismatch, IndexInvalid, SealBroken
 from modelparams.floe import HEADER_SIZE, FloeParams, Opener, params_of, segments
 from modelparams.index import TensorIndex, schema_digest
 from modelparams.keys import (
@@ -98,7 +97,7 @@ def open_blob(
     When `stopped` turns true it returns with the work undone. On any failure the caller wipes `into`.
 
     Raises:
-        StoreError: it cannot be read.
+        StoreError: it cannot be read; also where that leaves unknown why it does not open, so it is tried again.
         BlobSizeMismatch, BlobDigestMismatch: it is not what was signed, whether it opens or not.
         SealBroken, KeyMismatch: it is, and does not open.
     """
@@ -119,7 +118,8 @@ def open_blob(
                 if follow:
                     follow(part, start, segment.sealed_size)
         except SealBroken:
-            stream.read_on(buffer, stopped)
+            if not stream.read_on(buffer, stopped):
+                return
             stream.check("does not open, and")
             raise
     stream.check("opens, but")
@@ -138,15 +138,17 @@ class _Hashed:
         self._left -= len(into)
         return into
 
-    def read_on(self, buffer: memoryview, stopped: Stopped) -> None:
-        """To the end, if it can be had: only then is it known whether the store or the signer is to blame."""
-        with contextlib.suppress(StoreError, BlobSizeMismatch):
-            while self._left and not stopped():
-                self.take(buffer[: min(len(buffer), self._left)])
+    def read_on(self, buffer: memoryview, stopped: Stopped) -> bool:
+        """To the end: only then is it known whether the store or the signer is to blame. False: it has to stop."""
+        while self._left:
+            if stopped():
+                return False
+            self.take(buffer[: min(len(buffer), self._left)])
+        return True
 
     def check(self, what: str) -> None:
         """Refuse all of the bytes that are not the signed ones."""
-        if not self._left and not hmac.compare_digest(self._hasher.hexdigest(), self._blob.blake3):
+        if not hmac.compare_digest(self._hasher.hexdigest(), self._blob.blake3):
             raise BlobDigestMismatch(f"{self._blob.object_key} {what} hashes to blake3:{self._hasher.hexdigest()}")
 
 
