@@ -106,7 +106,7 @@ def publisher_keys(store: ObjectStore, provider: KeyProvider, key_ref: str) -> P
 
 
 def _listed_or_not(epoch: str) -> str:
-    """What to do with a key that does not open. The newest is taken unsigned, so any writer of the bucket can add one."""
+    """What to do with a key that does not open. The newest counts, and any writer of the bucket can add one."""
     key = f"keys/{epoch}.json"
     return (
         f"if no version lists the epoch {epoch} ('modelparams inspect VERSION'), delete {key}: nothing needs it; "

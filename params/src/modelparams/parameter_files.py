@@ -17,6 +17,7 @@ from modelparams.regular import require_regular
 
 AGAIN = "run it again once nobody writes to the directory"
 """What to do where a file changed."""
+_PIECE = 16 << 20  # bytes that are hashed between two looks at Ctrl-C
 # What Git leaves in place of a large file that was not fetched (git-lfs, docs/spec.md).
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -52,7 +53,10 @@ class ParameterFile:
             return True
 
     def _hash(self) -> str:
-        return hashlib.sha256(self.view).hexdigest()
+        sha256 = hashlib.sha256()
+        for start in range(0, len(self.view), _PIECE):
+            sha256.update(self.view[start : start + _PIECE])
+        return sha256.hexdigest()
 
 
 def is_parameter_file(name: str) -> bool:

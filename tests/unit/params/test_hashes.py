@@ -11,6 +11,7 @@ import pytest
 
 from modelparams.errors import ParamsHashMismatch, UsageError
 from modelparams.hashes import check_hashes, open_checked, write_hashes
+from modelparams.parameter_files import map_file
 
 Check = Callable[[Path], Mapping[str, object]]
 EACH_CHECK = pytest.mark.parametrize("check", [check_hashes, open_checked])
@@ -44,6 +45,12 @@ def test_writing_keeps_everything_else_of_the_config_and_is_stable(directory: Pa
         "model-1.safetensors",
         "model-2.safetensors",
     ]
+
+
+def test_a_file_of_more_than_one_piece_has_the_hash_of_the_whole(tmp_path: Path) -> None:
+    data = bytes(16 << 20) + b"end"
+    (tmp_path / "model.safetensors").write_bytes(data)
+    assert map_file(tmp_path / "model.safetensors").sha256 == hashlib.sha256(data).hexdigest()
 
 
 @EACH_CHECK
