@@ -60,9 +60,9 @@ def patient(seconds: float) -> type[asyncio.Protocol]:
             self._look()
 
         def send_400_response(self, msg: str) -> None:
-            if self.conn.our_state is h11.SEND_RESPONSE:
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 super().send_400_response(msg)
-            else:  # it has its answer already, or a part
+            else:  # it has its answer, or a part of it
                 self.transport.close()
 
         def on_response_complete(self) -> None:
