@@ -40,6 +40,7 @@ def started(program: str, what: str, kind: type[S], arguments: Sequence[str] | N
     try:
         settings = kind()
         logs.set_up(settings.log_level)
+        logs.take_in_libraries()
     except ValueError as error:
         problem = variables.problems(error) if isinstance(error, ValidationError) else str(error)
         refuse(program, f"{problem}. {program} --help lists the variables.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -29,7 +30,13 @@ def memory() -> Iterator[Path]:
 
 
 @pytest.fixture
-def process(memory: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def log(memory: Path) -> Path:
+    """Where the process writes to."""
+    return memory / "log"
+
+
+@pytest.fixture
+def process(memory: Path, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
     environment = {
         "MODELPARAMS_RUNTIME_DIR": str(memory),
@@ -41,7 +48,7 @@ def process(memory: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
         "MODELPARAMS_LATE_SECONDS": "0",
     }
     command = [sys.executable, "-m", "modelparams_serving.engine"]
-    with subprocess.Popen(command, env=os.environ | environment) as started:
+    with log.open("wb") as said, subprocess.Popen(command, env=os.environ | environment, stderr=said) as started:
         try:
             yield started, f"http://127.0.0.1:{port}"
         finally:
@@ -107,6 +114,37 @@ def test_an_engine_without_a_version_leaves_at_once_on_an_interrupt(
         assert await asyncio.to_thread(started.wait, 30) == 0
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        pytest.param(b"GARBAGE\r\n\r\n", b"HTTP/1.1 400 ", id="no request"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            b"HTTP/1.1 503 ",
+            id="a web socket",
+        ),
+    ],
+)
+def test_whatever_strangers_send_a_line_of_the_log_is_json(
+    memory: Path, log: Path, process: tuple[subprocess.Popen[bytes], str], sent: bytes, answer: bytes
+) -> None:
+    started, url = process
+
+    async def scene() -> None:
+        await until(lambda: listens(memory), seconds=200)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(sent)
+        assert (await reader.readline()).startswith(answer)
+        writer.close()
+        started.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(started.wait, 30) == 0
+
+    asyncio.run(scene())
+    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
+    assert "uvicorn.error" in {line.get("logger") for line in lines}
+    assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mountinfo").exists(), reason="only Linux tells what a directory lies on")
