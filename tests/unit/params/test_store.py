@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,32 @@ def test_a_parameter_that_is_none_is_named_and_no_value_is(url: str, says: str) 
         open_store(url)
     assert says in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AKIA:hunter2@models/tiny",
+        "s3://AKIA:hun/hunter2@models/tiny",
+        "s3://AKIA:hunter2/models",
+        "s3://AKIA:hunter2?region=x&x=y",
+        "s3://models/tiny#hunter2",
+        "s3://models/tiny?region=x#hunter2",
+        "s3://models/tiny?secret=a@hunter2",
+        "https://user:hunter2@host/p",
+        "https://user:p#hunter2@host/p",
+        "https://host/p#hunter2",
+        "https://host/p?X-Amz-Signature=hunter2",
+        "file://user:hunter2@host/p",
+        "file:///p#hunter2",
+        "AKIA:hunter2@models/tiny",
+    ],
+)
+def test_of_a_mistyped_address_nothing_is_repeated_that_may_be_a_secret(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store(url)
+    assert "hunter2" not in f"{caught.value} {caught.value.next_step} {caught.value.__cause__}"
+    assert str(caught.value).lstrip("'").startswith(url.partition(":")[0]), "the rest is enough to find it by"
 
 
 def test_who_reads_is_told_of_a_directory_that_is_not_there(tmp_path: Path) -> None:
@@ -302,6 +329,23 @@ def test_what_boto3_raises_becomes_one_of_our_kinds_and_repeats_no_text_of_the_s
     assert "AKIAEXAMPLE" not in str(found)
     assert "token" not in str(found)
     assert "Error" not in str(found).replace("InternalError", "")  # the store's code; no class of Python
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        boto.HTTPClientError(error="GET http://s3/x?token=hunter2 failed"),
+        OSError("http://s3/x?token=hunter2"),
+        HTTPException("http://s3/x?token=hunter2"),
+        ValueError("http://s3/x?token=hunter2"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_of_what_is_of_no_known_kind_the_text_is_not_repeated_which_may_hold_a_url_s_query(error: Exception) -> None:
+    found = translated(error, "blobs/x in s3://b")
+    assert type(found) is StoreUnavailable
+    assert "blobs/x in s3://b: the " in str(found)
+    assert "hunter2" not in f"{found} {found.next_step}"
 
 
 @pytest.mark.parametrize(

@@ -57,24 +57,31 @@ def source_of(url: str) -> S3Source:
     parts = urlsplit(url)
     given = parse_qsl(parts.query, keep_blank_values=True)
     if parts.scheme != "s3" or not parts.netloc or parts.fragment or "@" in parts.netloc:
-        raise UsageError(f"{url.partition('?')[0]!r} is no S3 store", hint=_HOW)
-    options = _known(parts.netloc, given)
+        raise UsageError(f"{_shown(url)!r} is no S3 store", hint=_HOW)
+    options = _known(_shown(url), given)
     try:
         return S3Source.parse({**options, "bucket": parts.netloc, "prefix": parts.path.strip("/")})
     except InvalidSpec as error:
-        raise UsageError(f"{url.partition('?')[0]!r} is no S3 store: {error.message}", hint=_HOW) from error
+        raise UsageError(f"{_shown(url)!r} is no S3 store: {error.message}", hint=_HOW) from error
 
 
-def _known(bucket: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _shown(url: str) -> str:
+    """As much of an address as surely holds no secret: no query or fragment, and nothing where there may be a user."""
+    scheme, mark, rest = url.partition("://") if "://" in url else url.partition(":")
+    where = re.split("[?#]", rest, maxsplit=1)[0]
+    return f"{scheme}{mark}…" if "@" in rest or ":" in where.partition("/")[0] else f"{scheme}{mark}{where}"
+
+
+def _known(store: str, given: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The address's parameters. A refusal repeats no value, which may be a secret; nor a name that may be one."""
     for name, _ in given:
         if name not in _OPTIONS:
             called = repr(name) if _WORD.fullmatch(name) else "one that is no word"
             known = " and ".join(sorted(_OPTIONS))
-            raise UsageError(f"s3://{bucket} takes {known} as parameters, and was given {called}", hint=_HOW)
+            raise UsageError(f"{store} takes {known} as parameters, and was given {called}", hint=_HOW)
     options = dict(given)
     if len(options) != len(given):
-        raise UsageError(f"s3://{bucket} was given a parameter twice", hint=_HOW)
+        raise UsageError(f"{store} was given a parameter twice", hint=_HOW)
     return options
 
 
@@ -88,9 +95,9 @@ def _file_store(directory: Path) -> FileStore:
 def _directory(url: str) -> Path:
     parts = urlsplit(url)
     if parts.scheme == "file" and (parts.query or parts.fragment):
-        raise UsageError(f"{url.partition('?')[0]!r} takes no parameters", hint=_HOW)
+        raise UsageError(f"{_shown(url)!r} takes no parameters", hint=_HOW)
     if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
         return Path(unquote(parts.path))
     if parts.scheme or not url:
-        raise UsageError(f"{url.partition('?')[0]!r} is no store", hint=_HOW)
+        raise UsageError(f"{_shown(url)!r} is no store", hint=_HOW)
     return Path(url)
