@@ -113,6 +113,18 @@ def test_a_late_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
     talk_to_stranger(tmp_path, iter([(0.2, state_of("first")), (0.3, state_of("second"))]), talking)
 
 
+def test_an_engine_that_sends_what_nobody_asked_for_is_left_before_it_fills_the_memory(tmp_path: Path) -> None:
+    async def talking(client: EngineClient) -> None:
+        lost = asyncio.Event()
+        client.on_loss = lost.set
+        assert (await client.state()).instance == "flood"
+        async with asyncio.timeout(5):
+            await lost.wait()
+        assert (await client.state()).instance == "next"
+
+    talk_to_stranger(tmp_path, iter([(0.0, state_of("flood") * 5), (0.0, state_of("next"))]), talking)
+
+
 def test_nor_is_the_answer_to_a_request_that_was_given_up(tmp_path: Path) -> None:
     heard = asyncio.Event()
 

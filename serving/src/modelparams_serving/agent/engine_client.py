@@ -85,7 +85,7 @@ class EngineClient:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: asyncio.Queue[bytes]
     ) -> None:
         with contextlib.suppress(OSError, ValueError):
-            while line := await reader.readline():
+            while (line := await reader.readline()) and answers.empty():  # who sends unasked would fill the memory
                 answers.put_nowait(line)
         writer.close()
         answers.put_nowait(b"")
