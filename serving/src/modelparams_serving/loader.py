@@ -34,7 +34,7 @@ from modelparams.index import tensors_digest
 from modelparams.keys import KeyProvider, LocalKeyProvider
 from modelparams.manifest import MANIFEST_LIMIT, Expectation, Manifest
 from modelparams.names import ModelName, Version
-from modelparams.pointers import read_pointer
+from modelparams.pointers import read_pointer, resolve
 from modelparams.progress import Progress
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
 from modelparams.store import ObjectStore, open_store
@@ -192,7 +192,7 @@ class ParamLoader:
         if isinstance(version, Digest):
             return None, version
         if isinstance(version, str) and version.startswith("sha256:"):
-            return None, Digest(version)
+            return None, resolve(self._store, version)
         wanted = version if isinstance(version, Version) else Version.from_directory(version)
         return wanted, read_pointer(self._store, wanted).digest
 

@@ -207,6 +207,12 @@ def test_a_pinned_digest_that_is_not_there_is_missing(repository: Repository) ->
         loader_of(repository, seeded(2)).update(Digest.of(b"another"))
 
 
+@pytest.mark.parametrize("version", ["sha256:xyz", "sha256:", "latest"])
+def test_what_is_neither_version_nor_digest_is_told_so(repository: Repository, version: str) -> None:
+    with pytest.raises(errors.InvalidVersion):
+        loader_of(repository, seeded(2)).update(version)
+
+
 def test_a_manifest_that_nests_too_deep_is_none(repository: Repository) -> None:
     envelope = json.dumps({"payload": base64.b64encode(b"[" * 100_000).decode()}).encode()
     FileStore(repository.store).put_new(manifest_key(Digest.of(envelope)), envelope)
