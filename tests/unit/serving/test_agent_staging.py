@@ -37,6 +37,7 @@ from modelparams.strictjson import dumps
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.verify import manifest_key
 from modelparams_serving.agent import arena as arena_module
+from modelparams_serving.agent import staging
 from modelparams_serving.agent.arena import inode_of, mapped
 from modelparams_serving.agent.background import NICE, in_background
 from modelparams_serving.agent.staging import Staged, Stager, Ticket
@@ -133,6 +134,25 @@ def test_what_is_staged_is_what_was_published(shop: Shop) -> None:
     assert digest_in(shop.arena(), staged.filled.index)
     assert staged.filled.fetched_bytes > 250_000
     assert staged.filled.slot is Slot.A
+
+
+def test_it_says_which_file_it_filled(shop: Shop) -> None:
+    assert shop.stage("1.0.0").filled.inode == (shop.runtime / Slot.A.file_name).stat().st_ino
+
+
+def test_an_arena_that_is_made_anew_while_it_is_filled_is_not_taken_for_the_filled_one(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arena, pull = shop.runtime / Slot.A.file_name, staging.pull
+
+    def replaced(*arguments: Any, **named: Any) -> Any:
+        new = arena.with_name("new")
+        new.write_bytes(bytes(arena.stat().st_size))
+        new.replace(arena)
+        return pull(*arguments, **named)
+
+    monkeypatch.setattr(staging, "pull", replaced)
+    assert shop.stage("1.0.0").filled.inode != arena.stat().st_ino
 
 
 def test_progress_goes_up_and_never_says_done_before_it_is(shop: Shop) -> None:

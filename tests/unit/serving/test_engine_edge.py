@@ -79,6 +79,15 @@ def test_a_body_that_does_not_end_is_left_with_an_answer(tmp_path: Path, body: s
     live(tmp_path, scene, stalled_seconds=0.2)
 
 
+def test_a_body_that_says_it_is_too_long_is_refused_before_any_of_it_comes(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with wire(client, HEAD + "Content-Length: 1001\r\n\r\n") as (reader, _writer):
+            status, _head, code = await refusal(reader)
+            assert (status, code) == (413, "too_large")
+
+    live(tmp_path, scene, max_body_bytes=1000)
+
+
 def test_an_engine_that_is_full_says_so_before_it_reads_a_body(tmp_path: Path) -> None:
     async def scene(made: Engine, client: httpx.AsyncClient) -> None:
         with made.swapper.lease():

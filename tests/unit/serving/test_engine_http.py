@@ -225,7 +225,7 @@ def test_a_temperature_too_small_to_divide_by_is_greedy(tmp_path: Path) -> None:
     live(tmp_path, scene)
 
 
-def test_a_body_longer_than_any_request_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_body_longer_than_any_request_is_refused(tmp_path: Path) -> None:
     async def scene(_: Engine, client: httpx.AsyncClient) -> None:
         async def pieces() -> AsyncIterator[bytes]:
             for _ in range(3):
