@@ -47,6 +47,18 @@ def asked(server: ThreadingHTTPServer, path: str = "/healthz") -> tuple[int, str
     return answer.status_code, answer.text
 
 
+def test_a_client_that_leaves_in_the_midst_makes_no_lines_that_are_no_json(
+    server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(server.RequestHandlerClass, "do_GET", gone)
+    with pytest.raises(httpx.RemoteProtocolError):
+        asked(server)  # the server closes the connection only after it has said what it has to say
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "status"), [(100, 100, 200), (100, 39, 503), (39, 100, 503), (41, 41, 200)]
 )

@@ -7,14 +7,18 @@ and is no reason to be killed.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import structlog
+
 from modelparams.errors import UsageError
 
+logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 _BEAT_SECONDS = 1.0
 _CLIENT_SECONDS = 5.0
 
@@ -39,6 +43,13 @@ async def beat(pulse: Pulse) -> None:
     while True:
         pulse.next_within(_BEAT_SECONDS)
         await asyncio.sleep(_BEAT_SECONDS)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 -- the library's
+        """Write no traceback of the library's, which is no JSON; a client that has left is no news."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            logger.exception("A probe failed")
 
 
 def serve(host: str, port: int, pulses: Sequence[Pulse], stuck_seconds: float) -> ThreadingHTTPServer:
@@ -70,7 +81,7 @@ def serve(host: str, port: int, pulses: Sequence[Pulse], stuck_seconds: float) -
             """A probe is no news."""
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _Server((host, port), Handler)
     except OSError as error:
         raise UsageError(
             f"{host} port {port} cannot be listened on ({error.strerror})",
