@@ -24,8 +24,8 @@ def choose(wanted: str) -> torch.device:
         device = torch.device(wanted)
         torch.empty(1, device=device)  # say so now, not with the first version
     except (AssertionError, RuntimeError) as error:  # torch's, by how it was built
-        there = "auto, cpu, cuda or cuda:1" if torch.cuda.is_available() else "cpu or auto: it finds no CUDA device"
-        raise UsageError(f"{wanted} cannot be used by this torch", hint=f"give {there}") from error
+        hint = "give cpu, or auto, which takes CUDA where this torch finds it"
+        raise UsageError(f"{wanted} cannot be used by this torch", hint=hint) from error
     return device
 
 
