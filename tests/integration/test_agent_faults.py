@@ -86,7 +86,7 @@ def test_a_blob_that_was_flipped_after_the_operators_check_is_refused_and_tried_
     serving.order("1.1.0", "1.0.0", activate="1.1.0")
     failure = serving.wait_failure(Reason.BLOB_DIGEST_MISMATCH, final=True)
     assert failure["versionName"] == "tiny-llama-1.1.0"
-    assert "publish the version again" in failure["message"].lower()
+    assert "publish the directory under a new number" in failure["message"].lower()
     assert serving.status()["state"] == "Failed"
     assert serving.serves() == "1.0.0"
 

@@ -77,7 +77,7 @@ def test_a_bad_version_is_reported_once_and_tried_again_only_for_another_attempt
         assert failure
         assert (failure.reason, failure.final, failure.version_name) == (Reason.SEAL_BROKEN, True, "tiny-1.1.0")
         assert "blob 3" in failure.message
-        assert "publish the version again" in failure.message.lower()
+        assert "publish the directory under a new number" in failure.message.lower()
         assert pod.live == "1.0.0"
         pod.orders.changed.set()
         await asyncio.sleep(0.05)
