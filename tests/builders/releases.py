@@ -14,10 +14,11 @@ from modelparams.digest import Digest
 from modelparams.keys import LocalKeyProvider
 from modelparams.manifest import BlobEntry, Expectation, Manifest, verify_manifest
 from modelparams.names import ModelName, Version
-from modelparams.publish import Published, manifest_object, publish
+from modelparams.publish import Published, publish
 from modelparams.store import Credentials, open_store
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.verify import manifest_key
+from modelparams.version_object import manifest_object
 
 SAMPLES = Path(__file__).parents[2] / "params" / "samples" / "params" / "tiny-llama"
 KEY_REF, SECRET = "tiny-llama-kek", "modelparams-s3"

@@ -31,7 +31,8 @@ from modelparams.pointers import list_pointers
 from modelparams.publish import Published
 from modelparams.pull import pull
 from modelparams.store import Credentials
-from modelparams.store import s3 as s3_module
+from modelparams.store import s3_bodies as bodies_module
+from modelparams.store import s3_client as client_module
 from modelparams.store.s3 import S3Store
 from modelparams.tensors import TensorSpec
 from modelparams.verify import verify_release
@@ -251,7 +252,7 @@ def test_a_store_that_falls_silent_is_unavailable(
     shop: Shop, s3_faults: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = shop.publish(bytes_of(1, 3 << 20))
-    monkeypatch.setattr(s3_module, "_SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(client_module, "_SILENT_SECONDS", 0.3)
     s3_faults.stall(MIDDLE)
     with pytest.raises(StoreUnavailable):
         shop.pull(published, store_of(shop.bucket, s3_faults.endpoint))
@@ -265,8 +266,8 @@ def test_a_trickle_is_unavailable_and_a_slow_store_is_only_slow(
     published = shop.publish(tensors)
     s3_faults.slow(4 << 20)
     assert shop.pull(published, store_of(shop.bucket, s3_faults.endpoint)) == plain(tensors)
-    monkeypatch.setattr(s3_module, "_GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(s3_module, "_SLOWEST_BYTES_PER_SECOND", 64 << 20)
+    monkeypatch.setattr(bodies_module, "_GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(bodies_module, "_SLOWEST_BYTES_PER_SECOND", 64 << 20)
     with pytest.raises(StoreUnavailable, match="too slowly"):
         shop.pull(published, store_of(shop.bucket, s3_faults.endpoint))
 

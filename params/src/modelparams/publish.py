@@ -9,15 +9,11 @@ that is killed anywhere leaves nothing half: run again, it sends only what its j
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from modelparams.api import API_VERSION, GROUP
-from modelparams.api.release import Encryption, KeyReference, S3Source, Source
-from modelparams.api.version import KIND, VersionSpec
 from modelparams.assets import check_assets
 from modelparams.commit import Draft, commit, require_end, require_floor, require_same
 from modelparams.digest import Digest
@@ -28,7 +24,7 @@ from modelparams.journal import Journal, cache_directory
 from modelparams.keys import KeyProvider
 from modelparams.manifest import BlobEntry, Epoch, Manifest, ModelId, VerifiedManifest
 from modelparams.model_keys import publisher_keys
-from modelparams.names import ModelName, Version, object_name
+from modelparams.names import ModelName, Version
 from modelparams.plaintext import PlainVersion, read_plain
 from modelparams.pointers import list_versions
 from modelparams.progress import NoProgress, Progress
@@ -213,44 +209,3 @@ def _equal(manifest: Manifest, version: NamedVersion) -> bool:
 
     published = facts([blob.content_id for blob in manifest.blobs], manifest.schema_digest)
     return published == facts([blob.content_id for blob in version.blobs], version.schema_digest)
-
-
-def manifest_object(
-    published: Published,
-    source: S3Source,
-    key_ref: str,
-    *,
-    namespace: str | None = None,
-) -> dict[str, object]:
-    """The ModelParamVersion to apply, as JSON decoding would give it."""
-    spec = VersionSpec(
-        model_name=published.model,
-        version=published.version,
-        source=Source(s3=source),
-        manifest_digest=published.manifest_digest,
-        encryption=Encryption(key_ref=KeyReference(name=key_ref)),
-    ).wire()
-    spec.pop("suspend", None)
-    metadata = {"name": object_name(published.model, published.version), "namespace": namespace}
-    return {
-        "apiVersion": f"{GROUP}/{API_VERSION}",
-        "kind": KIND,
-        "metadata": {name: value for name, value in metadata.items() if value},
-        "spec": spec,
-    }
-
-
-def manifest_yaml(published: Published, source: S3Source, key_ref: str, *, namespace: str | None = None) -> str:
-    """The same in YAML, for `kubectl apply -f -` or a Git repository."""
-    return "\n".join(_yaml(manifest_object(published, source, key_ref, namespace=namespace))) + "\n"
-
-
-def _yaml(value: dict[str, object], indent: str = "") -> list[str]:
-    """Maps of maps and scalars. A quoted JSON string is a YAML string, so nothing is read as a number or a date."""
-    lines = []
-    for name, item in value.items():
-        if isinstance(item, dict):
-            lines += [f"{indent}{name}:", *_yaml(item, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name}: {json.dumps(item)}")
-    return lines

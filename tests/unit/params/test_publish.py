@@ -37,12 +37,12 @@ from modelparams.names import ModelName
 from modelparams.plaintext import PlainVersion, read_plain
 from modelparams.pointers import list_pointers, resolve
 from modelparams.progress import NoProgress
-from modelparams.publish import manifest_object, manifest_yaml
 from modelparams.secret import Secret32
 from modelparams.store import FileStore, source_of
 from modelparams.tensors import SHARD_INDEX
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.verify import verify_release
+from modelparams.version_object import manifest_object, manifest_yaml
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from modelparams.api.release import S3Source
 from modelparams.errors import StoreError, StoreUnavailable
 from modelparams.store import Credentials
-from modelparams.store import s3 as s3_module
+from modelparams.store import s3_bodies as bodies_module
 from modelparams.store import s3_deadline as deadline_module
 from modelparams.store.s3 import S3Store
 
@@ -80,8 +80,8 @@ ASKS: dict[str, Callable[[S3Store], object]] = {
 @pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS)
 def test_a_drip_is_broken_off(first: bytes, ask: Callable[[S3Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadline_module, "ANSWER_SECONDS", SOON)
-    monkeypatch.setattr(s3_module, "_GRACE_SECONDS", SOON)
-    monkeypatch.setattr(s3_module, "_SLOWEST_BYTES_PER_SECOND", 1 << 40)
+    monkeypatch.setattr(bodies_module, "_GRACE_SECONDS", SOON)
+    monkeypatch.setattr(bodies_module, "_SLOWEST_BYTES_PER_SECOND", 1 << 40)
     cut_off = threading.Event()
     with dripping(first, cut_off) as port:
         with pytest.raises(StoreError):

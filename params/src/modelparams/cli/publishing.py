@@ -31,9 +31,10 @@ from modelparams.cli.reporting import reporting
 from modelparams.errors import InvalidSpec, UsageError
 from modelparams.hashes import check_hashes, write_hashes
 from modelparams.keys import LocalKeyProvider
-from modelparams.publish import Published, manifest_object, manifest_yaml, publish
+from modelparams.publish import Published, publish
 from modelparams.store import FileStore, ObjectStore, open_store, source_of
 from modelparams.trust import SigningKey, TrustPolicy
+from modelparams.version_object import manifest_object, manifest_yaml
 from modelparams.wording import counted
 
 Directory = Annotated[

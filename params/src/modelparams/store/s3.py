@@ -5,8 +5,6 @@ Not `boto3[crt]`: it goes to AWS whatever the endpoint says (boto3 issue 4839).
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
@@ -14,28 +12,21 @@ from http.client import HTTPException
 from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
 
-import boto3
 import stamina
-from botocore.config import Config
-from botocore.credentials import Credentials as BotoCredentials
-from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
+from botocore.exceptions import BotoCoreError, ClientError
 
 from modelparams.api.release import S3Source
-from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable, UsageError
+from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable
 from modelparams.store.contract import Credentials, Reader, checked_key, parts_of
-from modelparams.store.s3_deadline import expect_within, rest, watch_answers
+from modelparams.store.s3_bodies import keep_connection, length_of, read_exactly
+from modelparams.store.s3_client import open_client, signing_credentials
 from modelparams.store.s3_errors import code_of, status_of, translated
 from modelparams.store.s3_get import DirectGet
 
 T = TypeVar("T")
 
-_CONNECT_SECONDS, _SILENT_SECONDS = 5, 20
-# A stream slower than this is as good as broken: 8 MiB may take half a minute and two minutes more.
-_GRACE_SECONDS, _SLOWEST_BYTES_PER_SECOND = 30.0, 64 << 10
 _ALL = "the list of keys"
 _SINGLE_PUT, _PART = 32 << 20, 16 << 20
-
-_session_lock = threading.Lock()
 
 
 class S3Store:
@@ -54,21 +45,8 @@ class S3Store:
         Raises:
             UsageError: no endpoint, region or bucket can be as written.
         """
-        try:
-            with _session_lock:  # boto3's default session makes clients one at a time
-                client = boto3.client(
-                    "s3",
-                    endpoint_url=source.endpoint or None,
-                    region_name=source.region,
-                    config=_config(source),
-                    **_given(credentials),
-                )
-        except ProfileNotFound as error:
-            raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint="correct AWS_PROFILE") from error
-        except (BotoCoreError, ValueError) as error:
-            raise UsageError(f"no S3 client for bucket {source.bucket}: {error}", hint=_HOW) from error
-        watch_answers(client._endpoint.http_session)
-        return cls(client, source, credentials=_signing(credentials), attempts=attempts)
+        client = open_client(source, credentials)
+        return cls(client, source, credentials=signing_credentials(credentials), attempts=attempts)
 
     def __str__(self) -> str:
         at = f" at {self._source.endpoint}" if self._source.endpoint else ""
@@ -135,12 +113,12 @@ class S3Store:
     def _get_once(self, key: str, name: str, limit: int) -> bytes:
         answer = self._get_object(name)
         with closing(answer["Body"]) as body:
-            size = _length(answer, f"{key} in {self}")
+            size = length_of(answer, f"{key} in {self}")
             if size > limit:
                 raise BlobSizeMismatch(f"{key} in {self} holds {size} bytes, more than {limit}")
             data = bytearray(size)
             read_exactly(body, memoryview(data), f"{key} from {self}")
-            _keep_connection(body)
+            keep_connection(body)
         return bytes(data)
 
     def open_part(self, key: str, name: str, start: int, end: int) -> tuple[Any, int]:
@@ -169,14 +147,14 @@ class S3Store:
 
     def _head(self, name: str) -> int:
         try:
-            return _length(self._client.head_object(Bucket=self._source.bucket, Key=name), f"{name} in {self}")
+            return length_of(self._client.head_object(Bucket=self._source.bucket, Key=name), f"{name} in {self}")
         except ClientError as error:
             if status_of(error) not in (400, 403, 404):
                 raise
         # HEAD has no body to name the cause in, and some servers say 404 to an unknown access key: ask by GET.
         answer = self._client.get_object(Bucket=self._source.bucket, Key=name)
         with closing(answer["Body"]):
-            return _length(answer, f"{name} in {self}")
+            return length_of(answer, f"{name} in {self}")
 
     def _put_whole(self, key: str, source: BinaryIO, **condition: str) -> None:
         def put(name: str) -> None:
@@ -269,7 +247,7 @@ class _S3Reader:
             self.close()
             raise
         if self._next + len(into) == self._end:
-            _keep_connection(self._body)
+            keep_connection(self._body)
 
     def close(self) -> None:
         """End the stream."""
@@ -278,75 +256,5 @@ class _S3Reader:
             self._body = None
 
 
-def read_exactly(body: Any, into: memoryview, what: object) -> None:
-    """Fill `into` from a response's body; `what`, for people, is made text only when it fails.
-
-    Raises:
-        StoreUnavailable: it ended early, or came too slowly to be of use.
-        OSError, HTTPException: the connection broke.
-    """
-    # The stream below urllib3's reads into our buffer without a copy; it tells a cut only by ending early.
-    stream = getattr(body._raw_stream, "_fp", body._raw_stream)
-    connection = body._raw_stream.connection
-    until = expect_within(connection, _GRACE_SECONDS + len(into) / _SLOWEST_BYTES_PER_SECOND)
-    done = 0
-    try:
-        while done < len(into):
-            if not (n := stream.readinto(into[done:])):
-                raise StoreUnavailable(f"{what} was cut after {done} of {len(into)} bytes")
-            done += n
-    except (OSError, StoreUnavailable) as error:
-        if time.monotonic() >= until:
-            raise StoreUnavailable(f"{what} comes too slowly: {done} of {len(into)} bytes") from error
-        raise
-    finally:
-        rest(connection)
-
-
-def _keep_connection(body: Any) -> None:
-    """All was read: let the connection serve the next request, where the server allows it."""
-    body._raw_stream.release_conn()
-
-
-def _length(answer: dict[str, Any], what: str) -> int:
-    if (length := answer.get("ContentLength")) is None:
-        raise StoreUnavailable(f"the answer for {what} does not say how long it is")
-    return int(length)
-
-
 class _Exists(Exception):
     """The condition of a write did not hold."""
-
-
-_HOW = "check endpoint, region and bucket, such as s3://BUCKET/PREFIX?endpoint=https://HOST&region=us-east-1"
-
-
-def _config(source: S3Source) -> Config:
-    return Config(
-        signature_version="s3v4",
-        s3={"addressing_style": "path" if source.endpoint else "auto"},
-        connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_SILENT_SECONDS,
-        retries={"total_max_attempts": 1},  # `tried` is the only one that tries again
-        response_checksum_validation="when_required",  # ranges have none, and our own digests cover every byte
-        max_pool_connections=32,
-        tcp_keepalive=True,
-    )
-
-
-def _signing(credentials: Credentials | None) -> Any:
-    """As botocore's signers take them; without any given, what boto3's default session finds and renews, or None."""
-    if credentials is None:
-        return boto3.DEFAULT_SESSION.get_credentials()
-    given = credentials.access_key_id, credentials.secret_access_key, credentials.session_token
-    return BotoCredentials(*given)
-
-
-def _given(credentials: Credentials | None) -> dict[str, str | None]:
-    if credentials is None:
-        return {}
-    return {
-        "aws_access_key_id": credentials.access_key_id,
-        "aws_secret_access_key": credentials.secret_access_key,
-        "aws_session_token": credentials.session_token,
-    }
