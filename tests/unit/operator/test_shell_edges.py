@@ -98,6 +98,8 @@ def test_without_an_allow_list_any_ordinary_endpoint_will_do(endpoint: str) -> N
         "http://169.254.43518",
         "http://[::169.254.169.254]",
         "http://[64:ff9b::a9fe:a9fe]",
+        "http://[64:ff9b:1::a9fe:a9fe]",
+        "http://[::ffff:0:a9fe:a9fe]",
         "http://[2002:a9fe:a9fe::1]",
         "http://[fd00:ec2::254]",
         "http://[fd20:ce::254]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 
@@ -57,6 +58,18 @@ def test_a_client_that_leaves_in_the_midst_makes_no_lines_that_are_no_json(
     with pytest.raises(httpx.RemoteProtocolError):
         asked(server)  # the server closes the connection only after it has said what it has to say
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_probe_is_answered_however_many_clients_sit_idle(server: ThreadingHTTPServer) -> None:
+    address, before = ("127.0.0.1", server.server_port), threading.active_count()
+    idle = [socket.create_connection(address) for _ in range(100)]
+    try:
+        assert asked(server) == (200, "ok\n")
+        assert threading.active_count() <= before + 40, "one of each that is held, and a few that are ending"
+        assert idle[0].recv(1) == b"", "the oldest gave way"
+    finally:
+        for client in idle:
+            client.close()
 
 
 @pytest.mark.parametrize(

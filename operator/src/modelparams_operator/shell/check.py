@@ -30,8 +30,9 @@ AWS = "aws"
 """The allow-list's word for a source without endpoint."""
 # Where clouds serve credentials or configuration to whoever asks, beside the link-local 169.254.169.254.
 _METADATA = frozenset(map(ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "168.63.129.16")))
-# Whose last four bytes are an IPv4 address (RFC 4291 §2.5.5.1, RFC 6052 §2.1), as ipaddress does not tell.
-_EMBEDDING = (ip_network("::/96"), ip_network("64:ff9b::/96"))
+# Whose last four bytes are an IPv4 address (RFC 4291 §2.5.5.1, RFC 6052 §2.1, RFC 8215, RFC 2765 §2.1), as ipaddress
+# does not tell.
+_EMBEDDING = tuple(map(ip_network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
 
 _NEVER_CALLED = "name the store itself: clouds serve credentials at such addresses, so no allow-list opens one"
 _MAKE_IT = "create it with the keys accessKeyID and secretAccessKey, or correct the reference; it is tried again"

@@ -7,12 +7,15 @@ and is no reason to be killed.
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import structlog
 
@@ -20,7 +23,7 @@ from modelparams.errors import UsageError
 
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 _BEAT_SECONDS = 1.0
-_CLIENT_SECONDS = 5.0
+_CLIENT_SECONDS, _CLIENTS = 5.0, 32
 
 
 class Pulse:
@@ -46,6 +49,28 @@ async def beat(pulse: Pulse) -> None:
 
 
 class _Server(ThreadingHTTPServer):
+    """A thread for each of the latest connections: who holds many open pushes out its own, not the probe's."""
+
+    request_queue_size = 128
+
+    def __init__(self, *args: Any) -> None:
+        self._held: dict[socket.socket, None] = {}
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Make room first; the oldest one's thread finds its connection ended."""
+        self._held[request] = None
+        for oldest in list(self._held)[:-_CLIENTS]:
+            self._held.pop(oldest, None)
+            with suppress(OSError):  # it has ended by itself
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        """Forget it as well."""
+        self._held.pop(request, None)
+        super().close_request(request)
+
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 -- the library's
         """Write no traceback of the library's, which is no JSON; a client that has left is no news."""
         if not isinstance(sys.exc_info()[1], OSError):
