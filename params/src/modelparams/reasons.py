@@ -55,6 +55,7 @@ class Reason(StrEnum):
     VERIFIED = "Verified"
     STANDBY = "Standby"
     LIVE = "Live"
+    NO_ROLLOUT = "NoRollout"
     ROLLING_OUT = "RollingOut"
     SUPERSEDED = "Superseded"
     WITHDRAWN = "Withdrawn"

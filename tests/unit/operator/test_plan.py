@@ -29,6 +29,7 @@ from builders.rollouts import (
 from modelparams.api.assignment import ReleaseFailure
 from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.rollout import RolloutStatus
+from modelparams.names import ModelName
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
@@ -808,3 +809,15 @@ def test_a_stale_answer_of_another_version_is_no_proof() -> None:
     liar = dataclasses.replace(pod("a", OLD, ordered=NEW, moved_in=0), ready=True)
     made = plan(ALL_AT_ONCE, observed(*BOTH, liar, memory=CANARY))
     assert made.status.live == release(OLD)
+
+
+def test_a_pod_that_came_from_another_model_says_nothing_of_what_is_live() -> None:
+    other = release("3.0.0").model_copy(update={"model_name": ModelName("other"), "version_name": "other-3.0.0"})
+    stranger = pod("p0", "3.0.0", rollout="other")
+    assert stranger.order is not None
+    stranger = dataclasses.replace(stranger, order=stranger.order.model_copy(update={"releases": (other,)}))
+    made = plan(desired(), observed(version(OLD), stranger, pod("p1", ordered=None)))
+    assert made.status.live is None
+    assert made.status.target is not None
+    assert made.status.target.version_name == "chat-1.0.0"
+    assert holds(made, "p1") == [OLD]

@@ -216,6 +216,51 @@ def test_the_default_gives_way_to_a_users_rollout_and_one_that_was_edited_does_n
     scenario(test)
 
 
+def test_no_default_moves_pods_whose_own_rollout_was_deleted() -> None:
+    async def test(world: World) -> None:
+        world.rollout("mine")
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.api.drop(ROLLOUTS, ObjectKey("ns", "mine"))
+        world.version("1.1.0")
+        before = world.api.at(ASSIGNMENTS, "web-0")
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+        assert world.api.at(ASSIGNMENTS, "web-0") == before
+        assert world.conditions(VERSIONS, "chat-1.0.0")["Ready"] == "Unknown/NoRollout"
+        assert world.conditions(VERSIONS, "chat-1.1.0")["Ready"] == "Unknown/NoRollout"
+
+    scenario(test)
+
+
+def test_the_default_is_made_again_where_it_was_the_one_that_ordered() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.api.drop(ROLLOUTS, ObjectKey("ns", DEFAULT))
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is not None
+
+    scenario(test)
+
+
+def test_orders_of_pods_that_are_gone_keep_no_default_away() -> None:
+    async def test(world: World) -> None:
+        world.rollout("mine")
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.api.drop(ROLLOUTS, ObjectKey("ns", "mine"))
+        world.api.drop(PODS, ObjectKey("ns", "web-0"))
+        await world.pods._list()
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is not None
+
+    scenario(test)
+
+
 def test_what_failed_under_the_default_stays_failed_under_the_users_rollout() -> None:
     async def test(world: World) -> None:
         world.version("1.0.0")

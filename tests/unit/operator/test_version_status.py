@@ -73,7 +73,8 @@ def judged(
             None,
             id="it-is-suspended-and-unchecked",
         ),
-        pytest.param(version(NEW), [], "Unknown", "RollingOut", "Reconciling", id="its-rollout-is-not-made-yet"),
+        pytest.param(version(NEW), [], "Unknown", "NoRollout", None, id="no-rollout-names-its-model"),
+        pytest.param(version(NEW, verified=False), [], "Unknown", "NoRollout", None, id="so-nobody-asks-for-its-check"),
         pytest.param(
             version(NEW), [use(status(OLD))], "Unknown", "RollingOut", "Reconciling", id="a-rollout-takes-it-up-next"
         ),

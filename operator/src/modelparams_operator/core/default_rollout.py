@@ -24,14 +24,20 @@ def default_name(model: ModelName) -> str:
     return f"{model}-default"
 
 
-def default_spec(model: ModelName, versions: Iterable[Version]) -> RolloutSpec | None:
-    """Follow the major of the lowest version there is; None without any.
+def default_spec(model: ModelName, versions: Iterable[Version], ordered_by: Iterable[str] = ()) -> RolloutSpec | None:
+    """Follow the major of the lowest version there is; None without any, or where a user's rollout was deleted.
 
-    The lowest, so that objects that arrive in any order at once make the same rollout, and a model's next
-    major is somebody's decision. A first pre-release is named by the range, or it would be outside of it.
+    That one's pods keep what they serve: it may have held them by a pin, or be about to come back under another name.
+    The lowest, so that objects that arrive in any order at once make the same rollout, and a model's next major is
+    somebody's decision. A first pre-release is named by the range, or it would be outside of it.
+
+    Args:
+        model: what it is of.
+        versions: those that are there.
+        ordered_by: the rollouts that the orders of the model's pods name.
     """
     lowest = min(versions, default=None)
-    if lowest is None:
+    if lowest is None or set(ordered_by) - {default_name(model)}:
         return None
     bounds = VersionRange.same_major(lowest)
     if lowest not in bounds:

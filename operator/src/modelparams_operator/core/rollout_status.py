@@ -18,6 +18,7 @@ from modelparams.reasons import Reason
 from modelparams_operator.core.course import strays
 from modelparams_operator.core.facts import Facts
 from modelparams_operator.core.failing import behind
+from modelparams_operator.core.fleet import Member
 from modelparams_operator.core.memory import is_at_rest, is_failed
 from modelparams_operator.core.model import Desired
 from modelparams_operator.core.selection import is_inside
@@ -131,9 +132,18 @@ def _claimed_twice(facts: Facts) -> Verdict | None:
 def _leaving(facts: Facts) -> bool:
     """Tell whether pods are on their way back to what is live."""
     memory = facts.memory
-    return is_at_rest(memory) and (
-        bool(strays(memory, facts.course, facts.fleet)) or facts.fleet.away(memory.revision) > 0
-    )
+    if not is_at_rest(memory):
+        return False
+    gone = (m for m in facts.fleet.members if m.is_away(memory.revision))
+    return any(not _follows(memory, member) for member in (*strays(memory, facts.course, facts.fleet), *gone))
+
+
+def _follows(memory: RolloutStatus, member: Member) -> bool:
+    """Tell whether it comes from what was live before: one that was not ready when all others went."""
+    served = member.answer.live if member.answer is not None else None
+    if served is None or memory.live is None or is_failed(memory, served.manifest_digest):
+        return False
+    return served.version < memory.live.version
 
 
 def _rolling_back(facts: Facts) -> Verdict | None:

@@ -91,6 +91,9 @@ def _verdict(view: VersionView, rollouts: Sequence[RolloutUse], now: datetime) -
         return Verdict(ConditionStatus.FALSE, "Stalled", failure.reason, failure.message)
     if view.facts is None and view.spec.suspend:
         return Verdict(ConditionStatus.UNKNOWN, None, Reason.SUSPENDED, "spec.suspend is set: it is not checked")
+    if not rollouts:
+        message = f"no usable rollout names {view.spec.model_name}: pods keep what they serve; apply one"
+        return Verdict(ConditionStatus.UNKNOWN, None, Reason.NO_ROLLOUT, message)
     if view.facts is None and failure is not None:
         return Verdict(ConditionStatus.FALSE, "Reconciling", failure.reason, failure.message)
     if view.facts is None:
@@ -164,9 +167,6 @@ def _how_far(use: RolloutUse) -> str:
 
 def _wanted(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
     """Speak of a version that a rollout will take up in its next pass, or that it may not."""
-    if not rollouts:
-        message = f"waiting for a rollout of {view.spec.model_name}"
-        return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, message)
     for use in rollouts:
         choice = use.choice
         if _is_choice(choice, view):

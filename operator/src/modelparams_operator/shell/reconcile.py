@@ -108,7 +108,7 @@ class Reconciler:
             return False  # somebody wrote one and is told what is wrong with it
         if not model.rollouts:
             versions = [known.spec.version for known in model.versions if not known.deleting]
-            spec = default_spec(ModelName(model.key.model), versions)
+            spec = default_spec(ModelName(model.key.model), versions, _ordered_by(model))
             return spec is not None and await self.record.make_default(model.key, spec)
         standing = _standing(model)
         origins = [RolloutOrigin(rollout.key.name, rollout.is_default, rollout.status) for rollout in standing]
@@ -244,6 +244,12 @@ async def _kept(work: Awaitable[Plan], trouble: list[BaseException]) -> Plan | N
 
 def _standing(model: Model) -> tuple[RolloutObject, ...]:
     return tuple(rollout for rollout in model.rollouts if not rollout.deleting)
+
+
+def _ordered_by(model: Model) -> set[str]:
+    """Names of the rollouts whose orders the pods have."""
+    orders = ((pod, model.assignments.get(pod.name)) for pod in model.pods)
+    return {known.spec.rollout_name for pod, known in orders if known and known.spec.pod_uid == pod.uid}
 
 
 def _orphans(model: Model) -> list[tuple[str, Assignment]]:
