@@ -19,7 +19,8 @@ _END = object()
 class FakeAPI:
     """Keeps objects, counts resource versions, tells watchers.
 
-    `faults[verb]` is a list of errors that the next calls of that verb raise, one each.
+    `faults[verb]` is a list of errors that the next calls of that verb raise, one each; `faults["verb Kind"]` is
+    the same for those of one kind.
     """
 
     def __init__(self) -> None:
@@ -153,8 +154,9 @@ class FakeAPI:
     async def _called(self, verb: str, resource: Resource, name: str) -> None:
         self.calls.append((verb, resource.kind, name))
         await asyncio.sleep(0)
-        if self.faults[verb]:
-            raise self.faults[verb].pop(0)
+        for faults in (self.faults[verb], self.faults[f"{verb} {resource.kind}"]):
+            if faults:
+                raise faults.pop(0)
 
     def _known(self, resource: Resource, key: ObjectKey) -> JSON:
         if key not in self.objects[resource.plural]:

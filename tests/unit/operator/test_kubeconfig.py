@@ -48,7 +48,7 @@ def test_the_operator_ends_with_2_and_that_sentence(tmp_path: Path) -> None:
     told = {"KUBECONFIG": str(tmp_path / "config"), "MODELPARAMS_TRUST": str(tmp_path / "trust.json")}
     ran = subprocess.run(
         [sys.executable, "-m", "modelparams_operator", "run"],
-        env=os.environ | told,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MODELPARAMS_")} | told,
         stderr=subprocess.PIPE,
         text=True,
         check=False,

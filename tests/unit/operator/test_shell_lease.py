@@ -94,6 +94,17 @@ def test_a_lease_that_is_held_is_waited_for_until_it_was_silent_for_its_duration
     running(test)
 
 
+def test_one_that_starts_again_waits_for_nobody_and_begins_a_new_term() -> None:
+    async def test() -> None:
+        world = World()
+        await world.lease("one").acquire()
+        started = world.time
+        assert await world.lease("one").acquire() == 2
+        assert world.time == started
+
+    running(test)
+
+
 def test_who_waits_says_once_for_whom_and_then_that_it_has_taken_over() -> None:
     async def test() -> None:
         world = World()

@@ -26,6 +26,7 @@ from modelparams_operator.shell.ports import (
     VERSIONS,
     ModelKey,
     ObjectKey,
+    Resource,
 )
 from modelparams_operator.shell.reconcile import Reconciler
 from modelparams_operator.shell.record import Recorder
@@ -118,18 +119,21 @@ def test_a_first_version_gets_a_rollout_a_check_and_an_order_and_then_all_is_qui
     scenario(test)
 
 
-def test_a_decision_is_on_record_before_any_pod_hears_of_it() -> None:
+def test_a_decision_is_on_record_before_any_pod_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
+        recorded, apply = [], world.api.apply
+
+        async def noted(resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
+            if resource is ASSIGNMENTS:
+                rollout = world.api.at(ROLLOUTS, DEFAULT) or {}
+                recorded.append(rollout.get("status", {}).get("target", {}).get("versionName"))
+            return await apply(resource, key, body, subresource)
+
+        monkeypatch.setattr(world.api, "apply", noted)
         world.version("1.0.0")
         world.pod("web-0")
         await world.settle()
-        writes = [
-            name for verb, kind, name in world.api.writes() if kind in ("ModelParamRollout", "ModelParamAssignment")
-        ]
-        assert writes.index("web-0") > writes.index(DEFAULT)
-        rollout = world.api.at(ROLLOUTS, DEFAULT)
-        assert rollout is not None
-        assert rollout["status"]["target"]["versionName"] == "chat-1.0.0"
+        assert set(recorded) == {"chat-1.0.0"}
 
     scenario(test)
 
@@ -140,10 +144,49 @@ def test_when_the_rollout_has_changed_meanwhile_nothing_is_ordered() -> None:
         world.rollout("mine")
         await world.settle()
         world.pod("web-0")
-        world.api.faults["apply"] += [errors.APIConflict("the object has changed")]
+        world.api.faults["apply ModelParamRollout"] += [errors.APIConflict("the object has changed")]
         with pytest.raises(errors.APIConflict):
             await world.pass_()
         assert world.api.at(ASSIGNMENTS, "web-0") is None
+
+    scenario(test)
+
+
+def test_a_check_of_a_version_that_was_deleted_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        is_stopped: list[Callable[[], bool]] = []
+
+        async def endless(_namespace: str, _spec: VersionSpec, stopped: Callable[[], bool]) -> VerifiedFacts:
+            is_stopped.append(stopped)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(world.verifier, "check", endless)
+        world.version("1.1.0")
+        await world.pass_()
+        await until(lambda: bool(is_stopped), "the check to begin")
+        assert not is_stopped[0]()
+        world.api.drop(VERSIONS, ObjectKey("ns", "chat-1.1.0"))
+        await world.pass_()
+        assert is_stopped[0]()
+        await world.verifier.stop()
+
+    scenario(test)
+
+
+def test_a_rollout_that_is_going_orders_nothing_and_claims_nothing() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.rollout("old", deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["example.com/held"])
+        world.rollout("new")
+        world.pod("web-0")
+        await world.settle()
+        order = world.api.at(ASSIGNMENTS, "web-0")
+        assert order is not None
+        assert order["spec"]["rolloutName"] == "new"
+        assert world.conditions(ROLLOUTS, "old") == {}
 
     scenario(test)
 

@@ -80,9 +80,9 @@ def assembled(key: ModelKey, versions: Sequence[JSON], rollouts: Sequence[JSON])
 
 
 def joined(model: Model, pods: Mapping[str, Pod], assignments: Mapping[str, Assignment]) -> Model:
-    """With the pods and the orders of its namespace."""
+    """With the pods and the orders of its namespace. A rollout that is going, held by a finalizer, claims no pod."""
     mine = tuple(pod for pod in pods.values() if pod.model == model.key.model and not pod.finished)
-    specs = {rollout.key.name: rollout.spec for rollout in model.rollouts}
+    specs = {rollout.key.name: rollout.spec for rollout in model.rollouts if not rollout.deleting}
     claimed = claims(specs, {pod.name: pod.labels for pod in mine})
     return replace(model, pods=mine, assignments=assignments, claims=claimed)
 
