@@ -132,6 +132,25 @@ def test_a_users_rollout_takes_the_default_ones_place(stage: Stage) -> None:
         stage.wait_for_rollout("mine", Ready=f"True/{Reason.PROMOTED}")
 
 
+def test_pods_keep_what_they_serve_when_their_rollout_is_deleted_and_the_next_goes_on_from_there(stage: Stage) -> None:
+    stage.pods("web-0", "web-1")
+    stage.apply("1.0.0")
+    stage.apply_rollout("mine", versionPolicy={"type": "Pinned", "versionName": "tiny-llama-1.0.0"})
+    with stage.operator():
+        stage.wait_until_all_live("1.0.0")
+        stage.apply("1.1.0")
+        stage.wait_for_version("1.1.0", Ready=f"True/{Reason.STANDBY}")
+        stage.api.delete(stage.path("modelparamrollouts", "mine"))
+        stage.wait_for_version("1.1.0", Ready=f"Unknown/{Reason.NO_ROLLOUT}")
+        stage.wait_for_version("1.0.0", Ready=f"Unknown/{Reason.NO_ROLLOUT}")
+        assert not stage.rollout()
+        assert set(stage.agents.live().values()) == {"1.0.0"}
+        stage.apply_rollout("next")
+        stage.wait_until_all_live("1.1.0")
+        stage.wait_for_rollout("next", Ready=f"True/{Reason.PROMOTED}")
+    assert [past["versionName"] for past in stage.rollout("next")["status"]["history"]] == ["tiny-llama-1.1.0"]
+
+
 def test_credentials_that_come_late_need_nobody(bare_stage: Stage) -> None:
     bare_stage.pods("web-0")
     bare_stage.apply("1.0.0")

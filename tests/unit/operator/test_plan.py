@@ -821,3 +821,10 @@ def test_a_pod_that_came_from_another_model_says_nothing_of_what_is_live() -> No
     assert made.status.target is not None
     assert made.status.target.version_name == "chat-1.0.0"
     assert holds(made, "p1") == [OLD]
+
+
+def test_a_pause_that_began_by_a_clock_that_was_fast_is_no_longer_than_it_says() -> None:
+    memory = status(OLD, NEW, started_at=NOW, progressed_at=NOW, step_reached_at=NOW + timedelta(hours=1))
+    fleet = (pod("p0", NEW, staged=[OLD]), *staged(3))
+    made = plan(desired(steps=(step(1, pause=60), step("50%"))), observed(*BOTH, *fleet, memory=memory))
+    assert made.wake_at == NOW + timedelta(seconds=60)

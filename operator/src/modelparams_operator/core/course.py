@@ -151,7 +151,7 @@ def _stepped(
         edited = after_an_edit(steps, index, fleet.total, serving)
         index, reached_at = edited, reached_at if edited == index else None
     while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
-        reached_at = reached_at or now
+        reached_at = min(reached_at or now, now)  # one from the future is of another leader's clock
         ends = pause_ends(steps, index, reached_at)
         if ends is not None and now < ends:
             break
