@@ -70,7 +70,7 @@ class Model:
             lambda: list(self.live().values()) == [version] * pods and self.is_at_rest(),
             f"{self.name} {version} live on {pods} pods",
             seconds=seconds,
-            every=0.2,
+            every=0.05,
         )
 
     @cached_property

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+
+import pytest
 
 from builders.fake_api import running, until
 from modelparams import errors
@@ -37,10 +40,16 @@ class Passes:
             self.running -= 1
 
 
-def scenario(test: Callable[[Loops, Passes], Awaitable[None]], *, resync: float = 1000.0) -> None:
+def scenario(
+    test: Callable[[Loops, Passes], Awaitable[None]],
+    *,
+    resync: float = 1000.0,
+    quiet: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     async def run() -> None:
         passes = Passes()
-        loops = Loops(passes, quiet=0, resync=resync)
+        loops = Loops(passes, quiet=quiet, resync=resync, clock=clock)
         await test(loops, passes)
         await loops.stop()
 
@@ -56,6 +65,24 @@ def test_many_events_in_a_row_are_few_passes() -> None:
         assert len(passes.done) <= 2
 
     scenario(test)
+
+
+@pytest.mark.parametrize(("rested", "passes_there"), [(999.0, 1), (1000.0, 2)])
+def test_news_after_a_rest_is_looked_at_at_once_and_soon_after_a_pass_it_gathers(
+    rested: float, passes_there: int
+) -> None:
+    now = [0.0]
+
+    async def test(loops: Loops, passes: Passes) -> None:
+        loops.wake(KEY)
+        await until(lambda: passes.done, "the first pass")
+        now[0] += rested
+        loops.wake(KEY)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(passes.done) == passes_there
+
+    scenario(test, quiet=1000.0, clock=lambda: now[0])
 
 
 def test_an_event_during_a_pass_means_another_pass_and_never_two_at_once() -> None:

@@ -20,7 +20,7 @@ Reconcile = Callable[[ModelKey, bool], Awaitable[float | None]]
 """(model, whether nothing woke it) → seconds until the next look; None: nothing is left of the model."""
 
 _RETRY_LAST = 60.0
-# A pass over thousands of pods takes long: it may use a quarter of the time, while news gather.
+# A pass over thousands of pods computes long: it may use a quarter of the time, while news gather.
 _SHARE, _QUIET_LAST = 3.0, 2.0
 
 
@@ -35,13 +35,15 @@ class Loops:
     """Keeps one task per model that is there.
 
     Args:
-        quiet: seconds in which news gather before a pass.
+        quiet: seconds in which news gather after a pass; what comes after a longer rest is looked at at once.
         resync: seconds after which a model is looked at anyway.
+        clock: seconds.
     """
 
     reconcile: Reconcile
     quiet: float
     resync: float
+    clock: Callable[[], float] = time.monotonic
     _loops: dict[ModelKey, _Loop] = field(default_factory=dict)
 
     def wake(self, key: ModelKey) -> None:
@@ -64,16 +66,17 @@ class Loops:
         backoff, woken = Backoff(first=0.5, last=_RETRY_LAST), True
         while True:
             wake.clear()  # before looking: what changes during the pass is not lost
-            started = time.monotonic()
+            computed = time.thread_time()
             delay = await self._pass(key, woken, backoff)
-            took = time.monotonic() - started
+            computed, ended = time.thread_time() - computed, self.clock()
             if delay is None and not wake.is_set():
                 del self._loops[key]
                 metrics.MODELS.set(len(self._loops))
                 return
             woken = await _first(wake, min(delay or 0, self.resync * random.uniform(0.8, 1)))  # noqa: S311 - spreads
             if woken:
-                await asyncio.sleep(min(max(self.quiet, _SHARE * took), _QUIET_LAST))
+                gathering = max(self.quiet, min(_SHARE * computed, _QUIET_LAST))
+                await asyncio.sleep(gathering - (self.clock() - ended))
 
     async def _pass(self, key: ModelKey, woken: bool, backoff: Backoff) -> float | None:
         started, result = time.monotonic(), "ok"
