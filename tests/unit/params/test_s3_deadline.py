@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from cluster.pki import Pki
 from modelparams.api.release import S3Source
 from modelparams.errors import StoreError, StoreUnavailable
 from modelparams.store import Credentials
@@ -27,12 +29,12 @@ DRIPS = {
 
 
 @contextmanager
-def dripping(first: bytes, cut_off: threading.Event) -> Iterator[int]:
+def dripping(first: bytes, cut_off: threading.Event, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server that sends `first` and then byte by byte for some seconds; the event says that a client broke off."""
     ended = threading.Event()
 
     def drip(client: socket.socket) -> None:
-        with client:
+        with tls.wrap_socket(client, server_side=True) if tls else client as client:
             client.recv(1 << 16)
             try:
                 client.sendall(first)
@@ -65,8 +67,8 @@ def socket_closed_quietly() -> Iterator[None]:
         return
 
 
-def store_at(port: int) -> S3Store:
-    source = S3Source(endpoint=f"http://127.0.0.1:{port}", bucket="models")
+def store_at(port: int, scheme: str = "http") -> S3Store:
+    source = S3Source(endpoint=f"{scheme}://127.0.0.1:{port}", bucket="models")
     return S3Store.from_source(source, Credentials("id", "secret"), attempts=1)
 
 
@@ -76,16 +78,42 @@ ASKS: dict[str, Callable[[S3Store], object]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki.create(tmp_path_factory.mktemp("tls") / "pki", ["127.0.0.1"])
+
+
+@pytest.fixture(params=["http", "https"])
+def scheme(request: pytest.FixtureRequest, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(pki.path("ca.crt")))
+    return str(request.param)
+
+
+@pytest.fixture
+def tls(scheme: str, pki: Pki) -> ssl.SSLContext | None:
+    if scheme == "http":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.path("apiserver.crt"), pki.path("apiserver.key"))
+    return context
+
+
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 @pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS)
-def test_a_drip_is_broken_off(first: bytes, ask: Callable[[S3Store], object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_drip_is_broken_off(
+    first: bytes,
+    ask: Callable[[S3Store], object],
+    scheme: str,
+    tls: ssl.SSLContext | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(deadline_module, "ANSWER_SECONDS", SOON)
     monkeypatch.setattr(bodies_module, "_GRACE_SECONDS", SOON)
     monkeypatch.setattr(bodies_module, "_SLOWEST_BYTES_PER_SECOND", 1 << 40)
     cut_off = threading.Event()
-    with dripping(first, cut_off) as port:
+    with dripping(first, cut_off, tls) as port:
         with pytest.raises(StoreError):
-            ask(store_at(port))
+            ask(store_at(port, scheme))
         assert cut_off.wait(NEVER / 2)
 
 
