@@ -75,7 +75,7 @@ class Settings(BaseSettings):
 
     resync: float = Field(default=30, gt=0)
     """Look at each model, and at the trust policy, at least so often: what finds a deletion whose event was lost."""
-    quiet_period: float = Field(default=0.05, ge=0)
+    quiet_period: float = Field(default=0.02, ge=0)
     """Let events gather for so long after a pass."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
