@@ -15,6 +15,7 @@ from builders.rollouts import (
     pod,
     pods,
     release,
+    revision,
     status,
     step,
     version,
@@ -66,6 +67,12 @@ def test_a_first_version_that_expired_is_ordered_to_nobody_and_says_what_to_do()
         Reason.EXPIRED,
         "chat-1.1.0: its notAfter 2026-11-24T11:59:59Z has passed; publish a new version; pods keep what they serve",
     )
+
+
+def test_a_withdrawn_pin_goes_back_to_no_version_whose_time_is_over() -> None:
+    memory = status(OLD, history=(revision(OLD), revision(NEW), revision(NEXT)))
+    seen = observed(withdrawn(OLD), version(NEW, not_after=PAST), version(NEXT), *pods(3, OLD), memory=memory)
+    assert plan(desired(pin=OLD), seen).status.target == release(NEXT)
 
 
 def test_of_several_the_next_one_that_may_be_served_is_taken() -> None:

@@ -89,6 +89,9 @@ def chosen(want: Desired, memory: RolloutStatus, *versions: VersionView) -> Choi
             "1.0.0",
             id="unverified-is-not-chosen-over-what-is-live",
         ),
+        pytest.param(
+            [version("1.0.0", verified=False), version("1.1.0")], FIRST, "1.1.0", id="a-lower-check-delays-nothing"
+        ),
         pytest.param([], status("1.0.0"), None, id="no-candidate-is-not-an-order"),
         pytest.param([withdrawn("1.0.0")], status("1.0.0"), None, id="all-withdrawn-is-not-an-order"),
         pytest.param(
@@ -206,9 +209,10 @@ def test_versions_of_another_model_are_not_seen() -> None:
     assert chosen(desired(), FIRST, version("1.0.0"), VersionView("other-1.9.0", other)).release == release("1.0.0")
 
 
-def test_a_failed_target_is_kept_under_on_failure_pause() -> None:
+@pytest.mark.parametrize("pin", [None, "1.1.0"])
+def test_a_failed_target_is_kept_under_on_failure_pause(pin: str | None) -> None:
     memory = status("1.0.0", "1.1.0", failed_versions=(failed("1.1.0"),))
-    choice = chosen(desired(on_failure="Pause"), memory, version("1.0.0"), version("1.1.0"))
+    choice = chosen(desired(on_failure="Pause", pin=pin), memory, version("1.0.0"), version("1.1.0"))
     assert choice.release == release("1.1.0")
 
 
@@ -316,6 +320,30 @@ def test_a_range_that_is_none_or_holds_none_is_an_error(text: str, says: str) ->
             "1.1.0",
             Reason.SWAP_FAILED,
             id="a-failed-pin-goes-back-to-live",
+        ),
+        pytest.param(
+            [version("1.0.0", suspend=True)], status("1.0.0"), "1.0.0", Reason.PROMOTED, id="a-suspended-pin-stays-live"
+        ),
+        pytest.param(
+            [],
+            status("1.1.0", "1.0.0", failed_versions=(failed("1.0.0"),)),
+            None,
+            Reason.PINNED_VERSION_MISSING,
+            id="a-pruned-pin-that-failed-is-not-ordered-again",
+        ),
+        pytest.param(
+            [withdrawn("1.0.0"), withdrawn("1.1.0")],
+            status("1.1.0"),
+            None,
+            Reason.PINNED_VERSION_WITHDRAWN,
+            id="a-withdrawn-pin-does-not-go-back-to-a-withdrawn-live",
+        ),
+        pytest.param(
+            [withdrawn("1.0.0"), withdrawn("1.1.0")],
+            status("1.0.0", history=(revision("1.0.0"), revision("1.1.0"))),
+            None,
+            Reason.PINNED_VERSION_WITHDRAWN,
+            id="the-last-good-of-a-pin-is-not-one-that-was-withdrawn",
         ),
     ],
 )
