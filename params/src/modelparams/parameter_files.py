@@ -24,7 +24,11 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True)
 class ParameterFile:
-    """One file, mapped. What its name leads to later does not matter; that its bytes stay does."""
+    """One file, mapped. What its name leads to later does not matter; that its bytes stay does.
+
+    Writes are seen by the file's times. A writer that maps the file itself, and had written to the same page before,
+    changes bytes without a sign: let nobody write to a directory while it is published.
+    """
 
     path: Path
     view: memoryview

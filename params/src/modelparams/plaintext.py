@@ -144,8 +144,7 @@ def _read_assets(directory: Path) -> dict[str, bytes]:
     size = 0
     for name in sorted(_asset_names(directory)):
         path = directory / name
-        if path.is_symlink():
-            raise UsageError(f"{path} is a link", hint="put the file itself there")
+        _refuse_link(path)
         try:
             require_regular(path)
             size += path.stat().st_size
@@ -157,6 +156,11 @@ def _read_assets(directory: Path) -> dict[str, bytes]:
     return assets
 
 
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link", hint="put there what it leads to")
+
+
 def _refuse_unreadable(error: OSError) -> NoReturn:
     """Nothing is left out of a version without a word."""
     raise UsageError(
@@ -165,21 +169,24 @@ def _refuse_unreadable(error: OSError) -> NoReturn:
 
 
 _NAMES = "use letters, digits, dots, dashes and underscores, at most 128 characters, in at most 8 levels"
+_MERGE = "merge them into the model, directly in the directory and named *.safetensors"
 _ONLY = "keep only parameters, configuration and tokenizer there"
 
 
 def _asset_names(directory: Path) -> Iterator[str]:
     for folder, folders, files in os.walk(directory, onerror=_refuse_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for below in folders:
+            _refuse_link(Path(folder, below))  # os.walk does not enter it
         for file in files:
             path = Path(folder, file)
             name = path.relative_to(directory).as_posix()
             if file.startswith(".") or name == SHARD_INDEX or is_parameter_file(name):
                 continue
-            if path.suffix in _REFUSED:
+            if path.suffix.lower() in _REFUSED:
                 raise UsageError(f"{path} is a pickle or a program, which never travels", hint="delete it; " + _ONLY)
-            if path.suffix == ".safetensors":
-                raise UsageError(f"{path} holds parameters below the directory", hint="merge them into the model")
+            if path.suffix.lower() == ".safetensors":
+                raise UsageError(f"{path} holds parameters that would not be read", hint=_MERGE)
             if not re.fullmatch(ASSET_NAME, name):
                 raise UsageError(f"{directory} holds {name!r}, a name that cannot travel", hint=_NAMES)
             yield name

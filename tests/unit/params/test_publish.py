@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -208,12 +209,13 @@ def test_without_reuse_every_blob_is_sealed_anew_and_damage_in_the_store_is_left
     assert not old & new
 
 
+@pytest.mark.parametrize("which", [0, 2])
 @pytest.mark.parametrize("harm", [Path.unlink, cut], ids=["lost", "cut"])
 def test_publishing_again_what_has_lost_a_blob_says_that_it_cannot_be_made_good(
-    publisher: Publisher, harm: Callable[[Path], None]
+    publisher: Publisher, harm: Callable[[Path], None], which: int
 ) -> None:
     publisher.publish("1.0.0")
-    blob = blob_file(publisher, "1.0.0", 0)
+    blob = blob_file(publisher, "1.0.0", which)
     harm(blob)
     with pytest.raises(ObjectMissing, match=f"1 blob of tiny 1.0.0.*{blob.name}.*publish .* another version"):
         publisher.publish("1.0.0")
@@ -506,6 +508,35 @@ def test_a_link_is_not_followed_out_of_the_directory(publisher: Publisher) -> No
     directory = publisher.directory("1.0.0")
     (directory / "vocab.txt").symlink_to("/etc/hostname")
     with pytest.raises(UsageError, match="is a link"):
+        publisher.publish("1.0.0", directory=directory)
+
+
+def test_a_linked_directory_is_no_less_a_link(publisher: Publisher, tmp_path: Path) -> None:
+    directory, pool = publisher.directory("1.0.0"), tmp_path / "pool"
+    pool.mkdir()
+    (pool / "config.json").write_text("{}")
+    (directory / "1_Pooling").symlink_to(pool)
+    with pytest.raises(UsageError, match="1_Pooling is a link"):
+        publisher.publish("1.0.0", directory=directory)
+    (directory / "1_Pooling").rename(directory / ".pool")
+    publisher.publish("1.0.0", directory=directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("model.pkl", "a pickle or a program"),
+        ("pytorch_model.BIN", "a pickle or a program"),
+        ("Tool.Py", "a pickle or a program"),
+        ("adapter.SafeTensors", "parameters that would not be read"),
+        ("below/model.safetensors", "parameters that would not be read"),
+    ],
+)
+def test_what_never_travels_is_refused_however_it_is_spelled(publisher: Publisher, name: str, says: str) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / name).parent.mkdir(exist_ok=True)
+    (directory / name).touch()
+    with pytest.raises(UsageError, match=f"{re.escape(name)} (is|holds) {says}"):
         publisher.publish("1.0.0", directory=directory)
 
 

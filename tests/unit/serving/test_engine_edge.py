@@ -233,6 +233,24 @@ def test_one_who_gives_way_makes_room_for_one(tmp_path: Path, monkeypatch: pytes
     asyncio.run(scene())
 
 
+def test_a_body_that_was_read_or_refused_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    async def scene() -> None:
+        readers = bodies.Bodies(settings(tmp_path, max_requests=1, max_body_bytes=4))
+        for piece in (b"four", b"fiver", b"four"):
+            sender = Sender()
+            reading = sender.read_by(readers)
+            sender.send(b"", more=True)  # so it has to wait, which takes a place
+            await sender.is_read()
+            sender.send(piece, more=False)
+            if len(piece) > 4:
+                with pytest.raises(Refused, match="4 bytes at most"):
+                    await reading
+            else:
+                assert await reading == piece
+
+    asyncio.run(scene())
+
+
 def test_one_whose_time_is_up_just_then_gives_way_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(bodies, "monotonic", lambda: now)
