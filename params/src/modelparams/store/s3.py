@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from http.client import HTTPException
 from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
 
@@ -20,7 +19,7 @@ from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing
 from modelparams.store.contract import Credentials, Reader, checked_key, parts_of
 from modelparams.store.s3_bodies import keep_connection, length_of, read_exactly
 from modelparams.store.s3_client import open_client, signing_credentials
-from modelparams.store.s3_errors import code_of, status_of, translated
+from modelparams.store.s3_errors import FAILURES, code_of, status_of, translated
 from modelparams.store.s3_get import DirectGet
 
 T = TypeVar("T")
@@ -92,7 +91,10 @@ class S3Store:
             yield from (entry["Key"].removeprefix(self._prefix).lstrip("/") for entry in page.get("Contents", ()))
             if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            more = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if more == token or not more["ContinuationToken"]:
+                raise StoreUnavailable(f"{self} says that its list goes on, and not where")
+            token = more
 
     def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
         """See `ObjectStore`: `If-None-Match: *` on the one request that makes the object visible."""
@@ -216,7 +218,7 @@ class S3Store:
             return request(name)
         except ModelParamsError:
             raise
-        except (ClientError, BotoCoreError, HTTPException, OSError) as error:
+        except FAILURES as error:
             if isinstance(error, ClientError) and code_of(error) == "PreconditionFailed":
                 raise _Exists from error
             raise translated(error, f"{key} in {self}") from error

@@ -48,6 +48,6 @@ def length_of(answer: dict[str, Any], what: str) -> int:
     Raises:
         StoreUnavailable: it does not say.
     """
-    if (length := answer.get("ContentLength")) is None:
+    if (length := int(answer.get("ContentLength", -1))) < 0:
         raise StoreUnavailable(f"the answer for {what} does not say how long it is")
-    return int(length)
+    return length

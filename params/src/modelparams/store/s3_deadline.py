@@ -14,6 +14,8 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from modelparams.store.s3_answers import bounded
+
 ANSWER_SECONDS = 30.0
 """For a handshake, and for an answer's head, or a short answer as a whole."""
 
@@ -78,7 +80,7 @@ def _break_off(connection: Any) -> None:
 
 
 def watch_answers(session: Any) -> None:
-    """Give each connection that a botocore HTTP session will make a deadline for its answers."""
+    """Give each connection that a botocore HTTP session will make a deadline for its answers, and these a limit."""
     classes = session._pool_classes_by_scheme
     for scheme, pool in classes.items():
         watched = type(pool.ConnectionCls.__name__, (_Watched, pool.ConnectionCls), {})
@@ -110,7 +112,7 @@ class _Watched:
         if time.monotonic() >= due:  # a head that was broken off passes for one that ends there
             answer.close()
             _require_time(due)
-        return answer
+        return bounded(answer)
 
 
 def _require_time(due: float) -> None:

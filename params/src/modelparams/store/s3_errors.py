@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from http.client import HTTPException
 
+import urllib3.exceptions
 from botocore import exceptions as boto
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from modelparams.errors import (
     BlobSizeMismatch,
@@ -15,7 +17,20 @@ from modelparams.errors import (
     StoreUnavailable,
     UsageError,
 )
+from modelparams.store.s3_answers import AnswerTooLong
 
+# What a request may raise. An answer can be anything, and what reads one fails in its own ways.
+FAILURES = (
+    BotoCoreError,
+    ClientError,
+    HTTPException,
+    LookupError,
+    OSError,
+    RecursionError,
+    ResponseParserError,
+    ValueError,
+    urllib3.exceptions.HTTPError,
+)
 # By code first, since some servers answer an unknown access key with 404 (versitygw: XAdminUserNotFound).
 _DENIED = {
     "AccessDenied",
@@ -43,7 +58,7 @@ _HINTS = {
     "RequestTimeTooSkewed": "set the clock of this machine, or the store's; it is tried again",
 }
 # The first match counts: botocore's kinds are each other's children.
-_HAPPENED: tuple[tuple[type[Exception], str], ...] = (
+_HAPPENED: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (boto.ConnectTimeoutError, "no connection to the endpoint came about in time"),
     (boto.ReadTimeoutError, "the endpoint did not answer in time"),
     (boto.EndpointConnectionError, "the endpoint cannot be reached: its name does not resolve, or nothing listens"),
@@ -53,6 +68,10 @@ _HAPPENED: tuple[tuple[type[Exception], str], ...] = (
     (boto.IncompleteReadError, "the answer ended early"),
     (boto.ResponseStreamingError, "the answer ended early"),
     (HTTPException, "the answer ended early or was no HTTP"),
+    (AnswerTooLong, "the answer is longer than one of a store can be"),
+    (urllib3.exceptions.TimeoutError, "the endpoint did not answer in time"),
+    (urllib3.exceptions.HTTPError, "the answer ended early or was no HTTP"),
+    ((ValueError, LookupError, RecursionError, ResponseParserError), "the answer is not one of S3"),
 )
 _SET_THEM = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role; it is tried again"
 

@@ -1,0 +1,125 @@
+"""A store that answers anything at all: it is unavailable, in our own words, and fills nobody's memory."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from modelparams.api.release import S3Source
+from modelparams.errors import IntegrityError, StoreError, StoreUnavailable
+from modelparams.store import Credentials
+from modelparams.store.s3 import S3Store
+from modelparams.store.s3_answers import WHOLE_LIMIT
+
+# Where reading an answer fails, nobody is left to close its connection but the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+BLOCK = 1 << 20
+ASKS: dict[str, Callable[[S3Store], object]] = {
+    "an object": lambda store: store.get("k", limit=1000),
+    "a part": lambda store: store.read_into("k", 0, memoryview(bytearray(64))),
+    "a size": lambda store: store.size("k"),
+    "a list": lambda store: list(store.list("versions/")),
+}
+
+
+@pytest.fixture(autouse=True)
+def _tidy() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+class Server:
+    """Gives every request the same answer, and then `blocks` of 1 MiB. `sent` counts them."""
+
+    def __init__(self, answer: bytes, blocks: int) -> None:
+        self._answer, self._blocks, self.sent = answer, blocks, 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with suppress(OSError), self._listener:
+            while True:
+                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with suppress(OSError), client:
+            client.recv(1 << 16)
+            client.sendall(self._answer)
+            for _ in range(self._blocks):
+                client.sendall(b"x" * BLOCK)
+                self.sent += 1
+
+
+@contextmanager
+def serving(answer: bytes, *, blocks: int = 0) -> Iterator[tuple[S3Store, Server]]:
+    server = Server(answer, blocks)
+    source = S3Source(endpoint=f"http://127.0.0.1:{server.port}", bucket="models")
+    try:
+        yield S3Store.from_source(source, Credentials("id", "secret"), attempts=1), server
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("status", [200, 403, 404, 500, 503])
+def test_an_endless_answer_is_not_read_to_its_end(status: int, ask: Callable[[S3Store], object]) -> None:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {1 << 40}\r\n\r\n".encode()
+    with serving(head, blocks=256) as (store, server), suppress(StoreError, IntegrityError):
+        ask(store)
+    assert server.sent * BLOCK <= 2 * WHOLE_LIMIT + (16 << 20)  # what is on the way beside what was read, twice asked
+
+
+def length(value: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: " + value + b"\r\n\r\nxxxxx"
+
+
+def listing(inner: bytes) -> bytes:
+    body = b"<ListBucketResult>" + inner + b"</ListBucketResult>"
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+ENDLESS_NUMBER = b"9" * 5000
+
+
+@pytest.mark.parametrize(
+    ("ask", "answer"),
+    [
+        pytest.param("an object", length(b"-5"), id="a-negative-length"),
+        pytest.param("a size", length(b"-5"), id="a-negative-size"),
+        pytest.param("an object", length(b"abc"), id="a-length-that-is-none"),
+        pytest.param("a size", length(b"abc"), id="a-size-that-is-none"),
+        pytest.param("an object", length(ENDLESS_NUMBER), id="a-length-of-5000-digits"),
+        pytest.param("a size", length(ENDLESS_NUMBER), id="a-size-of-5000-digits"),
+        pytest.param(
+            "a part",
+            b"HTTP/1.1 206 OK\r\nContent-Length: 64\r\nContent-Range: bytes 0-63/" + ENDLESS_NUMBER + b"\r\n\r\n",
+            id="a-range-of-5000-digits",
+        ),
+        pytest.param(
+            "an object", b"HTTP/1.1 307 M\r\nContent-Length: 0\r\nLocation: http://[::1]:1/\r\n\r\n", id="a-circle"
+        ),
+        pytest.param("an object", b"\x00\xff\x00garbage\r\n\r\n", id="no-http"),
+        pytest.param("a list", listing(b"<IsTruncated>true</IsTruncated>"), id="a-list-that-goes-on-nowhere"),
+        pytest.param(
+            "a list",
+            listing(b"<IsTruncated>true</IsTruncated><NextContinuationToken>a</NextContinuationToken>"),
+            id="a-list-that-goes-on-for-ever",
+        ),
+        pytest.param("a list", listing(b"<Contents><Size>abc</Size></Contents>"), id="a-list-with-a-size-that-is-none"),
+        pytest.param("a list", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", id="a-list-that-is-none"),
+    ],
+)
+def test_an_answer_that_is_none_is_unavailable_in_our_own_words(ask: str, answer: bytes) -> None:
+    with serving(answer) as (store, _), pytest.raises(StoreUnavailable) as refused:
+        ASKS[ask](store)
+    assert "models" in str(refused.value)
+    assert b"9999" not in str(refused.value).encode()
