@@ -6,7 +6,7 @@ however long they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from urllib3.response import HTTPResponse
@@ -20,7 +20,7 @@ class AnswerTooLong(OSError):
 
 
 class _Bounded(HTTPResponse):
-    def stream(self, *arguments: Any, **named: Any) -> Iterator[bytes]:
+    def stream(self, *arguments: Any, **named: Any) -> Generator[bytes, None, None]:
         """As urllib3's, by which botocore reads what it reads whole, up to the limit."""
         left = WHOLE_LIMIT
         for piece in super().stream(*arguments, **named):
