@@ -346,6 +346,25 @@ def test_a_pod_that_dies_when_the_fleet_is_at_rest_does_not_spend_the_next_budge
     assert moved(plan(desired(steps=()), observed(*BOTH, dead, *named("b", "c", moved_in=0), memory=memory))) == ["b"]
 
 
+def test_a_pod_that_does_not_come_back_in_time_is_waited_for_no_longer() -> None:
+    """Else one broken pod would spend the budget of every later rollout."""
+    dead = pod("a", OLD, ready=False, moved_in=0)
+    parts = (version(OLD), dead, *named("b", "c", beside=()))
+    waiting = plan(desired(), observed(*parts, memory=status(OLD))).status
+    assert (waiting.revision, waiting.progressed_at) == (0, NOW)
+    just_before = plan(desired(), observed(*parts, memory=waiting, now=NOW + timedelta(seconds=599))).status
+    in_vain = plan(desired(), observed(*parts, memory=waiting, now=NOW + timedelta(seconds=600))).status
+    assert (just_before.revision, in_vain.revision, in_vain.progressed_at) == (0, 1, None)
+
+
+def test_the_way_back_is_not_over_while_a_pod_is_where_it_may_not_stay() -> None:
+    back, left = pod("a", OLD, staged=[NEW], moved_in=0), pod("b", NEW, staged=[OLD])
+    memory = status(OLD, failed_versions=(failed(NEW),))
+    assert plan(desired(), observed(*BOTH, back, left, memory=memory)).status.revision == 0
+    arrived = pod("b", OLD, staged=[NEW], moved_in=0)
+    assert plan(desired(), observed(*BOTH, back, arrived, memory=memory)).status.revision == 1
+
+
 # Orders.
 
 
@@ -757,6 +776,22 @@ def test_a_first_version_has_nothing_to_return_to_so_its_deadline_is_reported() 
     made = plan(desired(), observed(*parts, memory=memory, now=NOW + timedelta(hours=1)))
     assert made.status.target == release(NEW)
     assert made.status.conditions[0].reason is Reason.PROGRESS_DEADLINE_EXCEEDED
+
+
+def test_a_deadline_that_ran_for_one_target_says_nothing_about_the_next() -> None:
+    parts = (version(NEW), *pods(1, NEW), pod("z", holds=[NEW]))
+    memory = plan(desired(), observed(*parts, memory=status(target=NEW))).status
+    later = NOW + timedelta(hours=1)
+    made = plan(desired(), observed(*parts, version(NEXT), memory=memory, now=later)).status
+    assert (made.target, made.progressed_at) == (release(NEXT), later)
+    assert Reason.PROGRESS_DEADLINE_EXCEEDED not in {c.reason for c in made.conditions}
+
+
+def test_the_deadline_runs_while_a_pod_cannot_leave_what_was_given_up() -> None:
+    """Nobody is away and the target is what is live: the pod that has yet to fetch it is late all the same."""
+    left = pod("b", NEW, holds=[NEW, OLD])
+    memory = status(OLD, failed_versions=(failed(NEW),))
+    assert plan(desired(), observed(*BOTH, *named("a"), left, memory=memory)).status.progressed_at == NOW
 
 
 # Bookkeeping.
