@@ -143,6 +143,12 @@ def chosen(want: Desired, memory: RolloutStatus, *versions: VersionView) -> Choi
             id="a-higher-version-with-a-lower-sequence-is-refused",
         ),
         pytest.param(
+            [version("1.0.0"), version("1.1.0", sequence=100)],
+            status("1.0.0"),
+            "1.1.0",
+            id="a-higher-version-with-the-same-sequence-is-taken",
+        ),
+        pytest.param(
             [version("1.0.0"), version("1.1.0", sequence=90)],
             status("1.0.0", floor=100),
             "1.0.0",
