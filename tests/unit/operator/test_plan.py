@@ -198,6 +198,18 @@ def test_none_joins_while_ready_pods_are_on_a_version_that_was_given_up() -> Non
     assert moved(made, OLD) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "given_up",
+    [
+        pytest.param(pod("a", NEW, staged=[OLD], ready=False), id="it-is-not-ready"),
+        pytest.param(pod("a", NEW, staged=[OLD], failed=failure(OLD)), id="it-refused-to-leave"),
+    ],
+)
+def test_a_pod_on_a_version_that_was_given_up_holds_nobody_if(given_up: PodView) -> None:
+    seen = observed(version(OLD), version(NEXT), given_up, *named("c", beside=[NEXT]), memory=status(OLD, NEXT))
+    assert moved(plan(desired(max_unavailable=3), seen), NEXT) == ["c"]
+
+
 def test_pods_on_a_version_that_was_given_up_leave_first() -> None:
     memory = status(NEW, OLD, history=(revision(NEW), revision(OLD)))
     on_live, on_canary = named("a", "b", serving=NEW, beside=[OLD]), named("z", serving=NEXT, beside=[OLD])
@@ -267,6 +279,18 @@ def test_a_pod_that_was_not_serving_does_not_hold_a_promotion() -> None:
     crashing = pod("z", ordered=OLD, holds=[OLD, NEW])
     made = plan(desired(), observed(*BOTH, *pods(3, NEW, staged=[OLD]), crashing, memory=CANARY))
     assert made.status.live == release(NEW)
+
+
+def test_a_version_that_was_live_before_takes_its_steps_again_when_it_is_the_higher_one() -> None:
+    memory = status(OLD, NEW, history=(revision(OLD), revision(NEW)))
+    assert moved(plan(desired(max_unavailable=3), observed(*BOTH, *staged(12), memory=memory))) == ["p00"]
+
+
+@pytest.mark.parametrize(("window", "count"), [(0, 1), (1, 3)])
+def test_what_is_live_takes_no_place_in_the_rollback_window(window: int, count: int) -> None:
+    memory = status(NEXT, NEW, history=(revision(NEXT), revision(NEW), revision(OLD)))
+    seen = observed(version(NEW), version(NEXT), *pods(12, NEXT, staged=[NEW]), memory=memory)
+    assert len(moved(plan(desired(pin=NEW, window=window, max_unavailable=3), seen))) == count
 
 
 # maxUnavailable.
@@ -450,6 +474,12 @@ def test_new_pods_serve_the_target_when_live_is_below_the_floor() -> None:
     assert orders(plan(desired(steps=(step(1, pause=600),)), observed(*parts, memory=memory)))["z"] == NEW
 
 
+def test_new_pods_get_no_target_that_has_failed_though_live_is_below_the_floor() -> None:
+    memory = status(OLD, NEW, floor=105, failed_versions=(failed(NEW),))
+    parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), pod("z", None, staged=[NEW], ordered=None))
+    assert "z" not in orders(plan(desired(), observed(*parts, memory=memory)))
+
+
 # Claims.
 
 
@@ -509,6 +539,13 @@ def test_a_pod_that_comes_up_under_pause_gets_live() -> None:
     fresh = pod("z", None, staged=[OLD], ordered=None)
     made = plan(desired(paused=True), observed(*BOTH, *named("a"), fresh, memory=CANARY))
     assert orders(made) == {"z": OLD}
+
+
+@pytest.mark.parametrize(("live", "want"), [(version(OLD), ["b"]), (withdrawn(OLD), [])], ids=["standing", "withdrawn"])
+def test_no_pod_goes_back_to_a_withdrawn_version_because_there_is_no_other(live: VersionView, want: list[str]) -> None:
+    left, memory = pod("b", NEW, staged=[OLD]), status(OLD, failed_versions=(failed(NEW),))
+    made = plan(desired(), observed(live, version(NEW), *named("a", beside=()), left, memory=memory))
+    assert moved(made, OLD) == want
 
 
 # The fixed point.
