@@ -166,6 +166,12 @@ def test_a_broken_pod_goes_first() -> None:
     assert moved(plan(desired(), seen)) == ["c"]
 
 
+def test_of_the_broken_pods_those_on_a_version_that_was_given_up_go_first() -> None:
+    broken = (pod("a", OLD, staged=[NEXT], ready=False), pod("b", NEW, staged=[NEXT], ready=False))
+    seen = observed(version(OLD), version(NEXT), *broken, memory=status(OLD, NEXT))
+    assert moved(plan(desired(), seen), NEXT) == ["b"]
+
+
 def test_a_broken_pod_that_does_not_recover_stands_in_for_nobody() -> None:
     broken = pod("c", NEW, staged=[OLD], ready=False)
     assert moved(plan(desired(), observed(*BOTH, *named("a", "b"), broken, memory=CANARY))) == ["a"]
@@ -248,6 +254,27 @@ def test_a_clock_that_jumps_back_only_lengthens_a_pause() -> None:
         want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), memory=memory, now=NOW - timedelta(minutes=10))
     )
     assert (made.status.step_index, moved(made)) == (0, [])
+
+
+def test_a_step_that_an_edit_leads_to_has_its_pause_from_then_on() -> None:
+    want = desired(steps=(step(1, pause=60), step(3, pause=60)), generation=2)
+    parts = (*BOTH, *named("a", "b", "c", serving=NEW, beside=[OLD]), *named("d", "e"))
+    later, memory = NOW + timedelta(seconds=50), status(OLD, NEW, step_reached_at=NOW)
+    made = plan(want, observed(*parts, memory=memory, now=later))
+    assert (made.status.step_index, made.status.step_reached_at) == (1, later)
+
+
+def test_a_rollout_without_pods_takes_no_step_and_promotes_nothing() -> None:
+    assert plan(desired(), observed(*BOTH, memory=CANARY)).status.step_index == 0
+    at_its_end = plan(desired(), observed(*BOTH, memory=status(OLD, NEW, step_index=2)))
+    assert at_its_end.status.live == release(OLD)
+
+
+def test_paused_holds_a_step_that_is_reached_and_the_promotion() -> None:
+    parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c", "d", "e"))
+    assert plan(desired(paused=True), observed(*parts, memory=CANARY)).status.step_index == 0
+    done = observed(*BOTH, *pods(4, NEW, staged=[OLD]), memory=status(OLD, NEW, step_index=2))
+    assert plan(desired(paused=True), done).status.live == release(OLD)
 
 
 def test_steps_without_pauses_go_on_as_soon_as_they_are_reached() -> None:
@@ -362,6 +389,19 @@ def test_a_pod_that_is_taken_from_serving_is_noted_in_its_order() -> None:
     assert [a.order.moved_in for a in made.actions if isinstance(a, Assign)] == [4]
 
 
+@pytest.mark.parametrize(
+    ("sent", "want"),
+    [
+        pytest.param(pod("a", None, staged=[OLD, NEW], ordered=NEW, moved_in=4), 4, id="it-is-away-because-of-us"),
+        pytest.param(pod("a", None, staged=[OLD], ordered=None, ready=True), None, id="it-never-served"),
+    ],
+)
+def test_an_order_notes_that_a_pod_is_away_because_of_us_wherever_it_is_sent(sent: PodView, want: int | None) -> None:
+    memory = status(OLD, revision=4, failed_versions=(failed(NEW),))
+    made = plan(desired(), observed(*BOTH, *named("b", beside=()), sent, memory=memory))
+    assert [(a.pod_name, a.order.moved_in) for a in made.actions if isinstance(a, Assign)] == [("a", want)]
+
+
 def test_a_pod_that_dies_when_the_fleet_is_at_rest_does_not_spend_the_next_budget() -> None:
     back = plan(desired(), observed(version(OLD), *pods(3, OLD, moved_in=0), memory=status(OLD))).status
     assert back.revision == 1
@@ -396,6 +436,11 @@ def test_an_order_carries_the_term_and_the_attempt() -> None:
     made = plan(desired(retry_token="a"), observed(version(NEW), *pods(1, ordered=None), term=7))
     order = next(a.order for a in made.actions if isinstance(a, Assign))
     assert (order.term, order.attempt, order.pod_uid, order.rollout_name) == (7, "1", "uid-p00", "chat")
+
+
+def test_a_new_attempt_alone_rewrites_an_order() -> None:
+    made = plan(desired(), observed(version(OLD), *pods(1, OLD), memory=status(OLD, attempt=1)))
+    assert [a.order.attempt for a in made.actions if isinstance(a, Assign)] == ["1"]
 
 
 def test_a_new_term_alone_rewrites_no_order() -> None:
@@ -467,10 +512,11 @@ def test_new_pods_get_the_target_when_live_was_withdrawn() -> None:
     assert holds(plan(desired(window=0), seen), "z") == [OLD]
 
 
-def test_new_pods_serve_the_target_when_live_is_below_the_floor() -> None:
+@pytest.mark.parametrize("ordered", [None, OLD], ids=["new", "ordered-to-serve-what-is-live"])
+def test_new_pods_serve_the_target_when_live_is_below_the_floor(ordered: str | None) -> None:
     """Though the step has its pods already: the old version is ordered to none, and this one serves nobody yet."""
     memory = status(OLD, NEW, floor=105, step_reached_at=NOW)
-    parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), pod("z", None, staged=[NEW], ordered=None))
+    parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), pod("z", None, staged=[NEW], ordered=ordered))
     assert orders(plan(desired(steps=(step(1, pause=600),)), observed(*parts, memory=memory)))["z"] == NEW
 
 
@@ -478,6 +524,13 @@ def test_new_pods_get_no_target_that_has_failed_though_live_is_below_the_floor()
     memory = status(OLD, NEW, floor=105, failed_versions=(failed(NEW),))
     parts = (*BOTH, pod("a", NEW, staged=[OLD]), *named("b"), pod("z", None, staged=[NEW], ordered=None))
     assert "z" not in orders(plan(desired(), observed(*parts, memory=memory)))
+
+
+def test_a_new_pod_serves_what_the_others_serve_though_it_was_withdrawn() -> None:
+    """There is nothing else: the others keep it, and this one serves nobody yet."""
+    fresh = pod("z", None, staged=[OLD], ordered=None)
+    seen = observed(withdrawn(OLD), *named("a", beside=()), fresh, memory=status(OLD))
+    assert orders(plan(desired(), seen)) == {"z": OLD}
 
 
 # Claims.
@@ -862,6 +915,33 @@ def test_a_status_that_was_lost_is_found_again_in_the_pods() -> None:
     made = plan(desired(), seen)
     assert (made.status.live, made.status.target) == (release(OLD), release(NEW))
     assert (made.status.step_index, moved(made)) == (1, ["b"])
+
+
+@pytest.mark.parametrize(("lower", "higher"), [(OLD, NEW), (OLD, NEXT), (NEW, NEXT)])
+def test_of_two_versions_that_as_many_pods_serve_the_older_one_is_found_live(lower: str, higher: str) -> None:
+    fleet = (pod("a", higher, holds=[higher]), pod("b", lower, holds=[lower]))
+    made = plan(desired(), observed(version(lower), version(higher), version("1.3.0"), *fleet))
+    assert made.status.live == release(lower)
+
+
+def test_a_lost_status_takes_nothing_for_live_whose_object_has_yet_to_be_checked() -> None:
+    made = plan(desired(), observed(version(OLD, verified=False), version(NEW), *pods(2, OLD)))
+    assert made.status.live is None
+
+
+def test_a_target_that_was_published_again_under_a_higher_name_goes_by_that_name() -> None:
+    again = version(NEXT, content=NEW, sequence=115)
+    made = plan(desired(), observed(version(OLD), version(NEW), again, *staged(3), memory=CANARY)).status
+    assert made.target == again.release
+    assert (made.target_sequence, made.started_at) == (115, CANARY.started_at)
+
+
+def test_what_a_pod_had_of_one_target_is_no_progress_on_the_next() -> None:
+    fetching = [pod("a", OLD, holds=[OLD, NEW], progress=percent) for percent in ("90%", "3%")]
+    memory = plan(desired(), observed(*BOTH, fetching[0], memory=CANARY)).status
+    assert memory.pods.slowest_percent == 90
+    made = plan(desired(), observed(*BOTH, version(NEXT), fetching[1], memory=memory)).status
+    assert (made.target, made.pods.slowest_percent) == (release(NEXT), 3)
 
 
 def test_a_lost_status_at_rest_is_promoted_without_a_move() -> None:
