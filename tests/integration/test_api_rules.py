@@ -126,6 +126,16 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.versionPolicy.versionName",
         "versionName must name a version of smollm2: write smollm2-<version>",
     ),
+    "a pin to another model with as long a name": (
+        policy(type="Pinned", versionName="smollm3-1.0.0"),
+        "spec.versionPolicy.versionName",
+        "versionName must name a version of smollm2: write smollm2-<version>",
+    ),
+    "a pin without a dash": (
+        policy(type="Pinned", versionName="smollm2.1.0.0"),
+        "spec.versionPolicy.versionName",
+        "versionName must name a version of smollm2: write smollm2-<version>",
+    ),
     "a pin to what is no version": (
         policy(type="Pinned", versionName="smollm2-latest"),
         "spec.versionPolicy.versionName",
@@ -147,6 +157,11 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
     "a step in words": (steps("half"), "spec.strategy.steps[0].pods", COUNT),
     "steps that shrink": (steps(3, 2), "spec.strategy.steps", SIZES),
     "shares that shrink": (steps("25%", 4, "5%"), "spec.strategy.steps", SHARES),
+    "a share of nobody may be unavailable": (
+        rollout(strategy={"maxUnavailable": "0%"}),
+        "spec.strategy.maxUnavailable",
+        COUNT,
+    ),
     "nobody may be unavailable": (rollout(strategy={"maxUnavailable": 0}), "spec.strategy.maxUnavailable", COUNT),
     "no time to progress": (
         rollout(strategy={"progressDeadlineSeconds": 0}),
@@ -257,6 +272,7 @@ TAKEN: dict[str, Object] = {
     "counts and shares mixed": steps(1, "5%", 1, 4, "25%", "100%"),
     "a timed pause": rollout(strategy={"steps": [{"pods": "10%", "pause": {"durationSeconds": 600}}]}),
     "a selector": expression(operator="NotIn", values=["canary"]),
+    "a selector for what has no such label": expression(operator="DoesNotExist"),
     "a selector by a key with a domain": expression(key="example.com/tier", operator="In", values=["A_b.c", ""]),
     "a selector for labels": rollout(selector={"matchLabels": LONGEST | {"app": "", "example.com/tier": "A_b.c"}}),
     "a selector for as many labels as can be": rollout(
@@ -294,9 +310,10 @@ def test_it_is_taken_and_reads_back_as_written(api: Api, namespace: str, case: s
     assert model.parse(stored["spec"]) == model.parse(subject["spec"])
 
 
-def test_a_name_that_does_not_match_is_refused_with_the_right_one(api: Api, namespace: str) -> None:
+@pytest.mark.parametrize("name", ["production", "smollm3-1.0.0", "smollm2-1.0.1", "smollm2-1.0.0-rc.1"])
+def test_a_name_that_does_not_match_is_refused_with_the_right_one(api: Api, namespace: str, name: str) -> None:
     with pytest.raises(ApiError, match=r"metadata.name must be smollm2-1\.0\.0"):
-        create(api, namespace, version("1.0.0", name="production"))
+        create(api, namespace, version("1.0.0", name=name))
 
 
 EDITS: dict[str, tuple[Object, Object, str]] = {
