@@ -217,6 +217,16 @@ def test_a_pod_does_not_answer_the_order_to_a_namesake_of_another_life(guarded: 
     assert "the order is for a namesake of this pod, of another life" in words
 
 
+def test_a_pod_does_not_answer_an_order_that_another_pod_owns(guarded: Guarded) -> None:
+    """Metadata stays open to others than the operator, owners among it."""
+    mine, other = guarded.ordered_pod("disowned"), guarded.pod("disowned-other")
+    owner = {"apiVersion": "v1", "kind": "Pod", **_name_and_uid(other)}
+    guarded.admin.patch(guarded.path(ASSIGNMENTS, "disowned"), {"metadata": {"ownerReferences": [owner]}})
+    refused, words = answers(guarded, guarded.login(AGENT, bound_to=mine), "disowned")
+    assert refused == 403
+    assert "the order is for a namesake of this pod, of another life" in words
+
+
 def test_a_pod_that_is_gone_answers_nothing(guarded: Guarded) -> None:
     web = guarded.ordered_pod("gone")
     token = guarded.login(AGENT, bound_to=web)
@@ -294,7 +304,9 @@ def test_an_order_goes_with_its_pod(guarded: Guarded) -> None:
     wait_until(lambda: guarded.admin.find(path) is None, "the garbage collector", seconds=45)
 
 
-@pytest.mark.parametrize("fault", ["no owner", "another owner", "another UID", "another name"])
+@pytest.mark.parametrize(
+    "fault", ["no owner", "another owner", "another kind", "another group", "another UID", "another name"]
+)
 def test_the_operator_itself_cannot_order_what_the_pod_does_not_own(guarded: Guarded, fault: str) -> None:
     name = f"unowned-{fault.replace(' ', '-').lower()}"
     order = assignment(guarded.pod(name))
@@ -304,6 +316,10 @@ def test_the_operator_itself_cannot_order_what_the_pod_does_not_own(guarded: Gua
             del order["metadata"]["ownerReferences"]
         case "another owner":
             owner["kind"], owner["apiVersion"] = "ReplicaSet", "apps/v1"
+        case "another kind":
+            owner["kind"] = "ConfigMap"
+        case "another group":
+            owner["apiVersion"] = "example.com/v1"
         case "another UID":
             order["spec"]["podUID"] = str(uuid.uuid4())
         case _:
@@ -333,6 +349,29 @@ def test_only_the_operator_writes_what_is_reported(guarded: Guarded, plural: str
     assert guarded.operator.patch(path, report)["status"] == {"observedGeneration": 1}
 
 
+def test_an_account_that_is_only_called_as_the_operator_is_not_the_operator(guarded: Guarded) -> None:
+    """With the rights of a cluster's administrator, in a namespace that is not the operator's."""
+    name, scene = "modelparams-operator", guarded
+    apply(scene.admin, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}, scene.namespace)
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": f"{name}-namesake"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": scene.namespace}],
+    }
+    apply(scene.admin, binding, scene.namespace)
+    scene.admin.post(scene.path(VERSIONS), version(model="namesake"))
+    web, namesake = scene.pod("namesakes-order"), scene.login(name)
+    wait_until(lambda: code(lambda: namesake.get(scene.path(VERSIONS)))[0] == 200, "its rights", seconds=20)
+    report = {"status": {"observedGeneration": 1}}
+    reported = code(lambda: namesake.patch(scene.path(VERSIONS, "namesake-1.0.0", "status"), report))
+    ordered = code(lambda: namesake.post(scene.path(ASSIGNMENTS), assignment(web)))
+    assert (reported[0], ordered[0]) == (403, 403)
+    assert "only the operator writes this status" in reported[1]
+    assert "only the operator gives orders" in ordered[1]
+
+
 def test_an_editor_changes_the_spec_of_what_people_write(guarded: Guarded) -> None:
     editor = guarded.login("edit")
     editor.post(guarded.path(VERSIONS), version(model="edited"))
@@ -340,6 +379,23 @@ def test_an_editor_changes_the_spec_of_what_people_write(guarded: Guarded) -> No
     withdrawn = editor.patch(guarded.path(VERSIONS, "edited-1.0.0"), {"spec": {"lifecycle": "Withdrawn"}})
     assert withdrawn["spec"]["lifecycle"] == "Withdrawn"
     assert editor.patch(guarded.path(ROLLOUTS, "edited"), {"spec": {"paused": True}})["spec"]["paused"]
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+def test_people_see_all_three_kinds(guarded: Guarded, who: str) -> None:
+    somebody = guarded.login(who)
+    for plural in (VERSIONS, ROLLOUTS, ASSIGNMENTS):
+        assert "items" in somebody.get(guarded.path(plural)), plural
+
+
+# What fails to be decided is denied.
+
+
+@pytest.mark.parametrize("policy", documents("policies.yaml"), ids=lambda p: f"{p['kind']}-{p['metadata']['name']}")
+def test_a_policy_that_cannot_decide_denies(policy: Object) -> None:
+    spec = policy["spec"]
+    decides = spec["failurePolicy"] if "validations" in spec else spec["validationActions"]
+    assert decides in ("Fail", ["Deny"])
 
 
 # Everybody's rights are the least that works.
@@ -376,15 +432,18 @@ def test_each_changes_this_of_our_kinds_and_no_more(guarded: Guarded, who: str) 
     assert {resource: verbs for resource, verbs in found.items() if verbs} == CHANGES[who]
 
 
+WATCHED = (VERSIONS, ROLLOUTS, ASSIGNMENTS)
 MAY = [
-    ("list", "modelparams.dev", VERSIONS, "", ""),
-    ("watch", "modelparams.dev", ROLLOUTS, "", ""),
+    *((verb, "modelparams.dev", plural, "", "") for plural in WATCHED for verb in ("get", "list", "watch")),
     ("create", "modelparams.dev", ROLLOUTS, "", ""),
     ("patch", "modelparams.dev", ROLLOUTS, "status", ""),
     ("patch", "modelparams.dev", VERSIONS, "status", ""),
     ("patch", "modelparams.dev", ASSIGNMENTS, "", ""),
+    ("list", "", "pods", "", ""),
     ("watch", "", "pods", "", ""),
     ("create", "events.k8s.io", "events", "", ""),
+    ("get", "events.k8s.io", "events", "", ""),
+    ("patch", "events.k8s.io", "events", "", ""),
     ("get", "", "secrets", "", "modelparams-s3"),
 ]
 MAY_NOT = [
@@ -393,6 +452,11 @@ MAY_NOT = [
     ("patch", "modelparams.dev", ASSIGNMENTS, "status", ""),
     ("get", "", "secrets", "", "a-key"),
     ("list", "", "secrets", "", ""),
+    ("watch", "", "secrets", "", ""),
+    ("patch", "", "secrets", "", "modelparams-s3"),
+    ("delete", "events.k8s.io", "events", "", ""),
+    ("get", "coordination.k8s.io", "leases", "", "modelparams-operator"),
+    ("create", "", "pods", "", ""),
     ("create", "", "pods", "exec", ""),
     ("patch", "", "pods", "", ""),
     ("delete", "", "pods", "", ""),
@@ -408,11 +472,40 @@ def test_the_operator_may_do_this_and_not_that(
     guarded: Guarded, right: tuple[str, str, str, str, str], allowed: bool
 ) -> None:
     verb, group, resource, subresource, name = right
-    about = {"namespace": guarded.namespace, "verb": verb, "group": group, "resource": resource}
-    spec = {"user": OPERATOR, "resourceAttributes": {**about, "subresource": subresource, "name": name}}
+    about = {"verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name}
+    assert is_allowed(guarded, OPERATOR, namespace=guarded.namespace, **about) is allowed
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "allowed"),
+    [
+        ("create", "", True),
+        ("get", "modelparams-operator", True),
+        ("update", "modelparams-operator", True),
+        ("delete", "modelparams-operator", False),
+        ("get", "another", False),
+        ("update", "another", False),
+    ],
+)
+def test_the_operator_takes_its_own_lease_and_no_other(guarded: Guarded, verb: str, name: str, allowed: bool) -> None:
+    about = {"group": "coordination.k8s.io", "resource": "leases", "verb": verb, "name": name}
+    assert is_allowed(guarded, OPERATOR, namespace=SYSTEM, **about) is allowed
+
+
+@pytest.mark.parametrize("plural", [ASSIGNMENTS, ROLLOUTS])
+@pytest.mark.parametrize("verb", ["get", "list", "watch"])
+def test_an_agent_may_follow_orders_and_rollouts(guarded: Guarded, plural: str, verb: str) -> None:
+    about = {"group": "modelparams.dev", "resource": plural, "verb": verb}
+    agent = f"system:serviceaccount:{guarded.namespace}:{AGENT}"
+    assert is_allowed(guarded, agent, namespace=guarded.namespace, **about)
+
+
+def is_allowed(scene: Guarded, user: str, **about: str) -> bool:
+    """The API server's answer to whether a user may do something."""
+    spec = {"user": user, "resourceAttributes": about}
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-    answer = guarded.admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-    assert answer["status"]["allowed"] is allowed
+    answer = scene.admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+    return bool(answer["status"]["allowed"])
 
 
 def _somebody(scene: Guarded, who: str) -> Api:
