@@ -170,11 +170,13 @@ def test_an_old_object_that_new_rules_forbid_still_takes_unrelated_edits(
 
     old_version = of_group(version("1.4", name="old", source={"s3": {"bucket": "UPPER"}}))
     old_rollout = of_group(rollout(range="1.x", strategy={"steps": [{"pods": 3}, {"pods": 0}]}))
+    old_pin = of_group(rollout("pinned", pin="latest"))
     probe = of_group(version("1.5", name="another"))
     wait_until(lambda: answer(api, path(VERSIONS), probe) == 201, "the kinds without rules", seconds=20)
     wait_until(lambda: answer(api, path(ROLLOUTS), old_rollout) == 201, "the kinds without rules", seconds=20)
     api.post(path(VERSIONS), old_version)
     api.post(path(ROLLOUTS), old_rollout)
+    api.post(path(ROLLOUTS), old_pin)
 
     create_kinds(api, unruled, ruled=True)
 
@@ -184,6 +186,7 @@ def test_an_old_object_that_new_rules_forbid_still_takes_unrelated_edits(
     assert api.patch(path(VERSIONS, "old"), labelled)["metadata"]["labels"] == {"team": "a"}
     assert api.patch(path(VERSIONS, "old"), {"spec": {"lifecycle": "Withdrawn"}})["spec"]["lifecycle"] == "Withdrawn"
     assert api.patch(path(ROLLOUTS, "smollm2"), {"spec": {"paused": True}})["spec"]["paused"] is True
+    assert api.patch(path(ROLLOUTS, "pinned"), {"spec": {"paused": True}})["spec"]["paused"] is True
     assert api.patch(path(ROLLOUTS, "smollm2") + "/status", {"status": {"observedGeneration": 1}})
     with pytest.raises(ApiError, match="version is immutable"):
         api.patch(path(VERSIONS, "old"), {"spec": {"version": "1.5"}})
