@@ -216,6 +216,20 @@ def test_a_pod_on_a_version_that_was_given_up_holds_nobody_if(given_up: PodView)
     assert moved(plan(desired(max_unavailable=3), seen), NEXT) == ["c"]
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param(
+            pod("a", NEW, staged=[OLD], ordered=OLD, moved_in=0), id="it-was-ordered-back-and-serves-it-still"
+        ),
+        pytest.param(pod("a", OLD, staged=[NEW], ordered=NEW, moved_in=0), id="it-was-ordered-there-and-may-arrive"),
+    ],
+)
+def test_a_pod_between_two_versions_is_on_the_one_that_was_given_up(between: PodView) -> None:
+    seen = observed(version(OLD), version(NEXT), between, *named("c", beside=[NEXT]), memory=status(OLD, NEXT))
+    assert moved(plan(desired(max_unavailable=3), seen), NEXT) == []
+
+
 def test_pods_on_a_version_that_was_given_up_leave_first() -> None:
     memory = status(NEW, OLD, history=(revision(NEW), revision(OLD)))
     on_live, on_canary = named("a", "b", serving=NEW, beside=[OLD]), named("z", serving=NEXT, beside=[OLD])
@@ -533,6 +547,12 @@ def test_a_new_pod_serves_what_the_others_serve_though_it_was_withdrawn() -> Non
     assert orders(plan(desired(), seen)) == {"z": OLD}
 
 
+def test_a_pod_that_is_being_deleted_is_counted_and_ordered_no_more() -> None:
+    made = plan(desired(), observed(version(OLD), *pods(2, OLD), pod("z", ordered=None, deleting=True)))
+    assert made.status.pods.total == 2
+    assert "z" not in orders(made)
+
+
 # Claims.
 
 
@@ -720,6 +740,12 @@ def test_a_failure_stops_a_return_only_while_what_is_left_is_there_to_go_back_to
     seen = observed(version(OLD), leaving, refused, *named("b", serving=NEW, beside=[OLD]), memory=status(NEW, OLD))
     failures = plan(desired(pin=OLD), seen).status.failed_versions
     assert [f.version_name for f in failures] == (["chat-1.0.0"] if is_stopped else [])
+
+
+def test_a_pod_that_cannot_serve_what_is_live_makes_no_failure_of_it() -> None:
+    sick = pod("z", None, staged=[OLD], ordered=OLD, failed=failure(OLD))
+    made = plan(desired(), observed(version(OLD), *named("a", beside=()), sick, memory=status(OLD))).status
+    assert (made.live, made.target, made.failed_versions) == (release(OLD), release(OLD), ())
 
 
 def test_on_failure_pause_holds_everything_as_it_is() -> None:
