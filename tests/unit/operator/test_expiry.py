@@ -46,6 +46,11 @@ def held_or_served(made: Plan) -> set[str]:
     return {str(one.version) for order in orders for one in order.releases}
 
 
+def test_a_version_may_be_taken_up_in_the_very_second_of_its_not_after() -> None:
+    made = plan(desired(), observed(version(OLD), version(NEW, not_after=NOW), *pods(2, OLD), memory=status(OLD)))
+    assert made.status.target == release(NEW)
+
+
 def test_an_expired_version_that_is_not_live_is_not_ordered() -> None:
     seen = observed(version(OLD), version(NEW, not_after=PAST), *pods(3, OLD), memory=status(OLD))
     made = plan(desired(), seen)
