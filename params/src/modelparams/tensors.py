@@ -195,7 +195,7 @@ def _head(path: Path, limit: int) -> bytes:
         raise UsageError(f"{path} cannot be read ({error.strerror})", hint=_SAVE) from None
 
 
-_SAVE = "save the model again with save_pretrained(…, safe_serialization=True), whole"
+_SAVE = "save the model again with save_pretrained, whole"
 
 # A float is NaN or infinite when its exponent is all ones. Read as a signed integer, the positive ones of those
 # are the largest values; read as unsigned, the negative ones are. So two maxima decide, without a temporary.

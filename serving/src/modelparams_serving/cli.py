@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -15,8 +12,8 @@ import typer
 from modelparams.cli.options import Asked, KeyRef, KeysDirectory, Model, ReleaseName, StoreUrl, TrustFile
 from modelparams.cli.output import note
 from modelparams.cli.reporting import reporting
-from modelparams.errors import UsageError
 from modelparams.memory_directory import check_in_memory
+from modelparams_serving.run_directory import run_directory
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- memory, which is the point
 
@@ -38,7 +35,8 @@ def serve(
     """Serve a sealed version here: pull, verify, open in memory, answer.
 
     The steps and the engine are those of a pod. Plaintext lies in memory only: a --memory that is on no tmpfs
-    or ramfs is refused (Linux alone tells that; elsewhere nothing is checked). Ctrl-C and SIGTERM let what runs finish,
+    or ramfs is refused (Linux alone tells that; elsewhere nothing is checked); what a run that was killed left there is
+    removed by the next. Ctrl-C and SIGTERM let what runs finish,
     for 20 seconds at most, and the exit code is 0; before the version answers, Ctrl-C ends with 130.
 
         modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys .
@@ -54,7 +52,7 @@ def serve(
     from modelparams_serving.engine import standalone
     from modelparams_serving.engine.settings import EngineSettings
 
-    with _runtime_dir(memory) as runtime_dir, reporting() as progress:
+    with run_directory(memory, note) as runtime_dir, reporting() as progress:
         settings = EngineSettings(
             runtime_dir=runtime_dir,
             host=host,
@@ -73,20 +71,3 @@ def _leave(number: int, _frame: FrameType | None) -> None:
         signal.signal(another, signal.SIG_IGN)  # it would cut off the tidying up
     note("left")
     raise SystemExit(0 if number == signal.SIGTERM else 130)
-
-
-@contextlib.contextmanager
-def _runtime_dir(memory: Path) -> Iterator[Path]:
-    """A directory of this run's own.
-
-    Raises:
-        UsageError: there is no such directory to make it in.
-    """
-    try:
-        made = tempfile.TemporaryDirectory(prefix="modelparams-", dir=memory)
-    except OSError as error:
-        raise UsageError(
-            f"{memory} cannot be used ({error.strerror})", hint="give --memory a directory that is in memory (tmpfs)"
-        ) from error
-    with made as path:
-        yield Path(path)

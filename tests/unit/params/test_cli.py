@@ -509,7 +509,7 @@ def test_a_bug_is_no_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_reader_that_has_gone_is_no_difference(ready: Run, tmp_path: Path) -> None:
     program = "import os, sys; os.read(0, 1); from modelparams.cli import main; main()"
-    for arguments in (["inspect", "-s", "store"], ["inspect", "-s", "store", "-o", "json"]):
+    for arguments in (["inspect", "-s", "store"], ["inspect", "-s", "store", "-o", "json"], ["--help"]):
         with subprocess.Popen(
             [sys.executable, "-c", program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as started:

@@ -328,7 +328,11 @@ def test_another_model_or_path_or_no_json_is_refused(tmp_path: Path) -> None:
         assert (other.status_code, other.json()["error"]["code"]) == (404, "model_not_found")
         assert (await client.post(COMPLETIONS, json=GREEDY | {"model": "tiny-llama"})).status_code == 200
         assert (await client.get("/v2")).status_code == 404
-        assert (await client.get("/v1/models")).json()["data"][0]["id"] == "tiny-llama"
+        listed = (await client.get("/v1/models")).json()["data"][0]
+        assert listed["id"] == "tiny-llama"
+        assert (await client.get("/v1/models/tiny-llama")).json() == listed
+        other = await client.get("/v1/models/other")
+        assert (other.status_code, other.json()["error"]["message"][:22]) == (404, "there is no such model")
         assert (await client.get(COMPLETIONS)).status_code == 405
         assert (await client.post(COMPLETIONS, content=b"{")).status_code == 400
 

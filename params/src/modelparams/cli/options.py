@@ -96,8 +96,9 @@ class Asked:
 
 def _claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
     """Which model a manifest says that it is for. What is done with the answer is verify it: it opens no door."""
+    found = store.get(manifest_key(digest), limit=MANIFEST_LIMIT)
     try:
-        envelope = loads(store.get(manifest_key(digest), limit=MANIFEST_LIMIT), limit=MANIFEST_LIMIT)
+        envelope = loads(found, limit=MANIFEST_LIMIT)
         payload = loads(base64.b64decode(envelope["payload"]), limit=MANIFEST_LIMIT)
         return ModelName(payload["predicate"]["model"]["name"])
     except (ValueError, KeyError, TypeError):

@@ -35,16 +35,15 @@ class Output(StrEnum):
 def console(*, stderr: bool = False) -> Console:
     """Made anew at each use, since tests and shells exchange the streams."""
     stream = sys.stderr if stderr else sys.stdout
-    return _Console(file=stream, highlight=False, width=None if stream.isatty() else _WIDE, emoji=False)
+    return HarmlessConsole(file=stream, highlight=False, width=None if stream.isatty() else _WIDE, emoji=False)
 
 
-class _Console(HarmlessConsole):
-    def on_broken_pipe(self) -> NoReturn:
-        """See rich, which would end with 1."""
-        _nobody_reads()
+def end_by_a_broken_pipe() -> None:
+    """Have every console of rich's end so, typer's for `--help` too: it would end with 1."""
+    Console.on_broken_pipe = _nobody_reads  # type: ignore[method-assign, assignment]
 
 
-def _nobody_reads() -> NoReturn:
+def _nobody_reads(_: object = None) -> NoReturn:
     _give_stdout_up()
     raise SystemExit(Exit.PIPE)
 

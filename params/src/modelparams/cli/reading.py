@@ -27,7 +27,7 @@ from modelparams.cli.output import Output, console, facts, note, result, size, t
 from modelparams.cli.reporting import reporting
 from modelparams.difference import Difference, Directory, Sealed, Side, differences
 from modelparams.errors import UsageError
-from modelparams.manifest import VerifiedManifest, spelled
+from modelparams.manifest import Manifest, VerifiedManifest, spelled
 from modelparams.plaintext import read_plain
 from modelparams.pointers import list_pointers
 from modelparams.pull import pull
@@ -61,12 +61,12 @@ def verify_command(
     if not opening:
         refuse_idle(context, ("key_ref",), "without --keys")
     asked = Asked.of(store, release, trust, model)
+    sealed = asked.opened(keys, key_ref) if opening else None  # a key that is missing is told before all is read
     with reporting() as progress:
         checked = verify_release(
             asked.store, asked.digest, trust=asked.trust, expect=asked.expect, workers=workers, progress=progress
         )
-        if opening:
-            sealed = asked.opened(keys, key_ref)
+        if sealed is not None:
             # Not closed by hand: the traceback of a failed pull still holds views of it.
             pull(sealed, memoryview(mmap.mmap(-1, sealed.layout.total)), workers=workers, progress=progress)
     found = _described(checked.manifest)
@@ -104,7 +104,7 @@ def inspect_command(
     if keys is not None:
         _show_tensors(asked.opened(keys, key_ref), output)
     else:
-        _show_blobs(asked.manifest(), output)
+        _show(asked.manifest(), {}, None, output)
 
 
 def _list(store: str, output: Output) -> None:
@@ -155,23 +155,24 @@ def _rows(found: dict[str, Any]) -> dict[str, object]:
     return {name: value for name, value in rows.items() if value is not None}
 
 
-def _show_blobs(verified: VerifiedManifest, output: Output) -> None:
-    manifest = verified.manifest
-    note("tensor names are sealed; --keys shows them")
+def _show(verified: VerifiedManifest, more: dict[str, Any], shown: Table | None, output: Output) -> None:
+    """The facts and blobs, which are the same with and without keys, and what else there is."""
+    found = _described(verified)
+    blobs = [blob.model_dump(mode="json", by_alias=True, exclude={"wrapped_key"}) for blob in verified.manifest.blobs]
+    told = {**found, "blobs": blobs, **more}
+    if output is Output.JSON:
+        return result(told, "", output)
+    result(told, facts(f"{found['model']} {found['version']}", _rows(found)), output)
+    result(told, _blobs(verified.manifest), output)
+    return result(told, shown, output) if shown else note("tensor names are sealed; --keys shows them")
+
+
+def _blobs(manifest: Manifest) -> Table:
     special = {manifest.index: "index", manifest.assets: "assets"}
     shown = table("", "blob>", "holds", "size>", "sha256", "epoch")
     for position, blob in enumerate(manifest.blobs):
         shown.add_row(str(position), special.get(position, "tensors"), size(blob.size), blob.sha256, blob.epoch)
-    _show(verified, {}, shown, output)
-
-
-def _show(verified: VerifiedManifest, more: dict[str, Any], shown: Table, output: Output) -> None:
-    """The facts, which are the same with and without keys, and what else there is."""
-    found = _described(verified)
-    if output is Output.TABLE:
-        result(None, facts(f"{found['model']} {found['version']}", _rows(found)), output)
-    blobs = [blob.model_dump(mode="json", by_alias=True, exclude={"wrapped_key"}) for blob in verified.manifest.blobs]
-    result({**found, "blobs": blobs, **more}, shown, output)
+    return shown
 
 
 def _show_tensors(sealed: SealedRelease, output: Output) -> None:

@@ -60,6 +60,7 @@ class Engine:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                ws="none",
                 timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
                 http=patient(self.settings.stalled_seconds),
             )

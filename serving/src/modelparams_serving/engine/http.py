@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from modelparams.protocol import Resident
 from modelparams_serving.engine import pooling
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.bodies import Bodies, check_values
@@ -70,6 +71,7 @@ class Front:
                 Route("/v1/embeddings", self._endpoint("embeddings", self.embeddings), methods=["POST"]),
                 *(Route(path, self._endpoint("classify", self.classify), methods=["POST"]) for path in _CLASSIFY),
                 Route("/v1/models", self.models),
+                Route("/v1/models/{name:path}", self.model),
                 *Probes(self._swapper, self._drain, self._metrics).routes(),
             ],
             exception_handlers={HTTPException: _http_error},
@@ -80,10 +82,20 @@ class Front:
         current = self._swapper.current
         if current is None:
             return JSONResponse({"object": "list", "data": []})
-        identity = current.identity
-        entry: dict[str, Any] = {"id": str(identity.model_name), "object": "model", "owned_by": "modelparams"}
-        entry |= {"created": self._started, **named(identity)}
-        return JSONResponse({"object": "list", "data": [entry]}, headers=headers(identity))
+        return JSONResponse(
+            {"object": "list", "data": [self._entry(current.identity)]}, headers=headers(current.identity)
+        )
+
+    async def model(self, request: Request) -> Response:
+        """The same by its name."""
+        current = self._swapper.current
+        if current is None or request.path_params["name"] != str(current.identity.model_name):
+            raise HTTPException(404, "there is no such model here: /v1/models lists what there is")
+        return JSONResponse(self._entry(current.identity), headers=headers(current.identity))
+
+    def _entry(self, identity: Resident) -> dict[str, Any]:
+        entry = {"id": str(identity.model_name), "object": "model", "owned_by": "modelparams"}
+        return {**entry, "created": self._started, **named(identity)}
 
     # ---- endpoints
 
