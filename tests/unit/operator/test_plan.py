@@ -811,6 +811,14 @@ def test_a_pod_that_comes_closer_starts_the_deadline_again() -> None:
     assert made.status.progressed_at == NOW + timedelta(seconds=700)
 
 
+def test_another_number_of_pods_starts_the_deadline_again() -> None:
+    parts = (*BOTH, *named("a", "b"), pod("c", OLD, holds=[OLD, NEW]))
+    memory = plan(desired(), observed(*parts, memory=CANARY)).status
+    later = NOW + timedelta(seconds=700)
+    made = plan(desired(), observed(*parts, pod("z", ordered=None), memory=memory, now=later)).status
+    assert (memory.progressed_at, made.progressed_at, made.target) == (NOW, later, release(NEW))
+
+
 def test_a_step_that_is_done_starts_the_deadline_again() -> None:
     parts = (*BOTH, *named("b", "c", "d", "e"))
     waiting = plan(
