@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from builders.fake_api import FakeAPI, running
-from builders.rollouts import version_spec
+from builders.rollouts import failed, status, version_spec
 from builders.sealed import built, verified
 from modelparams import errors
 from modelparams.api.release import SUBDOMAIN_PATTERN, S3Source, SecretReference
@@ -23,7 +23,7 @@ from modelparams.api.rollout import RolloutStatus
 from modelparams.names import ModelName, Version
 from modelparams_operator import settings
 from modelparams_operator.__main__ import main
-from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, superseded_defaults
+from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, forlorn_defaults, superseded_defaults
 from modelparams_operator.core.explain import explain
 from modelparams_operator.shell import views
 from modelparams_operator.shell.check import credentials, facts, require_allowed, require_no_metadata_service
@@ -275,6 +275,29 @@ def test_without_a_version_there_is_no_default_rollout() -> None:
 )
 def test_a_default_gives_way_only_to_a_users(rollouts: list[tuple[str, bool]], gone: tuple[str, ...]) -> None:
     assert superseded_defaults([RolloutOrigin(*rollout, RolloutStatus()) for rollout in rollouts]) == gone
+
+
+@pytest.mark.parametrize(
+    ("origin", "has_versions", "has_pods", "gone"),
+    [
+        pytest.param(RolloutOrigin("d", True, RolloutStatus()), False, False, ("d",), id="nobody-needs-it"),
+        pytest.param(RolloutOrigin("d", False, RolloutStatus()), False, False, (), id="a-users"),
+        pytest.param(RolloutOrigin("d", True, RolloutStatus()), True, False, (), id="there-is-a-version"),
+        pytest.param(RolloutOrigin("d", True, RolloutStatus()), False, True, (), id="there-is-a-pod"),
+        pytest.param(RolloutOrigin("d", True, status("1.0.0")), False, False, (), id="it-knows-what-was-live"),
+        pytest.param(
+            RolloutOrigin("d", True, status(failed_versions=(failed("1.0.0"),))),
+            False,
+            False,
+            (),
+            id="it-knows-what-failed",
+        ),
+    ],
+)
+def test_a_default_goes_with_its_model_unless_it_has_something_to_tell(
+    origin: RolloutOrigin, has_versions: bool, has_pods: bool, gone: tuple[str, ...]
+) -> None:
+    assert forlorn_defaults([origin], has_versions=has_versions, has_pods=has_pods) == gone
 
 
 @pytest.mark.parametrize(
