@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from builders.fake_api import running, until
 from builders.rollouts import facts, version_spec
 from modelparams import errors
+from modelparams.api.release import S3Source, Source
 from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.reasons import Reason
 from modelparams_operator.shell.ports import ModelKey
@@ -120,6 +121,20 @@ def test_another_digest_under_the_same_name_is_checked_anew() -> None:
     running(test)
 
 
+def test_the_same_digest_in_another_place_is_checked_anew() -> None:
+    async def test() -> None:
+        bench, spec = Bench(), version_spec("1.0.0")
+        bench.store.answers["1.0.0"] = [errors.BlobDigestMismatch("blob 3")]
+        bench.ask("1.0.0")
+        await until(lambda: bench.news, "news")
+        moved = spec.model_copy(update={"source": Source(s3=S3Source(bucket="another"))})
+        bench.verifier.request("ns", "chat-1.0.0", moved)
+        await until(lambda: bench.verifier.outcome("ns", "chat-1.0.0", moved)[0], "the check in the other place")
+        assert bench.store.asked == ["1.0.0", "1.0.0"]
+
+    running(test)
+
+
 def test_a_version_that_waits_for_its_retry_takes_no_ones_place() -> None:
     async def test() -> None:
         bench = Bench(at_once=1)
@@ -176,6 +191,29 @@ def test_a_check_of_an_object_that_is_gone_is_stopped_and_forgotten() -> None:
     running(test)
 
 
+def test_what_a_stopped_check_finds_all_the_same_is_told_to_nobody() -> None:
+    async def test() -> None:
+        bench, asked, answer, ended = Bench(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def check(namespace: str, spec: VersionSpec, stopped: Callable[[], bool]) -> VerifiedFacts:
+            asked.set()
+            await answer.wait()
+            ended.set()
+            return facts(str(spec.version))
+
+        bench.verifier.check = check
+        bench.ask("1.0.0")
+        await asked.wait()
+        bench.verifier.keep_only(KEY, set())
+        answer.set()
+        await ended.wait()
+        bench.ask("1.1.0")
+        await until(lambda: bench.found("1.1.0")[0], "the next one")
+        assert bench.news == [KEY]
+
+    running(test)
+
+
 def test_who_makes_and_deletes_versions_of_a_slow_store_takes_no_more_places_than_one_who_keeps_them() -> None:
     async def test() -> None:
         bench = Bench(at_once=2)
@@ -190,6 +228,7 @@ def test_who_makes_and_deletes_versions_of_a_slow_store_takes_no_more_places_tha
         bench.ask("3.0.0")
         bench.store.held["1.0.0"].set()
         await until(lambda: bench.found("3.0.0")[0], "its own, once the slow one has ended")
+        assert bench.store.asked == ["1.0.0", "2.0.0", "3.0.0"], "nobody reads for those that were deleted in the queue"
 
     running(test)
 
