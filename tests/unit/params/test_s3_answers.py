@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+from botocore import parsers
 
 from modelparams.api.release import S3Source
 from modelparams.errors import IntegrityError, StoreError, StoreUnavailable
 from modelparams.store import Credentials
 from modelparams.store.s3 import S3Store
-from modelparams.store.s3_answers import WHOLE_LIMIT
+from modelparams.store.s3_answers import ERROR_LIMIT, LIST_LIMIT
 
 # Where reading an answer fails, nobody is left to close its connection but the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -75,19 +76,43 @@ def test_an_endless_answer_is_not_read_to_its_end(status: int, ask: Callable[[S3
     head = f"HTTP/1.1 {status} X\r\nContent-Length: {1 << 40}\r\n\r\n".encode()
     with serving(head, blocks=256) as (store, server), suppress(StoreError, IntegrityError):
         ask(store)
-    assert server.sent * BLOCK <= 2 * WHOLE_LIMIT + (16 << 20)  # what is on the way beside what was read, twice asked
+    assert server.sent * BLOCK <= 2 * LIST_LIMIT + (16 << 20)  # what is on the way beside what was read, twice asked
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_an_error_of_many_elements_is_not_parsed(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsers.RestXMLParser, "parse", never)
+    body = b"<Error>" + b"<a/>" * (ERROR_LIMIT // 4) + b"</Error>"
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with serving(head + body) as (store, _), pytest.raises(StoreUnavailable, match="longer than"):
+        store.get("k", limit=1000)
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("it was parsed")
 
 
 def length(value: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: " + value + b"\r\n\r\nxxxxx"
 
 
-def listing(inner: bytes) -> bytes:
-    body = b"<ListBucketResult>" + inner + b"</ListBucketResult>"
+def listing(inner: bytes, *, before: bytes = b"") -> bytes:
+    body = before + b"<ListBucketResult>" + inner + b"</ListBucketResult>"
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
 
 
+def error(status: int, inner: bytes) -> bytes:
+    body = b"<Error>" + inner + b"</Error>"
+    return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
+
+
 ENDLESS_NUMBER = b"9" * 5000
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_a_condition_that_nobody_made_is_a_store_s_error(ask: Callable[[S3Store], object]) -> None:
+    with serving(error(412, b"<Code>PreconditionFailed</Code>")) as (store, _), pytest.raises(StoreError):
+        ask(store)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +132,19 @@ ENDLESS_NUMBER = b"9" * 5000
         pytest.param(
             "an object", b"HTTP/1.1 307 M\r\nContent-Length: 0\r\nLocation: http://[::1]:1/\r\n\r\n", id="a-circle"
         ),
+        pytest.param("an object", error(404, b"<Code>a</Code><Code>b</Code>"), id="an-error-with-two-codes"),
+        pytest.param("an object", error(500, b"<Code><b/></Code>"), id="an-error-with-a-code-that-is-none"),
+        pytest.param("an object", error(500, b"x</Error><Error>y"), id="two-errors"),
         pytest.param("an object", b"\x00\xff\x00garbage\r\n\r\n", id="no-http"),
         pytest.param("a list", listing(b"<IsTruncated>true</IsTruncated>"), id="a-list-that-goes-on-nowhere"),
+        pytest.param(
+            "a list", listing(b"", before=b'<!DOCTYPE a [<!ENTITY x "y">]>'), id="a-list-that-defines-entities"
+        ),
+        pytest.param(
+            "a list",
+            listing(b"", before=b" " * ((64 << 10) - 4) + b'<!DOCTYPE a [<!ENTITY x "y">]>'),
+            id="a-list-that-defines-entities-between-two-pieces",
+        ),
         pytest.param(
             "a list",
             listing(b"<IsTruncated>true</IsTruncated><NextContinuationToken>a</NextContinuationToken>"),

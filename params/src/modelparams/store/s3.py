@@ -15,7 +15,7 @@ import stamina
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modelparams.api.release import S3Source
-from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreUnavailable
+from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreError, StoreUnavailable
 from modelparams.store.contract import Credentials, Reader, checked_key, parts_of
 from modelparams.store.s3_bodies import keep_connection, length_of, read_exactly
 from modelparams.store.s3_client import open_client, signing_credentials
@@ -220,7 +220,7 @@ class S3Store:
             raise
         except FAILURES as error:
             if isinstance(error, ClientError) and code_of(error) == "PreconditionFailed":
-                raise _Exists from error
+                raise _Exists(f"{key} in {self}: the store says that a condition did not hold") from error
             raise translated(error, f"{key} in {self}") from error
 
 
@@ -258,5 +258,5 @@ class _S3Reader:
             self._body = None
 
 
-class _Exists(Exception):
-    """The condition of a write did not hold."""
+class _Exists(StoreError):
+    """The condition of a write did not hold; of a request without one it is as good an error as any."""

@@ -11,23 +11,27 @@ from typing import Any
 
 from urllib3.response import HTTPResponse
 
-WHOLE_LIMIT = 8 << 20
-"""Bytes. A full list has 1,000 keys of at most 1,024 bytes, and some hundred beside each; an error a few hundred."""
+LIST_LIMIT, ERROR_LIMIT = 8 << 20, 64 << 10
+"""Bytes. A full list has 1,000 keys of at most 1,024 bytes, and some hundred beside each; an error a few hundred. What
+XML's parser makes of an error is up to a hundred times as large."""
+_DEFINES = b"<!DOCTYPE"
+"""Whose entities make a hundred times as much of a list; no store sends any."""
 
 
-class AnswerTooLong(OSError):
+class AnswerRefused(OSError):
     """The answer was broken off."""
 
 
 class _Bounded(HTTPResponse):
     def stream(self, *arguments: Any, **named: Any) -> Generator[bytes, None, None]:
         """As urllib3's, by which botocore reads what it reads whole, up to the limit."""
-        left = WHOLE_LIMIT
+        left, before = ERROR_LIMIT if self.status >= 300 else LIST_LIMIT, b""
         for piece in super().stream(*arguments, **named):
             left -= len(piece)
-            if left < 0:
+            if left < 0 or _DEFINES in before + piece:
                 self.close()
-                raise AnswerTooLong
+                raise AnswerRefused
+            before = piece[1 - len(_DEFINES) :]
             yield piece
 
 

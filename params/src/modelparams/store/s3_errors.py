@@ -17,10 +17,11 @@ from modelparams.errors import (
     StoreUnavailable,
     UsageError,
 )
-from modelparams.store.s3_answers import AnswerTooLong
+from modelparams.store.s3_answers import AnswerRefused
 
 # What a request may raise. An answer can be anything, and what reads one fails in its own ways.
 FAILURES = (
+    AttributeError,
     BotoCoreError,
     ClientError,
     HTTPException,
@@ -28,6 +29,7 @@ FAILURES = (
     OSError,
     RecursionError,
     ResponseParserError,
+    TypeError,
     ValueError,
     urllib3.exceptions.HTTPError,
 )
@@ -68,10 +70,13 @@ _HAPPENED: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]
     (boto.IncompleteReadError, "the answer ended early"),
     (boto.ResponseStreamingError, "the answer ended early"),
     (HTTPException, "the answer ended early or was no HTTP"),
-    (AnswerTooLong, "the answer is longer than one of a store can be"),
+    (AnswerRefused, "the answer is longer than one of a store can be, or defines entities"),
     (urllib3.exceptions.TimeoutError, "the endpoint did not answer in time"),
     (urllib3.exceptions.HTTPError, "the answer ended early or was no HTTP"),
-    ((ValueError, LookupError, RecursionError, ResponseParserError), "the answer is not one of S3"),
+    (
+        (AttributeError, LookupError, RecursionError, ResponseParserError, TypeError, ValueError),
+        "the answer is not one of S3",
+    ),
 )
 _SET_THEM = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role; it is tried again"
 
