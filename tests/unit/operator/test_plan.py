@@ -1014,3 +1014,13 @@ def test_a_pause_that_began_by_a_clock_that_was_fast_is_no_longer_than_it_says()
     fleet = (pod("p0", NEW, staged=[OLD]), *staged(3))
     made = plan(desired(steps=(step(1, pause=60), step("50%"))), observed(*BOTH, *fleet, memory=memory))
     assert made.wake_at == NOW + timedelta(seconds=60)
+
+
+def test_a_rollout_that_learns_late_what_is_live_begins_with_its_first_step() -> None:
+    """As one that is renamed does: while two claim the pods, it knows of none, and so of no step to take."""
+    memory = status(target=NEW, started_at=NOW, progressed_at=NOW, step_index=2)
+    fleet = (pod("p0", NEW, staged=[OLD], rollout="former"), *(pod(f"p{n}", OLD, staged=[NEW]) for n in (1, 2, 3)))
+    made = plan(desired(steps=(step(1, pause=600), step("50%"))), observed(*BOTH, *fleet, memory=memory))
+    assert made.status.live == release(OLD)
+    assert (made.status.step_index, made.status.step_reached_at) == (0, NOW)
+    assert moved(made) == ["p0"]  # where it is

@@ -78,9 +78,9 @@ class World:
         spec = version_spec(version).wire()
         self.api.put(VERSIONS, {"metadata": {"name": f"chat-{version}", "generation": 1}, "spec": spec})
 
-    def rollout(self, name: str, **metadata: Any) -> None:
-        spec = {"modelName": "chat", "versionPolicy": {"type": "HighestSemver", "range": ">=1.0.0"}}
-        self.api.put(ROLLOUTS, {"metadata": {"name": name, "generation": 1, **metadata}, "spec": spec})
+    def rollout(self, name: str, *, spec: JSON | None = None, **metadata: Any) -> None:
+        whole = {"modelName": "chat", "versionPolicy": {"type": "HighestSemver", "range": ">=1.0.0"}, **(spec or {})}
+        self.api.put(ROLLOUTS, {"metadata": {"name": name, "generation": 1, **metadata}, "spec": whole})
 
     def pod(self, name: str) -> None:
         made = self.api.put(PODS, {"metadata": {"name": name, "labels": {MODEL_LABEL: "chat"}}, "status": {}})
@@ -273,6 +273,40 @@ def test_no_default_moves_pods_whose_own_rollout_was_deleted() -> None:
         assert world.api.at(ASSIGNMENTS, "web-0") == before
         assert world.conditions(VERSIONS, "chat-1.0.0")["Ready"] == "Unknown/NoRollout"
         assert world.conditions(VERSIONS, "chat-1.1.0")["Ready"] == "Unknown/NoRollout"
+
+    scenario(test)
+
+
+def test_pods_of_a_rollout_that_was_suspended_from_its_birth_are_left_alone_as_well() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.rollout("freeze", spec={"suspend": True})
+        await world.settle()
+        before = world.api.at(ASSIGNMENTS, "web-0")
+        assert before is not None
+        assert before["spec"]["rolloutName"] == "freeze"
+        world.api.drop(ROLLOUTS, ObjectKey("ns", "freeze"))
+        world.version("1.1.0")
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+        assert world.api.at(ASSIGNMENTS, "web-0") == before
+
+    scenario(test)
+
+
+def test_an_order_whose_pod_two_rollouts_select_is_handed_to_neither() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        for name in ("one", "other"):
+            world.rollout(name, spec={"suspend": True})
+        await world.settle()
+        order = world.api.at(ASSIGNMENTS, "web-0")
+        assert order is not None
+        assert order["spec"]["rolloutName"] == DEFAULT
 
     scenario(test)
 

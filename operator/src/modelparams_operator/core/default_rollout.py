@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
 from modelparams.names import ModelName, Version, VersionRange
+from modelparams_operator.core.claims import Claims
+from modelparams_operator.core.model import Assign, PodView
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +64,22 @@ def forlorn_defaults(rollouts: Sequence[RolloutOrigin], *, has_versions: bool, h
     if has_versions or has_pods:
         return ()
     return tuple(r.name for r in rollouts if r.is_default and r.status.live is None and not r.status.failed_versions)
+
+
+def handed_over(pods: Iterable[PodView], claimed: Claims, leaving: Collection[str]) -> tuple[Assign, ...]:
+    """Have the orders of rollouts that give way name the one that has the pod from now on.
+
+    One that is suspended, or chooses nothing, writes no order of its own; when it is deleted later, its pods would pass
+    for ours. A pod that two select, or none, is nobody's yet.
+
+    Args:
+        pods: all of the model.
+        claimed: the users' rollouts that select each.
+        leaving: names of those that give way.
+    """
+    orders = ((pod, pod.order, claimed.get(pod.name, ())) for pod in pods)
+    return tuple(
+        Assign(pod.name, pod.uid, order.model_copy(update={"rollout_name": names[0]}))
+        for pod, order, names in orders
+        if order is not None and order.pod_uid == pod.uid and order.rollout_name in leaving and len(names) == 1
+    )

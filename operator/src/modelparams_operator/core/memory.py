@@ -98,7 +98,9 @@ def found_live(memory: RolloutStatus, choice: Choice, fleet: Fleet, versions: Se
     if not usable:
         return memory
     found = min(usable, key=lambda digest: (-served[digest], known[digest].version))
-    return changed(memory, live=known[found], live_sequence=_sequence_of(found, versions, memory))
+    sequence = _sequence_of(found, versions, memory)
+    # Without a live version there were no steps to take, and the memory is past them all.
+    return changed(memory, live=known[found], live_sequence=sequence, step_index=0, step_reached_at=None)
 
 
 def _sequence_of(digest: Digest, versions: Sequence[VersionView], memory: RolloutStatus) -> int:

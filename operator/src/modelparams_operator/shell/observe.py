@@ -141,6 +141,11 @@ def observed(
     )
 
 
+def pod_views(model: Model) -> tuple[PodView, ...]:
+    """All pods of the model, whoever selects them."""
+    return tuple(_pod_view(pod, model.assignments.get(pod.name)) for pod in model.pods)
+
+
 def _pod_view(pod: Pod, known: Assignment | None) -> PodView:
     order, answer = (known.spec, known.status) if known else (None, None)
     return PodView(pod.name, pod.uid, pod.ready, pod.deleting, pod.labels, order, answer)

@@ -14,7 +14,14 @@ from datetime import UTC, datetime
 
 from modelparams.names import ModelName
 from modelparams_operator.core import events as told
-from modelparams_operator.core.default_rollout import RolloutOrigin, default_spec, forlorn_defaults, superseded_defaults
+from modelparams_operator.core.claims import claims
+from modelparams_operator.core.default_rollout import (
+    RolloutOrigin,
+    default_spec,
+    forlorn_defaults,
+    handed_over,
+    superseded_defaults,
+)
 from modelparams_operator.core.memory import inherited
 from modelparams_operator.core.model import Assign, Plan, Verify, VersionView
 from modelparams_operator.core.plan import plan
@@ -117,7 +124,9 @@ class Reconciler:
             origins, has_versions=bool(model.versions or model.broken), has_pods=bool(model.pods)
         )
         gone = [rollout for rollout in standing if rollout.key.name in {*superseded, *forlorn}]
-        await self._bequeath([r for r in gone if r.key.name in superseded], [r for r in standing if not r.is_default])
+        leaving, heirs = [r for r in gone if r.key.name in superseded], [r for r in standing if not r.is_default]
+        await self._bequeath(leaving, heirs)
+        await self._hand_over(model, leaving, heirs)
         for rollout in gone:
             why = "a user's rollout names the model" if rollout.key.name in superseded else "its model is gone"
             logger.info("Default rollout goes", namespace=rollout.key.namespace, name=rollout.key.name, why=why)
@@ -132,6 +141,10 @@ class Reconciler:
                 status = inherited(status, rollout.status)
             if status != heir.status:
                 await self.record.status(ROLLOUTS, heir, status)
+
+    async def _hand_over(self, model: Model, leaving: Sequence[RolloutObject], heirs: Sequence[RolloutObject]) -> None:
+        claimed = claims({heir.key.name: heir.spec for heir in heirs}, {pod.name: pod.labels for pod in model.pods})
+        await self._order_all(model, handed_over(observe.pod_views(model), claimed, {r.key.name for r in leaving}))
 
     async def _roll(self, model: Model, rollout: RolloutObject, seen: tuple[VersionView, ...], now: datetime) -> Plan:
         await asyncio.sleep(0)  # nobody bounds the rollouts of a namespace: the lease is renewed between two of them
@@ -164,6 +177,9 @@ class Reconciler:
                     self.verifier.request(model.key.namespace, name, specs[name])
                 case Assign():
                     orders.append(action)
+        await self._order_all(model, orders)
+
+    async def _order_all(self, model: Model, orders: Sequence[Assign]) -> None:
         trouble = list[BaseException]()
         await self._gather((self._order(model, order) for order in orders), trouble)
         if trouble:
