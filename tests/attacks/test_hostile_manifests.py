@@ -144,6 +144,27 @@ def test_what_is_no_envelope_is_refused(data):
         verified(LONE, data)
 
 
+BOMBS = [
+    {"signatures": [1] * 400_000},
+    {"signatures": [{"keyid": "", "sig": "", **{str(n): 0 for n in range(100_000)}}]},
+    {str(n): 0 for n in range(100_000)},
+    {"payloadType": [[]] * 400_000},
+]
+
+
+@pytest.mark.parametrize("changes", BOMBS, ids=["signatures", "fields-of-one", "fields", "lists"])
+def test_an_envelope_of_a_million_values_is_refused_before_any_is_made(changes, monkeypatch):
+    data = edited(LONE, **changes)
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
+    with pytest.raises(ManifestInvalid, match="holds more values than any has"):
+        verify_manifest(data, pinned=Digest.of(data), trust=LONE.trust, expect=Expectation(MODEL, now=NOW))
+
+
+def test_an_envelope_of_as_many_signatures_as_may_be_is_read():
+    signers = [SigningKey.generate() for _ in range(64)]
+    assert len(verified(built(signers=signers, threshold=64)).signers) == 64
+
+
 def test_a_duplicate_key_in_the_envelope_is_refused():
     text = LONE.envelope.decode()
     with pytest.raises(ManifestInvalid, match="twice"):

@@ -48,6 +48,8 @@ PAYLOAD_LIMIT = 4 << 20
 """Bytes of a statement."""
 MANIFEST_LIMIT = 6 << 20
 """Bytes of an envelope: the statement in base64, and its signatures. Readers ask the store for no more."""
+ENVELOPE_PARTS = 1000
+"""Commas, colons and brackets of an envelope: a few for each of its 64 signatures at most. Base64 has none."""
 BLOB_PLAIN_LIMIT = 1 << 30
 """Bytes of a blob's plaintext: it hashes and fetches in parallel with others, far below every limit of AES-GCM."""
 BLOBS_LIMIT = 10_000
@@ -287,7 +289,7 @@ def _signature(signature: Signature) -> _Signature:
 
 def _open_envelope(data: bytes) -> Envelope:
     try:
-        raw = _Envelope.from_json(data, limit=MANIFEST_LIMIT)
+        raw = _Envelope.from_json(data, limit=MANIFEST_LIMIT, most=ENVELOPE_PARTS)
         payload = _decode(raw.payload)
         signatures = {s.keyid: Signature(s.keyid, _decode(s.sig).hex()) for s in raw.signatures}
     except ValueError as error:

@@ -23,15 +23,23 @@ MAX_DEPTH = 100
 """Levels of a document that others define: more than any has, few enough for all that copy it or write it again."""
 
 
-def loads(data: bytes | memoryview, *, limit: int) -> Any:
+def loads(data: bytes | memoryview, *, limit: int, most: int | None = None) -> Any:
     """Decode one document.
 
+    Args:
+        data: its bytes.
+        limit: of its bytes.
+        most: of the signs that part its values, and of those in its texts. A document that nobody has signed is held to
+            it: what becomes of a million values takes a thousand times the bytes, and as long.
+
     Raises:
-        ValueError: longer than `limit` bytes, no JSON, no UTF-8, a duplicate key, NaN or infinity, or nested too deep.
-            The message never quotes the document.
+        ValueError: more than `limit` or `most`, no JSON, no UTF-8, a duplicate key, NaN or infinity, or nested too
+            deep. The message never quotes the document.
     """
     if len(data) > limit:
         raise ValueError(f"{len(data)} bytes are more than the {limit} allowed")
+    if most is not None and sum(map(bytes(data).count, (b",", b":", b"[", b"{"))) > most:
+        raise ValueError("it holds more values than any has")
     try:
         return json.loads(str(data, "utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except RecursionError:
@@ -95,13 +103,13 @@ class Record(BaseModel):
     )
 
     @classmethod
-    def from_json(cls, data: bytes | memoryview, *, limit: int) -> Self:
-        """Read one document of at most `limit` bytes.
+    def from_json(cls, data: bytes | memoryview, *, limit: int, most: int | None = None) -> Self:
+        """Read one document; `limit` and `most` as of `loads`.
 
         Raises:
             ValueError: what is wrong, and where, without the document's content.
         """
-        loads(data, limit=limit)
+        loads(data, limit=limit, most=most)
         try:
             return cls.model_validate_json(bytes(data), strict=True, by_alias=True, by_name=False)
         except ValidationError as error:

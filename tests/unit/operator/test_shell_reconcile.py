@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -206,6 +207,22 @@ def test_one_order_that_cannot_be_written_stops_no_other() -> None:
         with pytest.raises(errors.APIInvalid):
             await world.pass_()
         assert sum(world.api.at(ASSIGNMENTS, f"web-{n}") is not None for n in range(3)) == 2
+
+    scenario(test)
+
+
+def test_one_order_that_cannot_be_written_hides_nothing_of_its_version() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        world.api.faults["apply ModelParamAssignment"] += [errors.APIInvalid("a quota")] * 20
+        for _ in range(4):
+            with suppress(errors.APIInvalid):
+                await world.pass_()
+            await until(lambda: all(w.task.done() for w in world.verifier._work.values()), "the checks")
+        assert world.api.at(ASSIGNMENTS, "web-0") is None
+        assert world.conditions(VERSIONS, "chat-1.0.0")["Verified"] == "True/Verified"
+        assert world.conditions(VERSIONS, "chat-1.0.0")["Ready"] == "Unknown/RollingOut"
 
     scenario(test)
 

@@ -75,7 +75,7 @@ class Reconciler:
             return 0
         seen = observe.version_views(model, self.verifier.outcome)
         trouble = list[BaseException]()
-        plans = [await _kept(self._roll(model, rollout, seen, now), trouble) for rollout in _standing(model)]
+        plans = [await _kept(self._roll(model, rollout, seen, now, trouble), trouble) for rollout in _standing(model)]
         uses = [
             RolloutUse.of(observe.desired(r), p.status, seen, now)
             for r, p in zip(_standing(model), plans, strict=True)
@@ -146,7 +146,14 @@ class Reconciler:
         claimed = claims({heir.key.name: heir.spec for heir in heirs}, {pod.name: pod.labels for pod in model.pods})
         await self._order_all(model, handed_over(observe.pod_views(model), claimed, {r.key.name for r in leaving}))
 
-    async def _roll(self, model: Model, rollout: RolloutObject, seen: tuple[VersionView, ...], now: datetime) -> Plan:
+    async def _roll(
+        self,
+        model: Model,
+        rollout: RolloutObject,
+        seen: tuple[VersionView, ...],
+        now: datetime,
+        trouble: list[BaseException],
+    ) -> Plan:
         await asyncio.sleep(0)  # nobody bounds the rollouts of a namespace: the lease is renewed between two of them
         observed = observe.observed(
             model, rollout, seen, now=now, term=self.lease.term, watching_since=self._watching_since(model.key)
@@ -166,7 +173,10 @@ class Reconciler:
             await self.record.status(ROLLOUTS, rollout, result.status)  # first: a decision is on record before it shows
             await self._tell(ROLLOUTS, rollout.key, rollout.uid, told.of_rollout(rollout.status, result.status))
         metrics.show_rollout(*rollout.key, result.status.step_index, result.status.pods)
-        await self._act(model, result)
+        try:
+            await self._act(model, result)
+        except Exception as error:  # what is decided is on record: one order that cannot be written hides no state
+            trouble.append(error)
         return result
 
     async def _act(self, model: Model, result: Plan) -> None:

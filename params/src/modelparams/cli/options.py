@@ -16,7 +16,7 @@ from modelparams.cli.output import Output
 from modelparams.digest import Digest
 from modelparams.errors import InvalidVersion, ManifestInvalid, UsageError
 from modelparams.keys import LocalKeyProvider
-from modelparams.manifest import MANIFEST_LIMIT, Expectation, VerifiedManifest
+from modelparams.manifest import ENVELOPE_PARTS, MANIFEST_LIMIT, Expectation, VerifiedManifest
 from modelparams.names import ModelName, Version
 from modelparams.pointers import resolve
 from modelparams.sealed import SealedRelease, open_release
@@ -98,7 +98,7 @@ def _claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
     """Which model a manifest says that it is for. What is done with the answer is verify it: it opens no door."""
     found = store.get(manifest_key(digest), limit=MANIFEST_LIMIT)
     try:
-        envelope = loads(found, limit=MANIFEST_LIMIT)
+        envelope = loads(found, limit=MANIFEST_LIMIT, most=ENVELOPE_PARTS)
         payload = loads(base64.b64decode(envelope["payload"]), limit=MANIFEST_LIMIT)
         return ModelName(payload["predicate"]["model"]["name"])
     except (ValueError, KeyError, TypeError):
