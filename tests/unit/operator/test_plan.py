@@ -1024,3 +1024,12 @@ def test_a_rollout_that_learns_late_what_is_live_begins_with_its_first_step() ->
     assert made.status.live == release(OLD)
     assert (made.status.step_index, made.status.step_reached_at) == (0, NOW)
     assert moved(made) == ["p0"]  # where it is
+
+
+def test_a_canary_that_was_deleted_is_not_what_is_live_when_its_rollout_is_made_again() -> None:
+    fleet = (*(pod(f"p{n}", NEW, staged=[OLD]) for n in (0, 1)), *(pod(f"p{n}", OLD, staged=[NEW]) for n in (2, 3)))
+    want = desired(steps=(step(1), step(2, pause=600)), max_unavailable=2)
+    made = plan(want, observed(version(OLD), *fleet, pod("p4", ordered=None)))
+    assert (made.status.live, made.status.target) == (None, release(OLD))
+    assert {"p0", "p1"} <= set(moved(made, OLD))
+    assert NEW not in orders(made).values()

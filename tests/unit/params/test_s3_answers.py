@@ -106,6 +106,14 @@ def error(status: int, inner: bytes) -> bytes:
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
 
 
+@pytest.mark.parametrize("code", [b"A" * 60_000, b"a\nb", "a\u202eb".encode(), b"a b"])
+def test_a_code_that_is_none_is_not_repeated(code: bytes) -> None:
+    with serving(error(500, b"<Code>" + code + b"</Code>")) as (store, _), pytest.raises(StoreUnavailable) as refused:
+        store.get("k", limit=1000)
+    assert "the store answered no code of S3 (500)" in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
 ENDLESS_NUMBER = b"9" * 5000
 
 
@@ -132,6 +140,7 @@ def test_a_condition_that_nobody_made_is_a_store_s_error(ask: Callable[[S3Store]
         pytest.param(
             "an object", b"HTTP/1.1 307 M\r\nContent-Length: 0\r\nLocation: http://[::1]:1/\r\n\r\n", id="a-circle"
         ),
+        pytest.param("a size", length(b"5\r\nLast-Modified: 99999999999999999999"), id="a-time-that-is-none"),
         pytest.param("an object", error(404, b"<Code>a</Code><Code>b</Code>"), id="an-error-with-two-codes"),
         pytest.param("an object", error(500, b"<Code><b/></Code>"), id="an-error-with-a-code-that-is-none"),
         pytest.param("an object", error(500, b"x</Error><Error>y"), id="two-errors"),

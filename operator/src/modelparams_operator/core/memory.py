@@ -86,15 +86,21 @@ def found_live(memory: RolloutStatus, choice: Choice, fleet: Fleet, versions: Se
 
     So a rollout that was deleted and made again goes on with its canary, and a first version that was replaced before
     it reached all pods is what the next one is compared with. The version of most pods counts, the older one of two.
-    A pod whose label was changed still has the other model's order, which says nothing of this one.
+    A pod whose label was changed still has the other model's order, which says nothing of this one; and a newer version
+    whose object is gone was taken back.
     """
     if memory.live is not None or choice.release is None:
         return memory
     wanted = choice.release.manifest_digest
     served = Counter(m.serves for m in fleet.members if m.serves is not None and m.serves != wanted)
     known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}
-    model = choice.release.model_name
-    usable = [digest for digest, it in known.items() if it.model_name == model and not is_failed(memory, digest)]
+    usable = [
+        digest
+        for digest, it in known.items()
+        if it.model_name == choice.release.model_name
+        and not is_failed(memory, digest)
+        and (it.version < choice.release.version or any(view.is_of(it) for view in versions))
+    ]
     if not usable:
         return memory
     found = min(usable, key=lambda digest: (-served[digest], known[digest].version))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http.client import HTTPException
 
 import urllib3.exceptions
@@ -27,8 +28,8 @@ FAILURES = (
     HTTPException,
     LookupError,
     OSError,
-    RecursionError,
     ResponseParserError,
+    RuntimeError,
     TypeError,
     ValueError,
     urllib3.exceptions.HTTPError,
@@ -53,6 +54,7 @@ _NO_CREDENTIALS = (
     boto.TokenRetrievalError,
     boto.SSOError,
 )
+_CODE = re.compile(r"[A-Za-z0-9.]{0,64}")
 # What the kind of error alone does not say.
 _HINTS = {
     "ExpiredToken": "get new credentials; it is tried again",
@@ -74,7 +76,7 @@ _HAPPENED: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]
     (urllib3.exceptions.TimeoutError, "the endpoint did not answer in time"),
     (urllib3.exceptions.HTTPError, "the answer ended early or was no HTTP"),
     (
-        (AttributeError, LookupError, RecursionError, ResponseParserError, TypeError, ValueError),
+        (AttributeError, LookupError, RuntimeError, ResponseParserError, TypeError, ValueError),
         "the answer is not one of S3",
     ),
 )
@@ -85,8 +87,9 @@ _NO_BUCKET = "check the bucket's name and the endpoint, or make the bucket; it i
 
 
 def code_of(error: ClientError) -> str:
-    """The S3 error code, such as NoSuchKey; after HEAD only the status as text."""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    """The S3 error code, such as NoSuchKey; after HEAD only the status as text. Anything else is no code."""
+    found = str(error.response.get("Error", {}).get("Code", ""))
+    return found if _CODE.fullmatch(found) else "no code of S3"
 
 
 def status_of(error: ClientError) -> int:
