@@ -15,7 +15,7 @@ import stamina
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modelparams.api.release import S3Source
-from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreError, StoreUnavailable
+from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreDenied, StoreUnavailable
 from modelparams.store.contract import Credentials, Reader, checked_key, parts_of
 from modelparams.store.s3_bodies import keep_connection, length_of, read_exactly
 from modelparams.store.s3_client import open_client, signing_credentials
@@ -163,7 +163,7 @@ class S3Store:
             source.seek(0)
             self._client.put_object(Bucket=self._source.bucket, Key=name, Body=source, **condition)
 
-        self.tried(key, put)
+        (self._tried if condition else self.tried)(key, put)
 
     def _put_parts(self, key: str, source: BinaryIO) -> None:
         where = {"Bucket": self._source.bucket, "Key": self._name(key)}
@@ -173,7 +173,7 @@ class S3Store:
             source.seek(0)
             pieces = enumerate(iter(lambda: source.read(_PART), b""), start=1)
             parts = {"Parts": [self._put_part(key, where, number, piece) for number, piece in pieces]}
-            self.tried(
+            self._tried(
                 key, lambda _: self._client.complete_multipart_upload(MultipartUpload=parts, IfNoneMatch="*", **where)
             )
         except BaseException:
@@ -195,7 +195,14 @@ class S3Store:
         return f"{self._prefix}/{key}" if self._prefix else key
 
     def tried(self, key: str, request: Callable[[str], T]) -> T:
-        """Do `request` with the object's full name, again after what may pass."""
+        """Do `request`, which makes no condition, with the object's full name, again after what may pass."""
+        try:
+            return self._tried(key, request)
+        except _Exists as error:
+            raise StoreDenied(f"{key} in {self}: the store answered that a condition does not hold") from error
+
+    def _tried(self, key: str, request: Callable[[str], T]) -> T:
+        """The same with conditions."""
         name = self._name(key if key == _ALL else checked_key(key.strip("/")))
         try:
             return self._once(key, name, request)
@@ -220,7 +227,7 @@ class S3Store:
             raise
         except FAILURES as error:
             if isinstance(error, ClientError) and code_of(error) == "PreconditionFailed":
-                raise _Exists(f"{key} in {self}: the store says that a condition did not hold") from error
+                raise _Exists from error
             raise translated(error, f"{key} in {self}") from error
 
 
@@ -258,5 +265,5 @@ class _S3Reader:
             self._body = None
 
 
-class _Exists(StoreError):
-    """The condition of a write did not hold; of a request without one it is as good an error as any."""
+class _Exists(Exception):
+    """The condition of a write did not hold."""
