@@ -163,6 +163,7 @@ def pod(
     attempt: str = "",
     rollout: str = ROLLOUT,
     uid: str = "",
+    obeyed: int = 1,
 ) -> PodView:
     """A pod that serves `serving`, holds `staged` beside it, and was ordered `ordered` (by default what it serves).
 
@@ -181,7 +182,7 @@ def pod(
     status = AssignmentStatus(
         observed_generation=1,
         pod_uid=uid,
-        term=1,
+        term=obeyed,
         state=PodState.LIVE if serving else PodState.STAGING,
         live=held(serving) if serving else None,
         staged=tuple(held(number) for number in there),

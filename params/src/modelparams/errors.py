@@ -343,7 +343,7 @@ class StaleTerm(SwapError):
     """An order by an operator that has lost its lease."""
 
     reason = Reason.STALE_TERM
-    hint = "nothing to do: the present leader's order holds"
+    hint = "the present leader's order holds; if its rollout says StaleTerm too, restart the operator"
 
 
 class SwapFailed(SwapError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from builders.rollouts import (
     failure,
     final,
     observed,
+    order,
     pod,
     pods,
     release,
@@ -27,8 +29,9 @@ from builders.rollouts import (
     withdrawn,
 )
 from modelparams.api.assignment import ReleaseFailure
+from modelparams.api.conditions import Condition, ConditionType, find
 from modelparams.api.release import Encryption, KeyReference, S3Source, Source
-from modelparams.api.rollout import RolloutStatus
+from modelparams.api.rollout import PodCounts, RolloutStatus
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
@@ -52,6 +55,12 @@ def orders(made: Plan) -> dict[str, str | None]:
 def holds(made: Plan, name: str) -> list[str]:
     action = next(a for a in made.actions if isinstance(a, Assign) and a.pod_name == name)
     return [str(one.version) for one in action.order.releases]
+
+
+def stalled(made: Plan) -> Condition:
+    condition = find(made.status.conditions, ConditionType.STALLED)
+    assert condition is not None
+    return condition
 
 
 def moved(made: Plan, to: str = NEW) -> list[str]:
@@ -465,6 +474,62 @@ def test_an_operator_that_was_replaced_writes_nothing() -> None:
     seen = observed(*BOTH, *pods(3, OLD), memory=status(OLD), term=0)
     made = plan(desired(), seen)
     assert (made.actions, made.status, made.is_outranked) == ((), seen.status, True)
+
+
+def test_pods_that_obeyed_a_higher_term_stall_the_rollout_and_fail_no_version() -> None:
+    beyond = [pod(name, OLD, ordered=OLD, obeyed=9) for name in ("a", "b")]
+    late = status(OLD, NEW, progressed_at=NOW - timedelta(seconds=601), pods=PodCounts(total=2))
+    made = plan(desired(), observed(*BOTH, *beyond, memory=late, term=3))
+    assert stalled(made).reason is Reason.STALE_TERM
+    assert "pods a and 1 more obey no order below term 9, and ours have 3; restart" in stalled(made).message
+    assert made.status.failed_versions == ()
+
+
+def test_a_pod_that_obeys_and_is_late_fails_the_version_beside_one_that_cannot() -> None:
+    late = status(OLD, NEW, progressed_at=NOW - timedelta(seconds=601), pods=PodCounts(total=2))
+    seen = observed(*BOTH, pod("a", OLD, obeyed=9), pod("b", OLD), memory=late, term=3)
+    failure = plan(desired(), seen).status.last_failure
+    assert failure is not None
+    assert failure.pod_name == "b"
+
+
+def test_an_order_that_its_pod_ignores_is_written_again_with_the_higher_term() -> None:
+    ignores = pod("a", OLD, ordered=OLD, obeyed=9)
+    made = plan(desired(), observed(version(OLD), ignores, memory=status(OLD), term=10))
+    assert [a.order.term for a in made.actions if isinstance(a, Assign)] == [10]
+
+
+def test_a_pod_that_claims_a_term_of_its_own_gets_no_order_again_and_again() -> None:
+    claims = dataclasses.replace(pod("a", OLD, obeyed=99), order=order(OLD, activate=OLD, uid="uid-a", term=3))
+    made = plan(desired(), observed(version(OLD), claims, memory=status(OLD), term=3))
+    assert made.actions == ()
+
+
+def test_a_new_rollout_does_not_try_what_failed_in_a_standing_one_of_its_model() -> None:
+    other = status(OLD, failed_versions=(failed(NEW),), attempt=2, floor=7)
+    seen = observed(*BOTH, *pods(2, OLD, attempt="2"), known=other)
+    made = plan(desired(), seen).status
+    assert (made.target, made.attempt, made.floor) == (release(OLD), 2, 7)
+    assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
+
+
+@pytest.mark.parametrize("fields", [{"suspend": True}, {"inside": ">=2.0.0 <1.0.0"}])
+def test_a_new_rollout_that_waits_still_knows_what_failed_in_a_standing_one(fields: dict[str, Any]) -> None:
+    other = status(OLD, failed_versions=(failed(NEW),))
+    made = plan(desired(**fields), observed(*BOTH, *pods(2, OLD), known=other)).status
+    assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
+
+
+def test_a_rollout_that_was_planned_before_learns_no_failure_of_another_one() -> None:
+    other = status(OLD, failed_versions=(failed(NEW),))
+    made = plan(desired(), observed(*BOTH, *pods(2, OLD), memory=status(OLD), known=other))
+    assert made.status.target == release(NEW)
+
+
+def test_a_retry_token_from_the_beginning_tries_what_failed_in_another_rollout() -> None:
+    other = status(OLD, failed_versions=(failed(NEW),))
+    made = plan(desired(retry_token="1"), observed(*BOTH, *pods(2, OLD), known=other))
+    assert made.status.target == release(NEW)
 
 
 def test_an_order_to_an_earlier_pod_of_the_same_name_does_not_count() -> None:

@@ -292,6 +292,14 @@ def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:
             "Failed",
             id="claimed-twice",
         ),
+        pytest.param(
+            desired(),
+            observed(version(OLD), pod("a", OLD, obeyed=9), memory=status(OLD), term=3),
+            "False",
+            "StaleTerm",
+            "Failed",
+            id="pods-of-a-later-term",
+        ),
     ],
 )
 def test_a_situation_is_read_alike_by_people_and_tools(

@@ -13,7 +13,7 @@ from builders.fake_api import FakeAPI, running, until
 from modelparams import errors
 from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
 from modelparams_operator.shell.ports import ASSIGNMENTS, JSON, LEASES, ObjectKey
-from modelparams_operator.shell.run import highest_ordered_term
+from modelparams_operator.shell.run import highest_term
 
 KEY = ObjectKey("ns", "operator")
 AWAY = errors.APIUnavailable("away")
@@ -309,6 +309,16 @@ def test_a_lease_that_somebody_deleted_goes_on_above_every_order() -> None:
     running(test)
 
 
+def test_a_lease_from_a_backup_goes_on_above_every_order() -> None:
+    async def test() -> None:
+        world = World(highest_term=41)
+        world.api.put(LEASES, {"metadata": {"name": "operator"}, "spec": {"holderIdentity": "", "leaseTransitions": 3}})
+        assert await world.lease("one").acquire() == 42
+        assert world.term() == 42
+
+    running(test)
+
+
 @pytest.mark.parametrize(
     ("namespaces", "want"),
     [
@@ -317,13 +327,23 @@ def test_a_lease_that_somebody_deleted_goes_on_above_every_order() -> None:
         pytest.param(("empty",), 0, id="no-orders"),
     ],
 )
-def test_the_highest_term_is_the_highest_order_s_whatever_pods_answer(namespaces: tuple[str, ...], want: int) -> None:
+def test_the_highest_term_is_that_of_an_order_or_of_a_pod_s_answer(namespaces: tuple[str, ...], want: int) -> None:
     async def test() -> None:
         api = FakeAPI()
-        api.put(ASSIGNMENTS, {"metadata": {"name": "a"}, "spec": {"term": 7}, "status": {"term": 2**40}})
-        api.put(ASSIGNMENTS, {"metadata": {"name": "b"}, "status": {"term": 50}})
+        api.put(ASSIGNMENTS, {"metadata": {"name": "a"}, "spec": {"term": 5}, "status": {"term": 7}})
+        api.put(ASSIGNMENTS, {"metadata": {"name": "b"}, "status": {"term": 6}})
         api.put(ASSIGNMENTS, {"metadata": {"name": "c", "namespace": "other"}, "spec": {"term": 41}})
-        assert await highest_ordered_term(api, namespaces) == want
+        assert await highest_term(api, namespaces) == want
+
+    running(test)
+
+
+@pytest.mark.parametrize(("answered", "want"), [(2**30, 2**30), (2**30 + 1, 3), (2**62, 3)])
+def test_no_pod_s_answer_uses_up_the_terms_that_a_lease_has(answered: int, want: int) -> None:
+    async def test() -> None:
+        api = FakeAPI()
+        api.put(ASSIGNMENTS, {"metadata": {"name": "a"}, "spec": {"term": 3}, "status": {"term": answered}})
+        assert await highest_term(api, ()) == want
 
     running(test)
 

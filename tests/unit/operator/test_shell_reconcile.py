@@ -20,6 +20,7 @@ from modelparams_operator.shell.events import EventRecorder
 from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
 from modelparams_operator.shell.ports import (
     ASSIGNMENTS,
+    EVENTS,
     JSON,
     LEASES,
     PODS,
@@ -86,6 +87,9 @@ class World:
     def pod(self, name: str) -> None:
         made = self.api.put(PODS, {"metadata": {"name": name, "labels": {MODEL_LABEL: "chat"}}, "status": {}})
         self.pods.note(made)
+
+    def events(self, reason: str) -> list[JSON]:
+        return [event for event in self.api.objects[EVENTS.plural].values() if event["reason"] == reason]
 
     def conditions(self, resource: Any, name: str) -> dict[str, str]:
         status: JSON = (self.api.at(resource, name) or {}).get("status") or {}
@@ -223,6 +227,52 @@ def test_one_order_that_cannot_be_written_hides_nothing_of_its_version() -> None
         assert world.api.at(ASSIGNMENTS, "web-0") is None
         assert world.conditions(VERSIONS, "chat-1.0.0")["Verified"] == "True/Verified"
         assert world.conditions(VERSIONS, "chat-1.0.0")["Ready"] == "Unknown/RollingOut"
+
+    scenario(test)
+
+
+def test_an_order_that_is_refused_is_told_on_its_rollout() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        for name in ("web-0", "web-1"):
+            world.pod(name)
+        world.api.faults["apply ModelParamAssignment"] += [errors.APIDenied("exceeded quota: few")] * 2
+        with pytest.raises(errors.APIDenied):
+            await world.pass_()
+        (event,) = world.events("APIUnavailable")
+        assert event["regarding"]["name"] == DEFAULT
+        assert event["note"].startswith("an order cannot be written: exceeded quota: few. Check")
+
+    scenario(test)
+
+
+def test_a_server_that_is_away_while_orders_are_written_is_no_news_of_the_rollout() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        world.pod("web-0")
+        world.api.faults["apply ModelParamAssignment"] += [errors.APIUnavailable("away"), errors.APIConflict("changed")]
+        for kind in (errors.APIUnavailable, errors.APIConflict):
+            with pytest.raises(kind):
+                await world.pass_()
+        assert world.events("APIUnavailable") == []
+
+    scenario(test)
+
+
+def test_an_operator_whose_term_is_below_that_of_an_order_says_so_on_the_rollout() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        restored = world.api.at(ASSIGNMENTS, "web-0")
+        assert restored is not None
+        world.orders.note(world.api.put(ASSIGNMENTS, {**restored, "spec": {**restored["spec"], "term": 57}}))
+        await world.pass_()
+        (event,) = world.events("StaleTerm")
+        assert event["regarding"]["name"] == DEFAULT
+        assert event["note"].startswith("no order is written: one has term 57, ours is 1.")
 
     scenario(test)
 

@@ -1,17 +1,21 @@
-"""Old status and new status → events. A quiet pass has none, since its two statuses are equal."""
+"""Old status, new status and refused orders → events. A quiet pass has none, since its two statuses are equal."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, find
 from modelparams.api.release import Release
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
+from modelparams.errors import APIDenied, APIInvalid
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest, is_same
+from modelparams_operator.core.model import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,9 @@ class Event:
     message: str
 
 
-_COUNTING = frozenset({Reason.ROLLING_BACK, Reason.PODS_CLAIMED_TWICE, Reason.PROGRESS_DEADLINE_EXCEEDED})
+_COUNTING = frozenset(
+    {Reason.ROLLING_BACK, Reason.PODS_CLAIMED_TWICE, Reason.PROGRESS_DEADLINE_EXCEEDED, Reason.STALE_TERM}
+)
 """Reasons whose messages count pods, or name one of many: another count is no news."""
 _TOLD = frozenset(
     {Reason.PAUSED, Reason.SUSPENDED, Reason.NO_VERSION_SELECTED, Reason.PINNED_VERSION_MISSING, Reason.NO_PODS}
@@ -37,6 +43,14 @@ def of_rollout(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     told = {event.reason for event in found}
     said = _ready(find(old.conditions, ConditionType.READY), find(new.conditions, ConditionType.READY), new.conditions)
     return (*found, *(event for event in said if event.reason not in told))
+
+
+def of_orders(made: Plan, problems: Iterable[BaseException]) -> tuple[Event, ...]:
+    """Tell of orders that were not written: none was to be, or the API server refused some, alike for all pods."""
+    if made.is_outranked:
+        return (Event("Warning", Reason.STALE_TERM, made.why[0]),)
+    refused = (error for error in problems if isinstance(error, (APIDenied, APIInvalid)))
+    return tuple(Event("Warning", error.reason, f"an order cannot be written: {error}") for error in islice(refused, 1))
 
 
 def of_version(old: VersionStatus, new: VersionStatus) -> tuple[Event, ...]:

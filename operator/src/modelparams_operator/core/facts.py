@@ -26,6 +26,8 @@ class Facts:
     fleet: Fleet
     versions: tuple[VersionView, ...]
     now: datetime
+    term: int
+    """Of the orders that are written now."""
     is_overdue: bool
     """True when the progress deadline has passed and nothing could be stopped for it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, ReleaseFailure
 from modelparams.api.release import Release
@@ -40,6 +40,11 @@ class Member:
         if serves is not None and serves not in resident:
             resident |= {serves}
         return cls(pod.name, pod.uid, pod.ready, order, answer, serves, side, is_settled, resident)
+
+    @property
+    def obeyed_term(self) -> int:
+        """The highest term that it obeyed: it ignores any order with a lower one."""
+        return self.answer.term if self.answer is not None else 0
 
     def holds(self, digest: Digest) -> bool:
         """Tell whether the pod has it resident."""
@@ -111,6 +116,14 @@ class Fleet:
     def total(self) -> int:
         """How many there are."""
         return len(self.members)
+
+    def beyond(self, term: int) -> tuple[Member, ...]:
+        """Find the pods that ignore orders of `term`, since they obeyed a higher one."""
+        return tuple(member for member in self.members if member.obeyed_term > term)
+
+    def within(self, term: int) -> Fleet:
+        """Leave those out."""
+        return replace(self, members=tuple(member for member in self.members if member.obeyed_term <= term))
 
     def settled_on(self, digest: Digest) -> int:
         """Count those that are ready and serve `digest` as ordered."""

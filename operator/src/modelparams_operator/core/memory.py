@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -137,21 +138,37 @@ def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
     What failed stays failed, and orders go on with its attempt: another one would have pods try again. Target and step
     are not taken over: this rollout chooses by its own policy, and goes by its own steps.
     """
-    known = {failed.manifest_digest for failed in memory.failed_versions}
+    memory = _having_learned(memory, before)
     fields: dict[str, Any] = {
-        "failed_versions": (
-            *(failed for failed in before.failed_versions if failed.manifest_digest not in known),
-            *memory.failed_versions,
-        )[-FAILED_LIMIT:],
         "last_failure": memory.last_failure or before.last_failure,
-        "floor": max(memory.floor, before.floor),
-        "attempt": max(memory.attempt, before.attempt),
         "revision": max(memory.revision, before.revision),
         "history": memory.history or before.history,
     }
     if memory.live is None:
         fields |= {"live": before.live, "live_sequence": before.live_sequence}
     return changed(memory, **fields)
+
+
+def common(memories: Iterable[RolloutStatus]) -> RolloutStatus:
+    """Sum up what rollouts of one model know of failures."""
+    return functools.reduce(_having_learned, memories, RolloutStatus())
+
+
+def warned(memory: RolloutStatus, known: RolloutStatus) -> RolloutStatus:
+    """Have a rollout that was never planned know what failed in the model's other ones, some of whose pods it gets."""
+    return memory if memory.observed_generation >= 0 else _having_learned(memory, known)
+
+
+def _having_learned(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
+    """Take over what failed, and the attempt that it failed in: pods would try again at another one."""
+    known = {failed.manifest_digest for failed in memory.failed_versions}
+    new = tuple(failed for failed in before.failed_versions if failed.manifest_digest not in known)
+    return changed(
+        memory,
+        failed_versions=(*new, *memory.failed_versions)[-FAILED_LIMIT:],
+        floor=max(memory.floor, before.floor),
+        attempt=max(memory.attempt, before.attempt),
+    )
 
 
 def stopped(memory: RolloutStatus, failure: PodFailure) -> RolloutStatus:

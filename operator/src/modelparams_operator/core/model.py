@@ -112,6 +112,8 @@ class Observed:
     """Those that the rollout's selector and the opt-in label name."""
     other_claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Pod name to the names of the other rollouts that name it too (`claims.other_claims`)."""
+    known: RolloutStatus = field(default_factory=RolloutStatus)
+    """What all rollouts of the model know of failures (`memory.common`): a new one does not try these versions."""
     term: int = 0
     """The lease's transitions: the fence in each order."""
     watching_since: datetime | None = None

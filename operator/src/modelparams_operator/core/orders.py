@@ -137,6 +137,7 @@ class _Clerk:
             standing.activate == activate
             and standing.attempt == attempt
             and standing.rollout_name == self.name
+            and standing.term >= min(member.obeyed_term, self.term)
             and _are_equal(standing.releases, releases, member)
         ):
             return None

@@ -11,7 +11,16 @@ from modelparams_operator.core.course import Course, is_complete, steer, strays
 from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
-from modelparams_operator.core.memory import changed, found_live, is_at_rest, promoted, refreshed, stopped, turned
+from modelparams_operator.core.memory import (
+    changed,
+    found_live,
+    is_at_rest,
+    promoted,
+    refreshed,
+    stopped,
+    turned,
+    warned,
+)
 from modelparams_operator.core.model import Desired, Observed, Plan, Verify, VersionView
 from modelparams_operator.core.orders import assignments
 from modelparams_operator.core.rollout_status import conditions, invalid, suspended
@@ -34,22 +43,21 @@ def plan(desired: Desired, observed: Observed) -> Plan:
       * at most maxUnavailable pods are away because of us;
       * at most two versions are live; three only until pods have left one that was given up.
     """
-    spec, now = desired.spec, observed.now
+    spec, now, status = desired.spec, observed.now, warned(observed.status, observed.known)
     versions = tuple(view for view in observed.versions if view.spec.model_name == spec.model_name)
     checks = unverified(versions)
     fleet = Fleet.of(desired, observed)
     if fleet.highest_term > observed.term:
-        why = f"an order has term {fleet.highest_term}, ours is {observed.term}: another operator took over"
-        return Plan(observed.status, why=(why,), is_outranked=True)
+        return Plan(observed.status, why=(_outranked(fleet.highest_term, observed.term),), is_outranked=True)
     if spec.suspend:
-        return Plan(suspended(desired, observed.status, now), checks, why=("suspended: nothing is touched",))
+        return Plan(suspended(desired, status, now), checks, why=("suspended: nothing is touched",))
 
-    memory = refreshed(observed.status, desired, versions)
+    memory = refreshed(status, desired, versions)
     memory, is_overdue = _judged(desired, observed, memory, fleet, versions)
     try:
         choice = choose(spec, versions, memory, now)
     except InvalidVersion as error:
-        return Plan(invalid(desired, observed.status, str(error), now), checks, why=(str(error),))
+        return Plan(invalid(desired, status, str(error), now), checks, why=(str(error),))
     memory = found_live(memory, choice, fleet, versions)
     memory = turned(memory, choice, now)
     memory, course = steer(desired, observed, memory, choice, fleet)
@@ -61,10 +69,17 @@ def plan(desired: Desired, observed: Observed) -> Plan:
 
     orders = assignments(desired.name, observed.term, memory, course, fleet, versions)
     is_overdue = is_overdue and memory.progressed_at == observed.status.progressed_at
-    facts = Facts(desired, memory, choice, course, fleet, versions, now, is_overdue)
+    facts = Facts(desired, memory, choice, course, fleet, versions, now, observed.term, is_overdue)
     status = changed(memory, observed_generation=desired.generation, conditions=conditions(facts))
     wake_at = _wake_at(desired, observed, status, course, versions)
     return Plan(status, (*checks, *orders), wake_at, _why(facts))
+
+
+def _outranked(highest: int, ours: int) -> str:
+    return (
+        f"no order is written: one has term {highest}, ours is {ours}. Another operator took over; "
+        "if none runs, restart this one, which then takes a term above the highest"
+    )
 
 
 def unverified(versions: Sequence[VersionView]) -> tuple[Verify, ...]:
@@ -92,7 +107,7 @@ def _judged(
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
     if failure is None and is_late:
-        failure = overdue_failure(memory, fleet, observed.now)
+        failure = overdue_failure(memory, fleet.within(observed.term), observed.now)
     if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
         return memory, is_late
     return stopped(memory, failure), False

@@ -146,6 +146,17 @@ def _follows(memory: RolloutStatus, member: Member) -> bool:
     return served.version < memory.live.version
 
 
+def _outranked(facts: Facts) -> Verdict | None:
+    """Speak of pods that ignore our orders: they obeyed a term of which a backup or new installation knows nothing."""
+    beyond = facts.fleet.beyond(facts.term)
+    if not beyond:
+        return None
+    more = len(beyond) - 1
+    pods = f"pods {beyond[0].name} and {more} more obey" if more else f"pod {beyond[0].name} obeys"
+    ours = f"{pods} no order below term {beyond[0].obeyed_term}, and ours have {facts.term}"
+    return _stalled(Reason.STALE_TERM, f"{ours}; restart the operator, which then takes a higher term")
+
+
 def _rolling_back(facts: Facts) -> Verdict | None:
     """Speak of pods that leave a version that failed or was given up."""
     memory, target = facts.memory, facts.memory.target
@@ -291,6 +302,7 @@ def _done(facts: Facts) -> str:
 
 _CHECKS: tuple[Callable[[Facts], Verdict | None], ...] = (
     _claimed_twice,
+    _outranked,
     _rolling_back,
     _overdue,
     _choice_stalls,

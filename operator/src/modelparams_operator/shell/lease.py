@@ -41,8 +41,8 @@ class Lease:
     """The right to act, from `acquire` to `release`, as long as `keep` runs.
 
     Args:
-        highest_term: the highest term in any order; asked when there is no Lease, so that one that was
-            deleted does not begin again at terms which the pods refuse.
+        highest_term: the highest term that any order has or any pod obeyed; the next one is above it, so that a Lease
+            which was deleted, or restored from a backup, does not go on at terms which the pods refuse.
         clock: monotonic seconds.
     """
 
@@ -119,15 +119,14 @@ class Lease:
             logger.warning("Lease not released", problem=str(error))
 
     async def _try_to_take(self) -> bool:
-        asked = self._clock()
         try:
             lease = await self._api.get(LEASES, self._key)
         except errors.APIMissing:
-            await self._make(asked)
+            await self._make()
             return True
         if not self._is_free(lease):
             return False
-        await self._take(lease, asked)
+        await self._take(lease)
         return True
 
     def _is_free(self, lease: JSON) -> bool:
@@ -147,8 +146,8 @@ class Lease:
             until = f"it is released, or was not renewed for {duration:g} s"
             logger.info("Waiting for the lease", lease=self._key.name, holder=holder, until=until)
 
-    async def _make(self, asked: float) -> None:
-        term = self._after(await self._highest_term(), "an order")
+    async def _make(self) -> None:
+        term, asked = self._after(await self._highest_term(), "an order"), self._clock()
         namespace, name = self._key
         body = {
             "apiVersion": LEASES.api_version,
@@ -157,8 +156,9 @@ class Lease:
         }
         self._hold(await self._api.create(LEASES, namespace, {**body, "spec": self._spec(term)}), term, asked)
 
-    async def _take(self, lease: JSON, asked: float) -> None:
-        term = self._after((lease.get("spec") or {}).get("leaseTransitions") or 0, "it")
+    async def _take(self, lease: JSON) -> None:
+        past, ordered = (lease.get("spec") or {}).get("leaseTransitions") or 0, await self._highest_term()
+        term, asked = self._after(max(past, ordered), "it" if past >= ordered else "an order"), self._clock()
         self._hold(await self._api.replace(LEASES, self._key, {**lease, "spec": self._spec(term)}), term, asked)
 
     def _after(self, term: int, whose: str) -> int:

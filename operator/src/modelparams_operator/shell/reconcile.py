@@ -144,7 +144,9 @@ class Reconciler:
 
     async def _hand_over(self, model: Model, leaving: Sequence[RolloutObject], heirs: Sequence[RolloutObject]) -> None:
         claimed = claims({heir.key.name: heir.spec for heir in heirs}, {pod.name: pod.labels for pod in model.pods})
-        await self._order_all(model, handed_over(observe.pod_views(model), claimed, {r.key.name for r in leaving}))
+        orders = handed_over(observe.pod_views(model), claimed, {r.key.name for r in leaving})
+        if trouble := await self._order_all(model, orders):
+            raise trouble[0]
 
     async def _roll(
         self,
@@ -159,27 +161,18 @@ class Reconciler:
             model, rollout, seen, now=now, term=self.lease.term, watching_since=self._watching_since(model.key)
         )
         result = plan(observe.desired(rollout), observed)
-        if result.is_outranked:
-            logger.warning(
-                "Nothing is ordered",
-                reason="StaleTerm",
-                namespace=rollout.key.namespace,
-                name=rollout.key.name,
-                why=result.why,
-                next="if no other operator runs, delete the Lease: this one then takes it above the highest order",
-            )
         if result.status.wire() != rollout.status.wire():
             logger.info("Rollout", namespace=rollout.key.namespace, name=rollout.key.name, why=result.why)
             await self.record.status(ROLLOUTS, rollout, result.status)  # first: a decision is on record before it shows
             await self._tell(ROLLOUTS, rollout.key, rollout.uid, told.of_rollout(rollout.status, result.status))
         metrics.show_rollout(*rollout.key, result.status.step_index, result.status.pods)
-        try:
-            await self._act(model, result)
-        except Exception as error:  # what is decided is on record: one order that cannot be written hides no state
-            trouble.append(error)
+        problems = await self._act(model, result)
+        await self._tell(ROLLOUTS, rollout.key, rollout.uid, told.of_orders(result, problems))
+        trouble += problems  # what is decided is on record: one order that cannot be written hides no state
         return result
 
-    async def _act(self, model: Model, result: Plan) -> None:
+    async def _act(self, model: Model, result: Plan) -> list[BaseException]:
+        """Begin checks and write orders, each of them; give what failed."""
         specs, orders = {known.key.name: known.spec for known in model.versions}, list[Assign]()
         for action in result.actions:
             match action:
@@ -187,13 +180,12 @@ class Reconciler:
                     self.verifier.request(model.key.namespace, name, specs[name])
                 case Assign():
                     orders.append(action)
-        await self._order_all(model, orders)
+        return await self._order_all(model, orders)
 
-    async def _order_all(self, model: Model, orders: Sequence[Assign]) -> None:
+    async def _order_all(self, model: Model, orders: Sequence[Assign]) -> list[BaseException]:
         trouble = list[BaseException]()
         await self._gather((self._order(model, order) for order in orders), trouble)
-        if trouble:
-            raise trouble[0]
+        return trouble
 
     async def _order(self, model: Model, action: Assign) -> None:
         known = model.assignments.get(action.pod_name)

@@ -26,6 +26,7 @@ from modelparams_operator.shell.logs import logger
 from modelparams_operator.shell.loops import Loops
 from modelparams_operator.shell.ports import (
     ASSIGNMENTS,
+    JSON,
     PODS,
     ROLLOUTS,
     VERSIONS,
@@ -141,18 +142,23 @@ class _Parts:
 def _lease(api: Kube, settings: Settings) -> Lease:
     timing = Timing(settings.lease_duration, settings.lease_renew_deadline, settings.lease_retry_period)
     key = ObjectKey(settings.lease_namespace, settings.lease_name)
-    term = functools.partial(highest_ordered_term, api, settings.watch_namespaces)
+    term = functools.partial(highest_term, api, settings.watch_namespaces)
     return Lease(api, key, settings.identity, timing=timing, highest_term=term)
 
 
-async def highest_ordered_term(api: KubernetesAPI, namespaces: tuple[str, ...]) -> int:
-    """Find the highest term in any order of `namespaces` (none: the whole cluster); 0 without one.
+_ANSWERED_MAX = 2**30
+"""Of the terms that pods answer, those that still leave the Lease as many: a pod may write any, and end no leading."""
 
-    What pods answer does not count: a pod could write a term that is no number of the Lease's, and end all leading.
-    """
+
+async def highest_term(api: KubernetesAPI, namespaces: tuple[str, ...]) -> int:
+    """Find the highest term that an order of `namespaces` (none: the whole cluster) has, or a pod obeyed; else 0."""
     lists = [await list_all(api, ASSIGNMENTS, scope) for scope in namespaces or (None,)]
-    orders = (known.get("spec") or {} for found, _ in lists for known in found)
-    return max((order.get("term") or 0 for order in orders), default=0)
+    return max((_seen_term(known) for found, _ in lists for known in found), default=0)
+
+
+def _seen_term(assignment: JSON) -> int:
+    ordered, answered = ((assignment.get(half) or {}).get("term") or 0 for half in ("spec", "status"))
+    return max(ordered, answered if answered <= _ANSWERED_MAX else 0)
 
 
 async def _require_kinds(api: Kube, settings: Settings) -> None:
