@@ -42,11 +42,14 @@ class Pod:
     refuses: dict[Digest, Reason] = field(default_factory=dict)
     is_silent: bool = False
     term: int = 0
+    generation: int = -1
+    """Of the order that it obeyed last."""
     held: dict[Digest, Release] = field(default_factory=dict)
     live: Digest | None = None
     served: list[str] = field(default_factory=list)
     """Versions in the order in which they became live."""
-    written: Object = field(default_factory=dict)
+    written: tuple[str, Object] | None = None
+    """The order's UID, and what was answered to it."""
     was_ready: bool | None = None
 
 
@@ -119,17 +122,19 @@ class Agents:
                     self._say_ready(pod)
 
     def _answer(self, pod: Pod, assignment: Object) -> None:
-        order = AssignmentSpec.parse(assignment["spec"])
-        if order.pod_uid != pod.uid or order.term < pod.term:
+        order, metadata, failure = AssignmentSpec.parse(assignment["spec"]), assignment["metadata"], None
+        if order.pod_uid != pod.uid:
             return
-        pod.term = order.term
-        failure = self._obey(pod, order)
-        status = _status(pod, failure, assignment["metadata"]["generation"])
-        if status == pod.written:
+        if order.term >= pod.term:
+            pod.term = order.term
+            failure = self._obey(pod, order)
+            pod.generation = metadata["generation"]
+        status = _status(pod, failure, pod.generation)
+        if (metadata["uid"], status) == pod.written:
             return
         body = {"apiVersion": f"{GROUP}/{API_VERSION}", "kind": KIND, "status": status}
         self._api.apply(self._orders_path(pod.name) + "/status", body, manager="modelparams-agent")
-        pod.written = copy.deepcopy(status)
+        pod.written = metadata["uid"], copy.deepcopy(status)
 
     def _obey(self, pod: Pod, order: AssignmentSpec) -> ReleaseFailure | None:
         failure = None

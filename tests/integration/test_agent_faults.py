@@ -272,6 +272,7 @@ def test_an_order_of_a_past_leader_moves_nothing(serving: Scene) -> None:
     serving.term = 4
     serving.order("1.1.0", "1.0.0", activate="1.1.0")
     serving.wait(lambda: "StaleTerm" in serving.pods.logs("web-0", "agent"))
+    serving.wait(lambda: serving.status().get("term") == 5)  # so the operator learns which term it takes
     assert serving.serves() == "1.0.0"
 
 

@@ -100,6 +100,27 @@ def test_a_lease_that_was_deleted_goes_on_above_every_order(stage: Stage) -> Non
         assert stage.agents.all()[0].term > before
 
 
+def test_after_a_restore_that_lost_the_orders_a_restart_makes_pods_obey_again(stage: Stage) -> None:
+    stage.pods("web-0")
+    stage.apply("1.0.0")
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{stage.namespace}/leases/modelparams-operator"
+    with stage.operator() as operator:
+        stage.wait_until_all_live("1.0.0")
+        operator.kill()
+        with stage.agents.held_still():
+            stage.agents.all()[0].term = 41
+            stage.api.delete(lease)
+            stage.api.delete(stage.path("modelparamassignments", "web-0"))
+        operator.start()
+        stage.apply("1.1.0")
+        stage.wait_for_rollout(Ready="False/StaleTerm")
+        assert stage.agents.live() == {"web-0": "1.0.0"}
+        operator.kill()
+        operator.start()
+        stage.wait_until_all_live("1.1.0")
+        assert stage.agents.all()[0].term == 42
+
+
 def test_an_api_server_that_goes_away_and_comes_back(
     own_control_plane: ControlPlane, releases: Releases, tmp_path: Path
 ) -> None:

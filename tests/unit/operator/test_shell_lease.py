@@ -348,6 +348,27 @@ def test_no_pod_s_answer_uses_up_the_terms_that_a_lease_has(answered: int, want:
     running(test)
 
 
+def test_a_lease_that_another_takes_while_the_highest_term_is_looked_up_stays_theirs() -> None:
+    async def test() -> None:
+        world = World()
+        free = {"metadata": {"name": KEY.name}, "spec": {"holderIdentity": "", "leaseTransitions": 3}}
+        world.api.put(LEASES, free)
+        one = world.lease("one")
+
+        async def meanwhile() -> int:
+            one._highest_term = world.highest_term
+            world.api.put(LEASES, {**free, "spec": {"holderIdentity": "two", "leaseTransitions": 4}})
+            return 0
+
+        one._highest_term = meanwhile
+        waiting = asyncio.create_task(one.acquire())
+        await until(lambda: world.time > 1008, "some tries")
+        assert (world.holder(), world.term(), one.is_held()) == ("two", 4, False)
+        waiting.cancel()
+
+    running(test)
+
+
 def test_two_that_reach_for_it_at_once_do_not_both_get_it() -> None:
     async def test() -> None:
         world = World()

@@ -480,6 +480,50 @@ def test_a_default_rollout_goes_with_the_last_version_of_a_mistyped_model(left: 
     scenario(test)
 
 
+def test_no_default_is_made_beside_a_rollout_that_cannot_be_used() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        world.rollout("mine", spec={"strategy": {"maxUnavailable": "a few"}})
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+        assert world.api.at(ASSIGNMENTS, "web-0") is None
+
+    scenario(test)
+
+
+def test_a_version_that_is_going_is_not_what_the_default_follows() -> None:
+    async def test(world: World) -> None:
+        world.version("2.0.0")
+        spec = version_spec("1.0.0").wire()
+        going = {"name": "chat-1.0.0", "generation": 1, "deletionTimestamp": "2026-11-24T12:00:00Z"}
+        world.api.put(VERSIONS, {"metadata": going, "spec": spec})
+        await world.settle()
+        default = world.api.at(ROLLOUTS, DEFAULT)
+        assert default is not None
+        assert default["spec"]["versionPolicy"]["range"] == ">=2.0.0 <3.0.0"
+
+    scenario(test)
+
+
+def test_a_version_s_status_waits_until_all_rollouts_that_may_use_it_are_known() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.rollout("mine")
+        await world.settle()
+        edited, before = world.api.at(ROLLOUTS, "mine"), world.api.at(VERSIONS, "chat-1.0.0")
+        assert edited is not None
+        assert before is not None
+        assert before["status"]["usedBy"] == ["mine"]
+        world.api.put(ROLLOUTS, {**edited, "metadata": {**edited["metadata"], "generation": 2}})
+        world.api.faults["apply ModelParamRollout"] += [errors.APIUnavailable("away")]
+        with pytest.raises(errors.APIUnavailable):
+            await world.pass_()
+        assert world.api.at(VERSIONS, "chat-1.0.0") == before
+
+    scenario(test)
+
+
 def test_a_spec_that_cannot_be_used_is_told_so_and_stops_nothing_else() -> None:
     async def test(world: World) -> None:
         world.version("1.0.0")
@@ -559,10 +603,15 @@ def test_orders_of_pods_that_are_gone_go_when_there_is_time() -> None:
         await world.settle()
         world.api.drop(PODS, ObjectKey("ns", "web-0"))
         await world.pods._list()
+        order = world.api.at(ASSIGNMENTS, "web-0")
+        assert order is not None
+        of_another = {"name": "embed-0", "labels": {MODEL_LABEL: "embed"}}
+        world.orders.note(world.api.put(ASSIGNMENTS, {"metadata": of_another, "spec": order["spec"]}))
         await world.pass_()
         assert world.api.at(ASSIGNMENTS, "web-0") is not None
         await world.pass_(is_quiet=True)
         assert world.api.at(ASSIGNMENTS, "web-0") is None
+        assert world.api.at(ASSIGNMENTS, "embed-0") is not None
 
     scenario(test)
 

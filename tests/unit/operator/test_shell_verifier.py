@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 
 from builders.fake_api import running, until
 from builders.rollouts import facts, version_spec
@@ -37,7 +36,7 @@ class Store:
                 await self.held[version].wait()
             await asyncio.sleep(0)
             if stopped():
-                raise CancelledError
+                raise asyncio.CancelledError
             if self.answers.get(version):
                 raise self.answers[version].pop(0)
             return facts(version)

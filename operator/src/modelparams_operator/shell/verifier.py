@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from modelparams_operator.shell.ports import ModelKey
 
 Stopped = Callable[[], bool]
 Check = Callable[[str, VersionSpec, Stopped], Awaitable[VerifiedFacts]]
-"""(namespace, spec, stopped) → what was found; raises modelparams.errors; CancelledError when `stopped` turned true."""
+"""(namespace, spec, stopped) → what was found; raises modelparams.errors, is cancelled when `stopped` turned true."""
 
 _RETRY_LAST = 300.0
 
@@ -150,8 +149,6 @@ class Verifier:
                         await self.check(subject.model.namespace, spec, lambda: work.stopped),
                         None,
                     )
-                except CancelledError:
-                    return None
                 except Exception as error:  # the boundary: whatever it is becomes a condition
                     if not isinstance(error, ModelParamsError):
                         log.exception("Unforeseen error")
