@@ -30,6 +30,7 @@ class Report:
     worst_ms: float | None = None
     worst_ms_without_swap: float | None = None
     worst_ms_with_swap: float | None = None
+    worst_ms_going_back: float | None = None
     p99_ms_without_swap: float | None = None
     p99_ms_with_swap: float | None = None
     """Of the whole rollout, fetching and opening the version too."""
@@ -100,8 +101,9 @@ class Report:
         yield "pods", f"{self.pods}, {_TIERS.get(self.tier or 0, '-')}"
         yield "requests sent / failed / torn", f"{self.sent} / {self.failed} / {self.torn}"
         yield "answers by version", ", ".join(f"{version} {n}" for version, n in sorted(self.answers_of.items()))
-        before_and_during = f"{_ms(self.worst_ms_without_swap)} / {_ms(self.worst_ms_with_swap)}"
-        yield "worst request before / during the rollout", f"{before_and_during}; of all {_ms(self.worst_ms)}"
+        worst = (self.worst_ms_without_swap, self.worst_ms_with_swap, self.worst_ms_going_back)
+        told = " / ".join(_ms(one) for one in worst)
+        yield "worst request before / during the rollout / going back", f"{told}; of all {_ms(self.worst_ms)}"
         yield "p99 before / during the rollout", self._p99()
         yield "pause per pod", ", ".join(f"{pod} {pause:.3f} ms" for pod, pause in sorted(self.pause_ms.items()))
         for version, seconds in self.apply_to_live_s.items():

@@ -26,17 +26,20 @@ from traffic.openloop import Answer, OpenLoop, ask
 from traffic.rescore import Rescorer
 
 _PROMPTS = (smollm2.PROMPT, "What is the capital of Germany?", "How many days are in a week?", "Who wrote Hamlet?")
-_RATE, _SHARE = 1.0, 0.5
-"""Of the load: requests a second over all pods at most, and how busy it may keep one processor. A slow machine that is
-asked for more only shows its queue."""
-_QUIET_SECONDS = 15.0
+_TOKENS, _RATE, _SHARE = 12, 3.0, 0.7
+"""Of the load: tokens of an answer, requests a second over all pods at most, and how busy it may keep one processor. A
+slow machine that is asked for more only shows its queue."""
+_QUIET_SECONDS = 20.0
 _LIVE_SECONDS, _VERDICT_SECONDS = 90.0, 60.0
 _STEPS = [{"pods": 1, "pause": {"durationSeconds": 5}}, {"pods": "50%", "pause": {"durationSeconds": 3}}]
+
+_Window = tuple[float, float]
+"""Seconds of `time.monotonic`: answers that were due in it are its own."""
 
 
 @dataclass
 class Load:
-    """The open-loop load in a thread of its own, and when its windows began."""
+    """The open-loop load in a thread of its own."""
 
     loop: OpenLoop
     thread: threading.Thread = field(init=False)
@@ -70,16 +73,16 @@ class Story:
             NotReached: one did not come to its end.
         """
         self._first_version()
-        load = Load(OpenLoop(self.scene.ready, _PROMPTS, self._rate()))
+        load = Load(OpenLoop(self.scene.ready, _PROMPTS, self._rate(), _TOKENS))
         try:
             quiet = self._quiet(load)
             swapped = self._second_version()
-            self._is_met(load, "1.1.0")
+            self._is_met(load, "1.1.0", swapped[0])
             self._tampered_version()
-            self._way_back()
+            back = self._way_back(load)
         finally:
             answers = load.end()
-        self._judge(answers, quiet, swapped)
+        self._judge(answers, quiet, swapped, back)
 
     # Chapters
 
@@ -90,17 +93,18 @@ class Story:
         self._show_objects()
         self._ask("1.0.0")
 
-    def _quiet(self, load: Load) -> tuple[float, float]:
+    def _quiet(self, load: Load) -> _Window:
         """At least so long, and until each pod may have answered: a slow machine has something to compare with too."""
         self._chapter(f"an open-loop load of streaming requests begins; {_QUIET_SECONDS:.0f} s without a swap")
         start = time.monotonic()
         time.sleep(_QUIET_SECONDS)
-        self._is_met(load, "1.0.0")
+        self._is_met(load, "1.0.0", start)
         return start, time.monotonic()
 
-    def _second_version(self) -> tuple[float, float]:
+    def _second_version(self) -> _Window:
         self._chapter("1.1.0, a fine-tune of the last two layers, rolls out pod by pod under the load")
         patch = json.dumps({"spec": {"strategy": {"steps": _STEPS}}})
+        self.console.print(f"kubectl patch mpr {MODEL}-default --type=merge -p '{patch}'", highlight=False)
         self.scene.kubectl("patch", "mpr", f"{MODEL}-default", "--type=merge", "-p", patch)
         start = time.monotonic()
         self._apply("1.1.0")
@@ -113,11 +117,11 @@ class Story:
             self.report.bytes_moved[name] = status["fetchedBytes"]
         return start, end
 
-    def _is_met(self, load: Load, version: str) -> None:
+    def _is_met(self, load: Load, version: str, since: float) -> None:
         """Until the load has an answer of it for each pod: the rest may be over before a slow load's next request."""
         eventually(
             f"answers of the load that name {version}",
-            lambda: sum(answer.version == version for answer in load.loop.answers) >= self.report.pods,
+            lambda: sum(a.version == version and a.due >= since for a in load.loop.answers) >= self.report.pods,
             seconds=_LIVE_SECONDS,
         )
 
@@ -135,18 +139,20 @@ class Story:
             raise NotReached("a pod was given the tampered version")
         self.report.refused_reason = self._condition("1.2.0", "Ready")[1]
 
-    def _way_back(self) -> None:
+    def _way_back(self, load: Load) -> _Window:
         self._chapter("1.1.0 is deleted, as a Git revert would: all pods go back to 1.0.0")
         start = time.monotonic()
         self._model.delete("1.1.0")
         self._wait_live("1.0.0")
         self.report.rollback_s = time.monotonic() - start
         self._ask("1.0.0")
-        starts = self.scene.starts()
+        self._is_met(load, "1.0.0", start)
+        end, starts = time.monotonic(), self.scene.starts()
         self.report.restarts = sum(count for count, _ in starts.values())
         self.report.same_containers = starts == self._starts
+        return start, end
 
-    def _judge(self, answers: list[Answer], quiet: tuple[float, float], swapped: tuple[float, float]) -> None:
+    def _judge(self, answers: list[Answer], quiet: _Window, swapped: _Window, back: _Window) -> None:
         self._chapter("every answer is rescored, token by token, by the version that it names, alone")
         good = [answer for answer in answers if not answer.error]
         self.console.print(f"{len(good)} answers are computed again, which takes some seconds")
@@ -164,6 +170,7 @@ class Story:
         self.report.worst_ms = max((1000 * answer.latency for answer in good), default=None)
         self.report.worst_ms_without_swap = max(before, default=None)
         self.report.worst_ms_with_swap = max(during, default=None)
+        self.report.worst_ms_going_back = max(_latencies_ms(good, back), default=None)
         self.report.p99_ms_without_swap, self.report.answers_without_swap = _p99(before), len(before)
         self.report.p99_ms_with_swap, self.report.answers_with_swap = _p99(during), len(during)
 
@@ -201,7 +208,7 @@ class Story:
     def _rate(self) -> float:
         """Requests a second that this machine answers with time to spare, by how long one takes alone."""
         start = time.monotonic()
-        self._answers(self.scene.ready()[:1])
+        self._answers(self.scene.ready()[:1], _TOKENS)
         seconds = time.monotonic() - start
         rate = min(_RATE, _SHARE / seconds)
         self.console.print(f"one answer takes {seconds:.1f} s, so the load is {rate:.2f} a second")
@@ -221,10 +228,10 @@ class Story:
         self.report.answers[version] = answers[0].text
 
     @staticmethod
-    def _answers(pods: Sequence[tuple[str, str]]) -> list[Answer]:
+    def _answers(pods: Sequence[tuple[str, str]], tokens: int = 24) -> list[Answer]:
         async def all_at_once() -> list[Answer]:
             async with httpx.AsyncClient(timeout=60) as client:
-                return await asyncio.gather(*(ask(client, url, smollm2.PROMPT, max_tokens=24) for _, url in pods))
+                return await asyncio.gather(*(ask(client, url, smollm2.PROMPT, max_tokens=tokens) for _, url in pods))
 
         return asyncio.run(all_at_once())
 
@@ -254,7 +261,7 @@ def _pod_line(assignment: dict[str, Any], *, swaps: bool) -> str:
     return f"{assignment['metadata']['name']}: {serving}{busy}{pause}"
 
 
-def _latencies_ms(answers: list[Answer], window: tuple[float, float]) -> list[float]:
+def _latencies_ms(answers: list[Answer], window: _Window) -> list[float]:
     return [1000 * answer.latency for answer in answers if window[0] <= answer.due <= window[1]]
 
 

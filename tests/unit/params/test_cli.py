@@ -392,6 +392,24 @@ def test_pods_are_sent_where_the_publish_went(
     assert source.endpoint == endpoint
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "is_told"),
+    [
+        ("http://127.0.0.1:7070", True),
+        ("http://localhost:7070", True),
+        ("http://[::1]:7070", True),
+        ("http://s3.models.svc:7070", False),
+        ("", False),
+    ],
+)
+def test_an_endpoint_where_each_pod_would_find_itself_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, endpoint: str, is_told: bool
+) -> None:
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    assert publishing._source(f"s3://weights/p?endpoint={endpoint}" if endpoint else "s3://weights/p", "", "")
+    assert ("--cluster-endpoint names the store as they see it" in capsys.readouterr().err) is is_told
+
+
 def test_diff_can_end_as_git_diff_does(ready: Run) -> None:
     assert ready("diff", "1.0.0", "1.1.0", *SEALED, "--exit-code").code == 1
     assert ready("diff", "1.0.0", "1.0.0", *SEALED, "--exit-code").code == 0
@@ -697,6 +715,18 @@ def test_no_example_of_the_help_is_too_wide_for_80_columns(
         text = run(*command.split(), "--help").out
         shown[columns] = [line.strip() for line in text.splitlines() if line.startswith("     ")]
     assert shown["80"] == shown["300"] != []
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "keys kek", "keys signer", "keys trust", "hash", "publish", "verify", "inspect", "diff", "serve", "status"],
+)
+def test_no_word_of_the_help_is_cut_in_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    words = {}
+    for columns in ("80", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        words[columns] = {word for word in run(*command.split(), "--help").out.split() if "─" not in word}
+    assert words["300"] - words["80"] == set()
 
 
 def test_a_full_disk_behind_standard_output_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ StoreUrl = Annotated[
         "-s",
         envvar="MODELPARAMS_STORE",
         metavar="URL",
-        help="s3://BUCKET/PREFIX, if need be with ?endpoint=URL&region=REGION, or a directory. "
+        help="s3://BUCKET/PREFIX, if need be with ?endpoint=URL and &region=NAME; or a directory. "
         "S3 credentials as for the AWS CLI.",
     ),
 ]
@@ -51,7 +51,8 @@ KeyRef = Annotated[
     ),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", envvar="MODELPARAMS_MODEL", help="Refuse every model but this one.")
+    str,
+    typer.Option("--model", "-m", envvar="MODELPARAMS_MODEL", metavar="NAME", help="Refuse every model but this one."),
 ]
 ReleaseName = Annotated[
     str, typer.Argument(metavar="RELEASE", help="A version of the store, 1.2.0, or a manifest digest, sha256:…")

@@ -27,25 +27,23 @@ Trust = Annotated[
     Path | None,
     typer.Option("--trust", envvar="MODELPARAMS_TRUST", metavar="FILE", help="The clusters' policy; default: --sign."),
 ]
-Model = Annotated[str, typer.Option("--model", "-m", help="Default: the directory above.")]
-OfVersion = Annotated[str, typer.Option("--version", help="Default: the directory's name, v1.2.0.")]
+Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help="Default: the directory above.")]
+OfVersion = Annotated[str, typer.Option("--version", metavar="SEMVER", help="Default: the directory's name, v1.2.0.")]
 Floor = Annotated[
-    int | None, typer.Option(min=0, help="Pods may serve no sequence below this any more. It can only rise.")
+    int | None,
+    typer.Option(min=0, metavar="N", help="Pods may serve no sequence below this any more. It can only rise."),
 ]
 NotAfter = Annotated[str, typer.Option(metavar="TIME", help="When pods begin to refuse it: 2030-01-31T00:00:00Z.")]
-Namespace = Annotated[str, typer.Option("--namespace", "-n", help="Of the object that is printed.")]
+Namespace = Annotated[str, typer.Option("--namespace", "-n", metavar="NAME", help="Of the object that is printed.")]
 ClusterEndpoint = Annotated[str, typer.Option(metavar="URL", help="The S3 endpoint as pods see it, if it is another.")]
 CredentialsSecret = Annotated[
     str, typer.Option(metavar="NAME", help="The Secret by which the operator reads the store.")
 ]
-Reuse = Annotated[
+NoReuse = Annotated[
     bool,
-    typer.Option(
-        "--reuse/--no-reuse",
-        help="List unchanged blobs again. Without, all are sealed anew: it leaves damage in the store behind.",
-    ),
+    typer.Option("--no-reuse", help="Seal all blobs anew, the unchanged too: it leaves damage in the store behind."),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Threads that seal and send.")]
+Workers = Annotated[int, typer.Option(min=1, metavar="N", help="Threads that seal and send.")]
 Report = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write what was done here, as JSON: manifestDigest, blobsNew, …")
 ]

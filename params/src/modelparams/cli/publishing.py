@@ -8,6 +8,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from pydantic.alias_generators import to_camel
@@ -41,6 +42,7 @@ Directory = Annotated[
     Path, typer.Argument(exists=True, file_okay=False, help="As save_pretrained wrote it: …/<model>/v<semver>.")
 ]
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _OF_THE_OBJECT = ("namespace", "cluster_endpoint", "credentials_secret")
 
 
@@ -75,7 +77,7 @@ def publish_command(
     namespace: options.Namespace = "",
     cluster_endpoint: options.ClusterEndpoint = "",
     credentials_secret: options.CredentialsSecret = "",
-    reuse: options.Reuse = True,
+    no_reuse: options.NoReuse = False,
     workers: options.Workers = 4,
     report: options.Report = None,
     output: options.Printed = options.Form.YAML,
@@ -120,7 +122,7 @@ def publish_command(
             not_after=end,
             workers=workers,
             progress=progress,
-            reuse=reuse,
+            reuse=not no_reuse,
         )
     _tell(published)
     if report:
@@ -157,12 +159,15 @@ def _source(store: str, endpoint: str, credentials: str) -> S3Source | None:
     endpoint = endpoint or named.endpoint or _own_endpoint()
     reference = {"credentialsSecretRef": {"name": credentials}} if credentials else {}
     try:
-        return S3Source.parse(named.wire() | {"endpoint": endpoint} | reference)
+        source = S3Source.parse(named.wire() | {"endpoint": endpoint} | reference)
     except InvalidSpec as error:
         raise UsageError(
             f"no pod could be sent to the store: {error.message}",
             hint="correct --cluster-endpoint or --credentials-secret",
         ) from None
+    if endpoint and urlsplit(endpoint).hostname in _LOOPBACK:
+        note(f"pods are sent to {endpoint}, where each finds itself; --cluster-endpoint names the store as they see it")
+    return source
 
 
 def _own_endpoint() -> str:
