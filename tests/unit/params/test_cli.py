@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -188,6 +189,22 @@ def test_nan_is_an_integrity_error(ready: Run) -> None:
     write_directory(Path("params/tiny/v1.2.0"), layered(layer0=NAN))
     ran = ready("publish", "params/tiny/v1.2.0", "-s", "store", "--sign", "release.pem")
     assert (ran.code, "NotFinite" in ran.err) == (Exit.INTEGRITY, True)
+
+
+def test_hash_writes_none_for_files_that_publish_would_refuse(ready: Run) -> None:
+    directory = Path("params/tiny/v1.2.0")
+    shutil.copytree("params/tiny/v1.1.0", directory)
+    before = (directory / "config.json").read_bytes()
+    (directory / "model.safetensors").write_bytes(b"of another format")
+    ran = ready("hash", str(directory))
+    assert (ran.code, "is no safetensors file" in ran.err) == (Exit.USAGE, True)
+    assert (directory / "config.json").read_bytes() == before
+
+
+def test_a_new_signer_is_told_how_the_old_one_stays_trusted(ready: Run) -> None:
+    assert ready("keys", "signer", "new.pem").code == 0
+    ran = ready("publish", "params/tiny/v1.1.0", "--version=1.3.0", "-s", "store", "--sign=new.pem")
+    assert (ran.code, "give --trust FILE, a policy that lists both" in ran.err) == (Exit.INTEGRITY, True)
 
 
 def test_hash_writes_and_then_agrees(run: Run) -> None:

@@ -34,6 +34,7 @@ from modelparams.hashes import check_hashes, write_hashes
 from modelparams.keys import LocalKeyProvider
 from modelparams.publish import Published, publish
 from modelparams.store import FileStore, ObjectStore, open_store, source_of
+from modelparams.tensors import read_directory
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.version_object import manifest_object, manifest_yaml
 from modelparams.wording import counted
@@ -56,6 +57,8 @@ def hash_command(
     'publish' refuses a directory whose bytes differ from these hashes, so what was reviewed in Git is what is
     sealed. Run it after save_pretrained, and commit the change.
     """
+    if not check:
+        read_directory(directory)  # what publish would refuse, before anybody reviews its hashes
     hashes = check_hashes(directory) if check else write_hashes(directory)
     shown = table(f"{directory} {'matches' if check else 'now holds'}", "file", "sha256")
     for name, value in hashes.items():
