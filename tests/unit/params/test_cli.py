@@ -144,6 +144,15 @@ def test_ctrl_c_while_the_command_line_is_imported_is_no_traceback(monkeypatch: 
     assert ended.value.code == 130
 
 
+def test_ctrl_c_in_a_publish_says_that_the_same_command_goes_on(ready: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(publishing, "publish", interrupted)
+    ran = ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem")
+    assert (ran.code, "the same command goes on where it ended" in ran.err) == (130, True)
+
+
 def test_no_command_leaves_a_core_file_which_would_hold_the_key() -> None:
     command = (
         "import resource, sys; from modelparams.__main__ import main; sys.argv = ['modelparams', 'hash', 'absent']\n"

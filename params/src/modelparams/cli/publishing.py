@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -111,7 +113,7 @@ def publish_command(
     end = _time(not_after) if not_after else None
     source = _source(store, cluster_endpoint, credentials_secret)
     signers = [SigningKey.load(path) for path in sign]
-    with reporting() as progress:
+    with _told_how_to_go_on(), reporting() as progress:
         published = publish(
             directory,
             _to_publish_into(store),
@@ -135,6 +137,15 @@ def publish_command(
     else:
         as_text = _object_as_json if output is options.Form.JSON else manifest_yaml
         echo(as_text(published, source, ref, namespace=namespace or None))
+
+
+@contextmanager
+def _told_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("stopped; the same command goes on where it ended, and no reader sees anything of it before")
+        raise
 
 
 def _to_publish_into(url: str) -> ObjectStore:
