@@ -22,7 +22,7 @@ from modelparams.hashes import open_checked
 from modelparams.history import Past
 from modelparams.journal import Journal, cache_directory
 from modelparams.keys import KeyProvider
-from modelparams.manifest import BlobEntry, Epoch, Manifest, ModelId, VerifiedManifest
+from modelparams.manifest import BlobEntry, Epoch, Manifest, ModelId
 from modelparams.model_keys import publisher_keys
 from modelparams.names import ModelName, Version
 from modelparams.plaintext import PlainVersion, read_plain
@@ -119,10 +119,7 @@ def publish(
     for file in files.values():  # from here on, sealing sees to it that no byte changes
         file.require_unchanged()
     if version in versions:
-        twin = past.of_version(version)
-        there = _was_there(store, twin, content)
-        require_same(twin.manifest, floor, not_after)
-        return there
+        return _found(past, content, version, floor, not_after)
     require_floor(history, floor)
     journal = Journal((cache or cache_directory()) / "publish", store, model, version)
     sending = Sending(store, model_keys, journal, _blobs(history.manifest if reuse else None), report)
@@ -136,7 +133,10 @@ def publish(
         now,
         not_after,
     )
-    manifest, digest = commit(draft, past, history, signers)
+    try:
+        manifest, digest = commit(draft, past, history, signers)
+    except VersionExists:  # another publisher was faster; with the same parameters, that is what was asked for
+        return _found(past, content, version, floor, not_after)
     journal.forget()
     return _is_new(manifest, digest, sending.counts, history.manifest)
 
@@ -174,11 +174,16 @@ def _is_new(manifest: Manifest, digest: Digest, counts: Mapping[str, int], last:
     )
 
 
-def _was_there(store: ObjectStore, twin: VerifiedManifest, version: NamedVersion) -> Published:
+def _found(
+    past: Past, content: NamedVersion, version: Version, floor: int | None, not_after: datetime | None
+) -> Published:
+    """Take the version that the store has for the one to publish, if it is the same."""
+    twin = past.of_version(version)
     manifest = twin.manifest
-    if not _equal(manifest, version):
+    if not _equal(manifest, content):
         raise VersionExists(f"the store has other parameters as {manifest.model.name} {manifest.version}")
-    _check_whole(store, manifest)
+    _check_whole(past.store, manifest)
+    require_same(manifest, floor, not_after)
     return Published(
         manifest.model.name,
         manifest.version,
