@@ -189,6 +189,12 @@ def test_the_namespace_is_shown_where_there_are_several() -> None:
     assert "serving" in printed(scene(), namespaces=True)
 
 
+@pytest.mark.parametrize(("reason", "is_said"), [("NoPods", True), ("Promoted", False)])
+def test_a_rollout_that_is_ready_of_no_pod_says_what_comes_next(reason: str, is_said: bool) -> None:
+    text = printed(overview([rollout(("Ready", "True", reason))], [], []))
+    assert (f"smollm2: about {reason}" in text) is is_said
+
+
 def test_nothing_is_said_in_words() -> None:
     assert printed(overview([], [], [])).strip() == "no rollout and no version here"
 

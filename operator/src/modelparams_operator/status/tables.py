@@ -11,6 +11,7 @@ from rich.text import Text
 
 from modelparams.api.assignment import PodState
 from modelparams.cli.harmless import harmless
+from modelparams.reasons import Reason
 from modelparams_operator.status.overview import Outcome, Overview, PodRow, RolloutRow, VersionRow
 
 _COLOURS = {Outcome.READY: "green", Outcome.MOVING: "yellow", Outcome.FAILED: "red"}
@@ -61,9 +62,9 @@ def _state(row: PodRow) -> Text:
 
 
 def _messages(rows: Iterable[RolloutRow | VersionRow]) -> Iterator[RenderableType]:
-    """What those that are not ready say: below their table, since a column may leave a sentence no room."""
+    """What those say that are not ready, or ready of no pod: below their table, where a sentence has room."""
     for row in rows:
-        if row.outcome is not Outcome.READY and row.message:
+        if row.message and (row.outcome is not Outcome.READY or row.reason == Reason.NO_PODS):
             yield _said(row.name, row.message)
 
 
