@@ -16,7 +16,7 @@ from cluster.node import InstallFailed, NodeCluster, NodeImpossible, debian
 from cluster.tools.build import build_all
 from cluster.tools.recipes import NODE
 
-PODS, ROUNDS = 3, 3
+PODS, ROUNDS = 3, 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,13 @@ def test_where_nothing_is_nothing_is_ready(namespace: str, kubeconfig: Path, wat
     done = run(kubeconfig, "--namespace", namespace, *watch, "--output", "json")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"there is no rollout and no version in namespace {namespace}" in done.stderr
+    assert "look everywhere with --all-namespaces" in " ".join(done.stderr.split())
+
+
+def test_who_looked_everywhere_is_not_told_to_look_everywhere(kubeconfig: Path) -> None:
+    done = run(kubeconfig, "no-such-model", "--all-namespaces")
+    told = " ".join(done.stderr.split())
+    assert "there is no rollout and no version of no-such-model in any namespace. Check the name." in told
 
 
 def test_two_ways_to_say_where_are_one_too_many(namespace: str, kubeconfig: Path) -> None:

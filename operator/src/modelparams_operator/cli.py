@@ -82,6 +82,6 @@ async def _read(place: Place, model: str) -> Overview:
     if found.is_empty:  # nothing that a pipeline could take for ready
         whose = f" of {model}" if model else ""
         where = f"namespace {place.namespace}" if place.namespace else "any namespace"
-        hint = "check the name, or look everywhere with --all-namespaces"
+        hint = "check the name" + (", or look everywhere with --all-namespaces" if place.namespace else "")
         raise UsageError(f"there is no rollout and no version{whose} in {where}", hint=hint)
     return found
