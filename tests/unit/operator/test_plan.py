@@ -520,6 +520,39 @@ def test_a_new_rollout_that_waits_still_knows_what_failed_in_a_standing_one(fiel
     assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
 
 
+def test_a_new_rollout_keeps_its_pods_on_what_works_there_though_it_failed_in_another_one() -> None:
+    other = status(OLD, failed_versions=(failed(NEW),))
+    made = plan(desired(), observed(*BOTH, *pods(2, NEW), known=other))
+    assert made.actions == ()
+    assert (made.status.live, made.status.failed_versions) == (release(NEW), ())
+
+
+def test_a_rollout_that_had_to_wait_for_its_pods_keeps_them_on_what_works_there() -> None:
+    other = status(OLD, failed_versions=(failed(NEW),))
+    theirs = pods(2, NEW, rollout="before")
+    claims: dict[str, tuple[str, ...]] = {pod.name: ("before",) for pod in theirs}
+    waiting = plan(desired(), observed(*BOTH, *theirs, known=other, other_claims=claims)).status
+    assert [f.manifest_digest for f in waiting.failed_versions] == [digest(NEW)]
+    made = plan(desired(), observed(*BOTH, *theirs, known=other, memory=waiting))
+    assert set(orders(made).values()) == {NEW}
+    assert made.status.failed_versions == ()
+
+
+def test_a_new_rollout_counts_a_pod_that_another_one_took_from_serving() -> None:
+    leaves = pod("a", OLD, ordered=NEW, staged=[NEW], ready=False, moved_in=7, rollout="before")
+    others = named("b", "c", rollout="before")
+    made = plan(desired(steps=(), max_unavailable=1), observed(*BOTH, leaves, *others))
+    assert made.status.revision == 7
+    assert moved(made) == ["a"]  # no other one beside it
+
+
+def test_a_new_rollout_leaves_its_pods_on_a_suspended_version_that_they_serve() -> None:
+    suspended = version(NEW, suspend=True)
+    made = plan(desired(), observed(version(OLD), suspended, *pods(2, NEW, staged=[OLD])))
+    assert made.actions == ()
+    assert made.status.live == release(NEW)
+
+
 def test_a_rollout_that_was_planned_before_learns_no_failure_of_another_one() -> None:
     other = status(OLD, failed_versions=(failed(NEW),))
     made = plan(desired(), observed(*BOTH, *pods(2, OLD), memory=status(OLD), known=other))
@@ -528,8 +561,10 @@ def test_a_rollout_that_was_planned_before_learns_no_failure_of_another_one() ->
 
 def test_a_retry_token_from_the_beginning_tries_what_failed_in_another_rollout() -> None:
     other = status(OLD, failed_versions=(failed(NEW),))
-    made = plan(desired(retry_token="1"), observed(*BOTH, *pods(2, OLD), known=other))
-    assert made.status.target == release(NEW)
+    waiting = plan(desired(retry_token="1"), observed(*BOTH, known=other)).status
+    assert (waiting.target, waiting.failed_versions) == (release(NEW), ())
+    made = plan(desired(retry_token="1"), observed(*BOTH, *pods(2, OLD), known=other, memory=waiting)).status
+    assert (made.target, made.failed_versions) == (release(NEW), ())
 
 
 def test_an_order_to_an_earlier_pod_of_the_same_name_does_not_count() -> None:

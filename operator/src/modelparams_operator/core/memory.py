@@ -154,9 +154,27 @@ def common(memories: Iterable[RolloutStatus]) -> RolloutStatus:
     return functools.reduce(_having_learned, memories, RolloutStatus())
 
 
-def warned(memory: RolloutStatus, known: RolloutStatus) -> RolloutStatus:
-    """Have a rollout that was never planned know what failed in the model's other ones, some of whose pods it gets."""
-    return memory if memory.observed_generation >= 0 else _having_learned(memory, known)
+def begun(memory: RolloutStatus, known: RolloutStatus, fleet: Fleet) -> RolloutStatus:
+    """Have a rollout that has not had a pod yet know what becomes of those that another one had.
+
+    What failed in the model's other rollouts is not tried again, but for what these very pods serve: there it works.
+    And pods that were taken from serving, by an order that still stands, are away by this rollout's count too.
+    """
+    if not _is_without_past(memory):
+        return memory
+    served = {member.serves for member in fleet.members}
+    learned = _having_learned(memory, known)
+    moves = (m.order.moved_in for m in fleet.members if m.order is not None and m.order.moved_in is not None)
+    return changed(
+        learned,
+        failed_versions=tuple(f for f in learned.failed_versions if f.manifest_digest not in served),
+        revision=max([memory.revision, *moves]),
+    )
+
+
+def _is_without_past(memory: RolloutStatus) -> bool:
+    """Tell whether it never had a pod, as while another rollout names the same ones; and was never told to retry."""
+    return memory.live is None and not memory.pods.total and memory.last_handled_retry_token is None
 
 
 def _having_learned(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:

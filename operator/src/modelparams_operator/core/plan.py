@@ -12,6 +12,7 @@ from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.memory import (
+    begun,
     changed,
     found_live,
     is_at_rest,
@@ -19,7 +20,6 @@ from modelparams_operator.core.memory import (
     refreshed,
     stopped,
     turned,
-    warned,
 )
 from modelparams_operator.core.model import Desired, Observed, Plan, Verify, VersionView
 from modelparams_operator.core.orders import assignments
@@ -43,10 +43,9 @@ def plan(desired: Desired, observed: Observed) -> Plan:
       * at most maxUnavailable pods are away because of us;
       * at most two versions are live; three only until pods have left one that was given up.
     """
-    spec, now, status = desired.spec, observed.now, warned(observed.status, observed.known)
+    spec, now, fleet = desired.spec, observed.now, Fleet.of(desired, observed)
     versions = tuple(view for view in observed.versions if view.spec.model_name == spec.model_name)
-    checks = unverified(versions)
-    fleet = Fleet.of(desired, observed)
+    checks, status = unverified(versions), begun(observed.status, observed.known, fleet)
     if fleet.highest_term > observed.term:
         return Plan(observed.status, why=(_outranked(fleet.highest_term, observed.term),), is_outranked=True)
     if spec.suspend:
@@ -55,10 +54,9 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     memory = refreshed(status, desired, versions)
     memory, is_overdue = _judged(desired, observed, memory, fleet, versions)
     try:
-        choice = choose(spec, versions, memory, now)
+        memory, choice = _chosen(desired, memory, fleet, versions, now)
     except InvalidVersion as error:
         return Plan(invalid(desired, status, str(error), now), checks, why=(str(error),))
-    memory = found_live(memory, choice, fleet, versions)
     memory = turned(memory, choice, now)
     memory, course = steer(desired, observed, memory, choice, fleet)
     if memory.target is not None and is_complete(memory, course, fleet, len(spec.strategy.steps)):
@@ -93,6 +91,19 @@ def unverified(versions: Sequence[VersionView]) -> tuple[Verify, ...]:
         and not view.deleting
         and not view.spec.suspend
     )
+
+
+def _chosen(
+    desired: Desired, memory: RolloutStatus, fleet: Fleet, versions: Sequence[VersionView], now: datetime
+) -> tuple[RolloutStatus, Choice]:
+    """Choose; and again when pods tell what is live, since that stays where none would take it up: a suspended one.
+
+    Raises:
+        InvalidVersion: the policy's range is none.
+    """
+    choice = choose(desired.spec, versions, memory, now)
+    found = found_live(memory, choice, fleet, versions)
+    return found, choice if found is memory else choose(desired.spec, versions, found, now)
 
 
 def _judged(
