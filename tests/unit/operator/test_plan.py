@@ -34,7 +34,7 @@ from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.rollout import PodCounts, RolloutStatus
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
-from modelparams_operator.core.memory import is_at_rest
+from modelparams_operator.core.memory import is_at_rest, lessons
 from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
 from modelparams_operator.core.plan import plan
 
@@ -507,7 +507,7 @@ def test_a_pod_that_claims_a_term_of_its_own_gets_no_order_again_and_again() -> 
 
 def test_a_new_rollout_does_not_try_what_failed_in_a_standing_one_of_its_model() -> None:
     other = status(OLD, failed_versions=(failed(NEW),), attempt=2, floor=7)
-    seen = observed(*BOTH, *pods(2, OLD, attempt="2"), known=other)
+    seen = observed(*BOTH, *pods(2, OLD, attempt="2"), lessons=lessons([other]))
     made = plan(desired(), seen).status
     assert (made.target, made.attempt, made.floor) == (release(OLD), 2, 7)
     assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
@@ -516,13 +516,13 @@ def test_a_new_rollout_does_not_try_what_failed_in_a_standing_one_of_its_model()
 @pytest.mark.parametrize("fields", [{"suspend": True}, {"inside": ">=2.0.0 <1.0.0"}])
 def test_a_new_rollout_that_waits_still_knows_what_failed_in_a_standing_one(fields: dict[str, Any]) -> None:
     other = status(OLD, failed_versions=(failed(NEW),))
-    made = plan(desired(**fields), observed(*BOTH, *pods(2, OLD), known=other)).status
+    made = plan(desired(**fields), observed(*BOTH, *pods(2, OLD), lessons=lessons([other]))).status
     assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
 
 
 def test_a_new_rollout_keeps_its_pods_on_what_works_there_though_it_failed_in_another_one() -> None:
     other = status(OLD, failed_versions=(failed(NEW),))
-    made = plan(desired(), observed(*BOTH, *pods(2, NEW), known=other))
+    made = plan(desired(), observed(*BOTH, *pods(2, NEW), lessons=lessons([other])))
     assert made.actions == ()
     assert (made.status.live, made.status.failed_versions) == (release(NEW), ())
 
@@ -531,9 +531,9 @@ def test_a_rollout_that_had_to_wait_for_its_pods_keeps_them_on_what_works_there(
     other = status(OLD, failed_versions=(failed(NEW),))
     theirs = pods(2, NEW, rollout="before")
     claims: dict[str, tuple[str, ...]] = {pod.name: ("before",) for pod in theirs}
-    waiting = plan(desired(), observed(*BOTH, *theirs, known=other, other_claims=claims)).status
+    waiting = plan(desired(), observed(*BOTH, *theirs, lessons=lessons([other]), other_claims=claims)).status
     assert [f.manifest_digest for f in waiting.failed_versions] == [digest(NEW)]
-    made = plan(desired(), observed(*BOTH, *theirs, known=other, memory=waiting))
+    made = plan(desired(), observed(*BOTH, *theirs, lessons=lessons([other]), memory=waiting))
     assert set(orders(made).values()) == {NEW}
     assert made.status.failed_versions == ()
 
@@ -555,15 +555,26 @@ def test_a_new_rollout_leaves_its_pods_on_a_suspended_version_that_they_serve() 
 
 def test_a_rollout_that_was_planned_before_learns_no_failure_of_another_one() -> None:
     other = status(OLD, failed_versions=(failed(NEW),))
-    made = plan(desired(), observed(*BOTH, *pods(2, OLD), memory=status(OLD), known=other))
+    made = plan(desired(), observed(*BOTH, *pods(2, OLD), memory=status(OLD), lessons=lessons([other])))
     assert made.status.target == release(NEW)
+
+
+def test_a_retry_token_that_another_rollout_acted_on_tries_nothing_again_under_another_name() -> None:
+    before = status(OLD, failed_versions=(failed(NEW),), attempt=1, last_handled_retry_token="1")
+    waiting = plan(desired(retry_token="1"), observed(*BOTH, lessons=lessons([before]))).status
+    theirs = pods(2, OLD, attempt="1", rollout="before")
+    made = plan(desired(retry_token="1"), observed(*BOTH, *theirs, memory=waiting)).status
+    assert (made.target, made.attempt) == (release(OLD), 1)
+    assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
 
 
 def test_a_retry_token_from_the_beginning_tries_what_failed_in_another_rollout() -> None:
     other = status(OLD, failed_versions=(failed(NEW),))
-    waiting = plan(desired(retry_token="1"), observed(*BOTH, known=other)).status
+    waiting = plan(desired(retry_token="1"), observed(*BOTH, lessons=lessons([other]))).status
     assert (waiting.target, waiting.failed_versions) == (release(NEW), ())
-    made = plan(desired(retry_token="1"), observed(*BOTH, *pods(2, OLD), known=other, memory=waiting)).status
+    made = plan(
+        desired(retry_token="1"), observed(*BOTH, *pods(2, OLD), lessons=lessons([other]), memory=waiting)
+    ).status
     assert (made.target, made.failed_versions) == (release(NEW), ())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from modelparams.api.release import Release
 from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revision, RolloutStatus
 from modelparams.digest import Digest
 from modelparams_operator.core.fleet import Fleet
-from modelparams_operator.core.model import Desired, VersionView
+from modelparams_operator.core.model import Desired, Lessons, VersionView
 from modelparams_operator.core.selection import Choice
 
 HISTORY_LIMIT = 20
@@ -138,7 +138,7 @@ def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
     What failed stays failed, and orders go on with its attempt: another one would have pods try again. Target and step
     are not taken over: this rollout chooses by its own policy, and goes by its own steps.
     """
-    memory = _having_learned(memory, before)
+    memory = _having_learned(memory, _of_one(before))
     fields: dict[str, Any] = {
         "last_failure": memory.last_failure or before.last_failure,
         "revision": max(memory.revision, before.revision),
@@ -149,43 +149,48 @@ def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
     return changed(memory, **fields)
 
 
-def common(memories: Iterable[RolloutStatus]) -> RolloutStatus:
+def lessons(memories: Sequence[RolloutStatus]) -> Lessons:
     """Sum up what rollouts of one model know of failures."""
-    return functools.reduce(_having_learned, memories, RolloutStatus())
+    all_of_them = functools.reduce(_having_learned, map(_of_one, memories), RolloutStatus())
+    tokens = frozenset(one.last_handled_retry_token for one in memories if one.last_handled_retry_token is not None)
+    return Lessons(all_of_them.failed_versions, all_of_them.floor, all_of_them.attempt, tokens)
 
 
-def begun(memory: RolloutStatus, known: RolloutStatus, fleet: Fleet) -> RolloutStatus:
+def _of_one(memory: RolloutStatus) -> Lessons:
+    return Lessons(memory.failed_versions, memory.floor, memory.attempt)
+
+
+def begun(memory: RolloutStatus, desired: Desired, known: Lessons, fleet: Fleet) -> RolloutStatus:
     """Have a rollout that has not had a pod yet know what becomes of those that another one had.
 
-    What failed in the model's other rollouts is not tried again, but for what these very pods serve: there it works.
-    And pods that were taken from serving, by an order that still stands, are away by this rollout's count too.
+    What failed in the model's other rollouts is not tried again, but for what these very pods serve: there it works. A
+    retry token that another one acted on asks for nothing more: the rollout has another name now. And pods that were
+    taken from serving, by an order that still stands, are away by this rollout's count too.
     """
-    if not _is_without_past(memory):
+    if memory.live is not None or memory.pods.total:
         return memory
+    token, last = desired.spec.retry_token, memory.last_handled_retry_token
+    if last is None or last in known.retry_tokens:
+        memory = _having_learned(memory, known)
     served = {member.serves for member in fleet.members}
-    learned = _having_learned(memory, known)
     moves = (m.order.moved_in for m in fleet.members if m.order is not None and m.order.moved_in is not None)
     return changed(
-        learned,
-        failed_versions=tuple(f for f in learned.failed_versions if f.manifest_digest not in served),
+        memory,
+        failed_versions=tuple(f for f in memory.failed_versions if f.manifest_digest not in served),
+        last_handled_retry_token=token if token in known.retry_tokens else last,
         revision=max([memory.revision, *moves]),
     )
 
 
-def _is_without_past(memory: RolloutStatus) -> bool:
-    """Tell whether it never had a pod, as while another rollout names the same ones; and was never told to retry."""
-    return memory.live is None and not memory.pods.total and memory.last_handled_retry_token is None
-
-
-def _having_learned(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
+def _having_learned(memory: RolloutStatus, known: Lessons) -> RolloutStatus:
     """Take over what failed, and the attempt that it failed in: pods would try again at another one."""
-    known = {failed.manifest_digest for failed in memory.failed_versions}
-    new = tuple(failed for failed in before.failed_versions if failed.manifest_digest not in known)
+    mine = {failed.manifest_digest for failed in memory.failed_versions}
+    new = tuple(failed for failed in known.failed_versions if failed.manifest_digest not in mine)
     return changed(
         memory,
         failed_versions=(*new, *memory.failed_versions)[-FAILED_LIMIT:],
-        floor=max(memory.floor, before.floor),
-        attempt=max(memory.attempt, before.attempt),
+        floor=max(memory.floor, known.floor),
+        attempt=max(memory.attempt, known.attempt),
     )
 
 

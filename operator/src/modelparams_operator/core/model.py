@@ -8,7 +8,7 @@ from datetime import datetime
 
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
 from modelparams.api.release import Release
-from modelparams.api.rollout import RolloutSpec, RolloutStatus
+from modelparams.api.rollout import FailedVersion, RolloutSpec, RolloutStatus
 from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.digest import Digest
 from modelparams.failure import Failure
@@ -99,6 +99,17 @@ class PodView:
 
 
 @dataclass(frozen=True, slots=True)
+class Lessons:
+    """What the rollouts of one model know of failures, all of them together."""
+
+    failed_versions: tuple[FailedVersion, ...] = ()
+    floor: int = 0
+    attempt: int = 0
+    retry_tokens: frozenset[str] = frozenset()
+    """Those that were acted on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that a decision about one rollout depends on."""
 
@@ -112,8 +123,8 @@ class Observed:
     """Those that the rollout's selector and the opt-in label name."""
     other_claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Pod name to the names of the other rollouts that name it too (`claims.other_claims`)."""
-    known: RolloutStatus = field(default_factory=RolloutStatus)
-    """What all rollouts of the model know of failures (`memory.common`): a new one does not try these versions."""
+    lessons: Lessons = field(default_factory=Lessons)
+    """What the model's rollouts know of failures: a new one does not try these versions."""
     term: int = 0
     """The lease's transitions: the fence in each order."""
     watching_since: datetime | None = None

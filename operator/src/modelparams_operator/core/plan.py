@@ -45,7 +45,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     """
     spec, now, fleet = desired.spec, observed.now, Fleet.of(desired, observed)
     versions = tuple(view for view in observed.versions if view.spec.model_name == spec.model_name)
-    checks, status = unverified(versions), begun(observed.status, observed.known, fleet)
+    checks, status = unverified(versions), begun(observed.status, desired, observed.lessons, fleet)
     if fleet.highest_term > observed.term:
         return Plan(observed.status, why=(_outranked(fleet.highest_term, observed.term),), is_outranked=True)
     if spec.suspend:

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
-from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.errors import InvalidSpec
 from modelparams.failure import Failure
 from modelparams_operator.core.claims import Claims, claims, other_claims, selects
-from modelparams_operator.core.memory import common
-from modelparams_operator.core.model import Desired, Observed, PodView, VersionView
+from modelparams_operator.core.memory import lessons
+from modelparams_operator.core.model import Desired, Lessons, Observed, PodView, VersionView
 from modelparams_operator.shell import views
 from modelparams_operator.shell.ports import (
     JSON,
@@ -54,8 +53,7 @@ class Model:
     key: ModelKey
     versions: tuple[VersionObject, ...]
     rollouts: tuple[RolloutObject, ...]
-    known: RolloutStatus = field(default_factory=RolloutStatus)
-    """What its rollouts know of failures, all of them together."""
+    lessons: Lessons = field(default_factory=Lessons)
     broken: tuple[Broken, ...] = ()
     pods: tuple[Pod, ...] = ()
     assignments: Mapping[str, Assignment] = field(default_factory=dict)
@@ -80,7 +78,7 @@ def assembled(key: ModelKey, versions: Sequence[JSON], rollouts: Sequence[JSON])
     """Parse, and set apart what cannot be used, so that it stops nothing else."""
     usable, broken = _sorted(VERSIONS, versions, views.version)
     plans, unusable = _sorted(ROLLOUTS, rollouts, views.rollout)
-    return Model(key, usable, plans, common(plan.status for plan in plans), broken + unusable)
+    return Model(key, usable, plans, lessons([plan.status for plan in plans]), broken + unusable)
 
 
 def joined(model: Model, pods: Mapping[str, Pod], assignments: Mapping[str, Assignment]) -> Model:
@@ -140,7 +138,7 @@ def observed(
         versions=versions,
         pods=tuple(sorted(mine, key=lambda pod: pod.name)),
         other_claims=other_claims(rollout.key.name, model.claims, (pod.name for pod in mine)),
-        known=model.known,
+        lessons=model.lessons,
         term=term,
         watching_since=watching_since,
     )
