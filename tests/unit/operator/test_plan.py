@@ -485,6 +485,18 @@ def test_pods_that_obeyed_a_higher_term_stall_the_rollout_and_fail_no_version() 
     assert made.status.failed_versions == ()
 
 
+@pytest.mark.parametrize(
+    ("obeyed", "next_step"),
+    [
+        (2**30, "restart the operator, which then takes a higher term"),
+        (2**30 + 1, "no operator has such a term: delete"),
+    ],
+)
+def test_a_term_that_no_restart_would_reach_is_the_pod_s_own_affair(obeyed: int, next_step: str) -> None:
+    made = plan(desired(), observed(version(OLD), pod("a", OLD, obeyed=obeyed), memory=status(OLD), term=3))
+    assert next_step in stalled(made).message
+
+
 def test_a_pod_that_obeys_and_is_late_fails_the_version_beside_one_that_cannot() -> None:
     late = status(OLD, NEW, progressed_at=NOW - timedelta(seconds=601), pods=PodCounts(total=2))
     seen = observed(*BOTH, pod("a", OLD, obeyed=9), pod("b", OLD), memory=late, term=3)

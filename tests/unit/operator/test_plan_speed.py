@@ -12,6 +12,7 @@ from builders.rollouts import NOW, desired, observed, pods, revision, status, ve
 from modelparams.api import MODEL_LABEL
 from modelparams.api.rollout import LabelSelector, RolloutStatus
 from modelparams.api.version import VersionStatus
+from modelparams_operator.core.claims import claims
 from modelparams_operator.core.model import Observed
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.version_status import RolloutUse, judge
@@ -105,6 +106,13 @@ def _of_many_rollouts(count: int, selector: LabelSelector) -> int:
 def test_twice_the_rollouts_take_twice_the_work(selector: LabelSelector) -> None:
     _of_many_rollouts(1, selector)  # as above
     assert 1.5 < _of_many_rollouts(60, selector) / _of_many_rollouts(30, selector) < 2.3
+
+
+def test_twice_the_rollouts_of_many_pods_cost_hardly_more_to_ask_for_claims() -> None:
+    specs = [desired(selector=LabelSelector(match_labels={"tier": f"t{n % 3}"})).spec for n in range(60)]
+    there = {f"p{n}": {MODEL_LABEL: "chat", "tier": f"t{n % 3}", "pod-name": f"p{n}"} for n in range(400)}
+    few, many = ({str(n): specs[n] for n in range(count)} for count in (30, 60))
+    assert _calls(lambda: claims(many, there)) / _calls(lambda: claims(few, there)) < 1.5
 
 
 def test_a_pass_orders_as_many_pods_as_the_step_allows() -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from builders.fake_api import FakeAPI, running, until
-from builders.rollouts import facts, failed, status, version_spec
+from builders.rollouts import digest, facts, failed, pod, status, version_spec
 from modelparams import errors
 from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.reasons import Reason
-from modelparams_operator.shell import views
+from modelparams_operator.shell import reconcile, views
 from modelparams_operator.shell.events import EventRecorder
 from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
 from modelparams_operator.shell.ports import (
@@ -90,6 +92,24 @@ class World:
 
     def events(self, reason: str) -> list[JSON]:
         return [event for event in self.api.objects[EVENTS.plural].values() if event["reason"] == reason]
+
+    def serving_pod(self, name: str, serving: str, beside: str) -> None:
+        """A pod of `mine` that is ready, serves one version as ordered and holds another."""
+        uid, answered = f"uid-{name}", {"podUID": f"uid-{name}", "observedGeneration": 1}
+        known = pod(name, serving, staged=[beside], uid=uid, rollout="mine")
+        assert known.order is not None
+        assert known.answer is not None
+        conditions = [{"type": "Ready", "status": "True"}]
+        there = {"metadata": {"name": name, "uid": uid, "labels": {MODEL_LABEL: "chat"}}}
+        self.pods.note(self.api.put(PODS, {**there, "status": {"conditions": conditions}}))
+        order = {**there, "spec": known.order.wire(), "status": {**known.answer.wire(), **answered}}
+        order["metadata"] = {"name": name, "labels": {MODEL_LABEL: "chat"}}
+        self.orders.note(self.api.put(ASSIGNMENTS, order))
+
+    def ordered_to(self, version: str) -> list[str]:
+        """The pods that are ordered to serve it, by name."""
+        orders = self.api.objects[ASSIGNMENTS.plural].values()
+        return sorted(o["metadata"]["name"] for o in orders if o["spec"].get("activate") == str(digest(version)))
 
     def conditions(self, resource: Any, name: str) -> dict[str, str]:
         status: JSON = (self.api.at(resource, name) or {}).get("status") or {}
@@ -592,6 +612,76 @@ def test_other_work_goes_on_between_the_rollouts_of_a_pass() -> None:
         await world.pass_()
         beside.cancel()
         assert others >= 20
+
+    scenario(test)
+
+
+@pytest.mark.parametrize(("decided", "at_once"), [("judge", 16), ("RolloutUse", 1)])
+def test_other_work_goes_on_between_the_verdicts_of_a_pass(
+    monkeypatch: pytest.MonkeyPatch, decided: str, at_once: int
+) -> None:
+    """Nobody bounds the versions and rollouts of a namespace: a user of it must not hold up the lease."""
+
+    async def test(world: World) -> None:
+        for number in range(40):
+            world.version(f"1.{number}.0")
+            world.rollout(f"r{number}")
+        await world.settle()
+        turns, turn = Counter[int](), 0
+
+        async def other() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        before = getattr(reconcile, decided)
+
+        class Counting:
+            of = staticmethod(lambda *given: counted(before.of, *given))
+
+        def counted(work: Callable[..., object], *given: object) -> object:
+            turns[turn] += 1
+            return work(*given)
+
+        within = Counting if decided == "RolloutUse" else partial(counted, before)
+        monkeypatch.setattr(reconcile, decided, within)
+        beside = asyncio.create_task(other())
+        await world.pass_()
+        beside.cancel()
+        assert turns.total() == 40
+        assert max(turns.values()) <= at_once
+
+    scenario(test)
+
+
+def test_an_order_whose_writing_got_no_answer_is_read_before_another_pod_moves() -> None:
+    async def test(world: World) -> None:
+        world.rollout("mine", spec={"strategy": {"maxUnavailable": 1, "steps": []}})
+        for number in ("1.0.0", "1.1.0"):
+            world.version(number)
+        await world.settle()
+        for name in ("web-0", "web-1", "web-2"):
+            world.serving_pod(name, "1.0.0", beside="1.1.0")
+        apply = world.api.apply
+
+        async def lost(resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
+            written = await apply(resource, key, body, subresource)
+            if resource is ASSIGNMENTS:
+                world.api.apply = apply  # type: ignore[method-assign]
+                raise errors.APIUnavailable("the answer is lost")
+            return written
+
+        world.api.apply = lost  # type: ignore[method-assign]
+        with pytest.raises(errors.APIUnavailable):
+            await world.pass_()
+        busy = world.api.at(PODS, "web-0")
+        assert busy is not None
+        swapping = {"conditions": [{"type": "Ready", "status": "False"}]}
+        world.pods.note(world.api.put(PODS, {**busy, "status": swapping}))
+        for _ in range(3):
+            await world.pass_()
+        assert world.ordered_to("1.1.0") == ["web-0"]
 
     scenario(test)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
@@ -37,7 +38,19 @@ Claims = Mapping[str, tuple[str, ...]]
 def claims(rollouts: Mapping[str, RolloutSpec], pods: Mapping[str, Mapping[str, str]]) -> Claims:
     """Ask all rollouts of one namespace, by name, for each pod, given by name with its labels; once for all of them."""
     ordered = sorted(rollouts.items())
-    return {pod: tuple(islice(_claimants(ordered, labels), 2)) for pod, labels in pods.items()}
+    keys = {key for spec in rollouts.values() for key in _keys(spec)}
+
+    @functools.cache  # pods differ in few of the labels that anybody asks for
+    def claimants(labels: frozenset[tuple[str, str]]) -> tuple[str, ...]:
+        return tuple(islice(_claimants(ordered, dict(labels)), 2))
+
+    return {pod: claimants(frozenset((k, labels[k]) for k in keys & labels.keys())) for pod, labels in pods.items()}
+
+
+def _keys(spec: RolloutSpec) -> Iterator[str]:
+    yield MODEL_LABEL
+    yield from spec.selector.match_labels
+    yield from (expression.key for expression in spec.selector.match_expressions)
 
 
 def other_claims(name: str, of: Claims, pods: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -85,6 +85,10 @@ class Member:
         return next((release for release in ordered if release.manifest_digest == digest), None)
 
 
+ANSWERED_TERM_MAX = 2**30
+"""Of the terms that pods answer, those that still leave the Lease as many: a pod may write any, and end no leading."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """All pods that this rollout may order, by name."""

@@ -18,7 +18,7 @@ from modelparams.reasons import Reason
 from modelparams_operator.core.course import strays
 from modelparams_operator.core.facts import Facts
 from modelparams_operator.core.failing import behind
-from modelparams_operator.core.fleet import Member
+from modelparams_operator.core.fleet import ANSWERED_TERM_MAX, Member
 from modelparams_operator.core.memory import is_at_rest, is_failed
 from modelparams_operator.core.model import Desired
 from modelparams_operator.core.selection import is_inside
@@ -154,6 +154,8 @@ def _outranked(facts: Facts) -> Verdict | None:
     more = len(beyond) - 1
     pods = f"pods {beyond[0].name} and {more} more obey" if more else f"pod {beyond[0].name} obeys"
     ours = f"{pods} no order below term {beyond[0].obeyed_term}, and ours have {facts.term}"
+    if beyond[0].obeyed_term > ANSWERED_TERM_MAX:
+        return _stalled(Reason.STALE_TERM, f"{ours}; no operator has such a term: delete that pod")
     return _stalled(Reason.STALE_TERM, f"{ours}; restart the operator, which then takes a higher term")
 
 

@@ -8,10 +8,13 @@ the one last written; pods and orders, of which there are many, come from mirror
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from modelparams import errors
 from modelparams.names import ModelName
 from modelparams_operator.core import events as told
 from modelparams_operator.core.claims import claims
@@ -31,7 +34,15 @@ from modelparams_operator.shell.events import EventRecorder, Happened, Regarding
 from modelparams_operator.shell.lease import Lease
 from modelparams_operator.shell.logs import logger
 from modelparams_operator.shell.observe import Model
-from modelparams_operator.shell.ports import ROLLOUTS, VERSIONS, KubernetesAPI, ModelKey, ObjectKey, Resource
+from modelparams_operator.shell.ports import (
+    ASSIGNMENTS,
+    ROLLOUTS,
+    VERSIONS,
+    KubernetesAPI,
+    ModelKey,
+    ObjectKey,
+    Resource,
+)
 from modelparams_operator.shell.record import Recorder
 from modelparams_operator.shell.verifier import Verifier, subject_of
 from modelparams_operator.shell.views import Assignment, Pod, RolloutObject, VersionObject
@@ -55,6 +66,8 @@ class Reconciler:
     def __post_init__(self) -> None:
         self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
         self._shown: dict[ModelKey, set[str]] = {}
+        self._doubted = defaultdict[ModelKey, set[str]](set)
+        """Pods whose order may have been written or not: no answer came."""
 
     async def reconcile(self, key: ModelKey, is_quiet: bool) -> float | None:
         """Do one pass; seconds until time changes something, None when nothing is left of the model.
@@ -70,18 +83,15 @@ class Reconciler:
         model = await self._read(key)
         self._forget(model)
         if model.is_empty:
+            self._doubted.pop(key, None)
             return None
         if await self._see_to_default(model):
             return 0
         seen = observe.version_views(model, self.verifier.outcome)
         trouble = list[BaseException]()
         plans = [await _kept(self._roll(model, rollout, seen, now, trouble), trouble) for rollout in _standing(model)]
-        uses = [
-            RolloutUse.of(observe.desired(r), p.status, seen, now)
-            for r, p in zip(_standing(model), plans, strict=True)
-            if p
-        ]
-        if len(uses) == len(plans):  # a version's status names its users: not before all of them are known
+        if all(plans):  # a version's status names its users: not before all of them are known
+            uses = [use async for use in _uses(model, plans, seen, now)]
             await self._gather(
                 (self._judge(v, s, uses, now) for v, s in zip(model.versions, seen, strict=True)), trouble
             )
@@ -95,9 +105,18 @@ class Reconciler:
     async def _read(self, key: ModelKey) -> Model:
         pods = self.pods.in_namespace(key.namespace)
         orders = self.assignments.in_namespace(key.namespace)
+        for name in tuple(self._doubted[key]):
+            await self._clear_up(key, name)
         model = await observe.read(self.api, key)
         # joined after the reading, without an await between: the newest there is
         return observe.joined(model, pods.values(key.namespace), orders.values(key.namespace))
+
+    async def _clear_up(self, key: ModelKey, name: str) -> None:
+        """Read an order whose writing got no answer: until it is known who moves, nobody else may."""
+        with contextlib.suppress(errors.APIMissing):
+            found = await self.api.get(ASSIGNMENTS, ObjectKey(key.namespace, name))
+            self.assignments.in_namespace(key.namespace).note(found)
+        self._doubted[key].discard(name)
 
     def _forget(self, model: Model) -> None:
         """Drop what is remembered about objects that are gone."""
@@ -198,7 +217,11 @@ class Reconciler:
             term=action.order.term,
             activate=str(action.order.activate or ""),
         )
-        written = await self.record.order(model.key, action, known)
+        try:
+            written = await self.record.order(model.key, action, known)
+        except errors.APIUnavailable:
+            self._doubted[model.key].add(action.pod_name)
+            raise
         self.assignments.in_namespace(model.key.namespace).note(written)
 
     async def _judge(
@@ -245,10 +268,20 @@ class Reconciler:
 
         async def do(one: Awaitable[None]) -> None:
             async with self._writes:
+                await asyncio.sleep(0)  # what decides long before it writes gives others their turn
                 await one
 
         done = await asyncio.gather(*(do(one) for one in work), return_exceptions=True)
         trouble += [result for result in done if result is not None]
+
+
+async def _uses(
+    model: Model, plans: Sequence[Plan | None], seen: tuple[VersionView, ...], now: datetime
+) -> AsyncIterator[RolloutUse]:
+    for rollout, made in zip(_standing(model), plans, strict=True):
+        await asyncio.sleep(0)  # each looks at all versions
+        if made is not None:
+            yield RolloutUse.of(observe.desired(rollout), made.status, seen, now)
 
 
 async def _kept(work: Awaitable[Plan], trouble: list[BaseException]) -> Plan | None:

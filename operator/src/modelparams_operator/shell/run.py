@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from modelparams import errors
 from modelparams.api import MODEL_LABEL
 from modelparams_operator import handlers
+from modelparams_operator.core.fleet import ANSWERED_TERM_MAX
 from modelparams_operator.settings import Settings
 from modelparams_operator.shell import metrics, views
 from modelparams_operator.shell.backoff import Backoff
@@ -146,10 +147,6 @@ def _lease(api: Kube, settings: Settings) -> Lease:
     return Lease(api, key, settings.identity, timing=timing, highest_term=term)
 
 
-_ANSWERED_MAX = 2**30
-"""Of the terms that pods answer, those that still leave the Lease as many: a pod may write any, and end no leading."""
-
-
 async def highest_term(api: KubernetesAPI, namespaces: tuple[str, ...]) -> int:
     """Find the highest term that an order of `namespaces` (none: the whole cluster) has, or a pod obeyed; else 0."""
     lists = [await list_all(api, ASSIGNMENTS, scope) for scope in namespaces or (None,)]
@@ -158,7 +155,7 @@ async def highest_term(api: KubernetesAPI, namespaces: tuple[str, ...]) -> int:
 
 def _seen_term(assignment: JSON) -> int:
     ordered, answered = ((assignment.get(half) or {}).get("term") or 0 for half in ("spec", "status"))
-    return max(ordered, answered if answered <= _ANSWERED_MAX else 0)
+    return max(ordered, answered if answered <= ANSWERED_TERM_MAX else 0)
 
 
 async def _require_kinds(api: Kube, settings: Settings) -> None:
