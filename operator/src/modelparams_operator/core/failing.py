@@ -25,7 +25,7 @@ def is_stoppable(memory: RolloutStatus, versions: Sequence[VersionView]) -> bool
         return False
     if live is None or target.version > live.version:
         return True
-    return any(v.is_of(live) and not v.is_withdrawn and not v.deleting for v in versions)
+    return any(v.is_of(live) and v.is_standing for v in versions)
 
 
 def failure_in_pods(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:

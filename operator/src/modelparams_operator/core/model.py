@@ -68,6 +68,11 @@ class VersionView:
         """True when a person took it out."""
         return self.spec.lifecycle == "Withdrawn"
 
+    @property
+    def is_standing(self) -> bool:
+        """False when a person took it out, by a withdrawal or a deletion."""
+        return not self.is_withdrawn and not self.deleting
+
     def is_expired(self, now: datetime) -> bool:
         """Tell whether its publisher's signed time is over, in the very second in which a pod begins to refuse it."""
         return self.facts is not None and self.facts.not_after is not None and now > self.facts.not_after

@@ -57,7 +57,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
         memory, choice = _chosen(desired, memory, fleet, versions, now)
     except InvalidVersion as error:
         return Plan(invalid(desired, status, str(error), now), checks, why=(str(error),))
-    memory = turned(memory, choice, now)
+    memory = turned(_arrived(desired, observed, memory, choice, fleet), choice, now)
     memory, course = steer(desired, observed, memory, choice, fleet)
     if memory.target is not None and is_complete(memory, course, fleet, len(spec.strategy.steps)):
         memory = promoted(memory, memory.target, now)
@@ -106,6 +106,23 @@ def _chosen(
     return found, choice if found is memory else choose(desired.spec, versions, found, now)
 
 
+def _arrived(
+    desired: Desired, observed: Observed, memory: RolloutStatus, choice: Choice, fleet: Fleet
+) -> RolloutStatus:
+    """Promote a target that all pods have come to, though a newer one is chosen in this very pass: it was live first.
+
+    Else the pods would leave it for what was live before, on their way to the newer one.
+    """
+    target, chosen = memory.target, choice.release
+    if target is None or chosen is None or chosen.version <= target.version:
+        return memory
+    if not any(view.is_of(target) and view.is_standing for view in observed.versions):
+        return memory
+    after, course = steer(desired, observed, memory, choice, fleet)
+    is_there = is_complete(after, course, fleet, len(desired.spec.strategy.steps))
+    return promoted(after, target, observed.now) if is_there else memory
+
+
 def _judged(
     desired: Desired, observed: Observed, memory: RolloutStatus, fleet: Fleet, versions: Sequence[VersionView]
 ) -> tuple[RolloutStatus, bool]:
@@ -150,6 +167,8 @@ def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: 
         progressed_at = None
     elif progressed_at is None or not is_same_work or has_progressed(observed.status.pods, pods):
         progressed_at = observed.now
+    else:
+        progressed_at = min(progressed_at, observed.now)  # one from the future is of another leader's clock
     step = f"{min(memory.step_index, len(steps)) + 1}/{len(steps) + 1}" if memory.target is not None else ""
     return changed(memory, pods=pods, step=step, progressed_at=progressed_at)
 
