@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from builders.fake_api import FakeAPI, running, until
 from builders.rollouts import digest, facts, failed, pod, status, version_spec
@@ -277,6 +278,23 @@ def test_a_server_that_is_away_while_orders_are_written_is_no_news_of_the_rollou
             with pytest.raises(kind):
                 await world.pass_()
         assert world.events("APIUnavailable") == []
+
+    scenario(test)
+
+
+def test_pods_that_no_rollout_selects_are_told_of_once_and_on_one_of_the_rollouts() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        for name in ("web-0", "web-1"):
+            world.pod(name)
+        for name in ("one", "two"):
+            world.rollout(name, spec={"selector": {"matchLabels": {"tier": name}}})
+        with capture_logs() as said:
+            await world.settle()
+        (event,) = world.events("NoRollout")
+        assert event["regarding"]["name"] == "one"
+        assert event["note"].startswith("no rollout selects pods web-0 and 1 more of chat, so nothing new goes there")
+        assert len([line for line in said if line.get("reason") == "NoRollout" and line["event"] == "Event"]) == 1
 
     scenario(test)
 

@@ -53,6 +53,11 @@ def _keys(spec: RolloutSpec) -> Iterator[str]:
     yield from (expression.key for expression in spec.selector.match_expressions)
 
 
+def unclaimed(of: Claims) -> tuple[str, ...]:
+    """Name the pods that no rollout selects."""
+    return tuple(sorted(pod for pod, names in of.items() if not names))
+
+
 def other_claims(name: str, of: Claims, pods: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Map each of `pods`, which rollout `name` selects, to other rollouts that select it too, if there are any."""
     found = {pod: tuple(other for other in of.get(pod, ()) if other != name) for pod in pods}

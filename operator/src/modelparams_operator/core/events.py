@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -51,6 +51,16 @@ def of_orders(made: Plan, problems: Iterable[BaseException]) -> tuple[Event, ...
         return (Event("Warning", Reason.STALE_TERM, made.why[0]),)
     refused = (error for error in problems if isinstance(error, (APIDenied, APIInvalid)))
     return tuple(Event("Warning", error.reason, f"an order cannot be written: {error}") for error in islice(refused, 1))
+
+
+def of_unclaimed(model: str, pods: Sequence[str]) -> tuple[Event, ...]:
+    """Tell of pods that are the model's and no rollout's: the default one gave way to one that selects others."""
+    if not pods:
+        return ()
+    more = len(pods) - 1
+    which = f"pods {pods[0]} and {more} more" if more else f"pod {pods[0]}"
+    told = f"no rollout selects {which} of {model}, so nothing new goes there"
+    return (Event("Warning", Reason.NO_ROLLOUT, f"{told}; widen a selector, or write a rollout for them"),)
 
 
 def of_version(old: VersionStatus, new: VersionStatus) -> tuple[Event, ...]:

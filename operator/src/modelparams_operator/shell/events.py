@@ -51,18 +51,19 @@ class EventRecorder:
         self._api, self._instance, self._clock = api, instance, clock
         self._written: OrderedDict[str, float] = OrderedDict()
 
-    async def record(self, regarding: Regarding, happened: Happened) -> None:
-        """Write or count one event."""
+    async def record(self, regarding: Regarding, happened: Happened) -> bool:
+        """Write or count one event. False: it was dropped, as the same within a minute."""
         name = _name(regarding, happened)
         now = self._clock()
         if now - self._written.get(name, -_QUIET) < _QUIET:
-            return
+            return False
         self._remember(name, now)
         try:
             await self._write(regarding, happened, name)
         except errors.APIError as error:
             metrics.EVENTS_DROPPED.inc()
             logger.warning("Event not written", name=regarding.key.name, reason=happened.reason, problem=str(error))
+        return True
 
     async def _write(self, regarding: Regarding, happened: Happened, name: str) -> None:
         namespace = regarding.key.namespace

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from modelparams import errors
 from modelparams.names import ModelName
 from modelparams_operator.core import events as told
-from modelparams_operator.core.claims import claims
+from modelparams_operator.core.claims import claims, unclaimed
 from modelparams_operator.core.default_rollout import (
     RolloutOrigin,
     default_spec,
@@ -96,6 +96,9 @@ class Reconciler:
                 (self._judge(v, s, uses, now) for v, s in zip(model.versions, seen, strict=True)), trouble
             )
         await self._gather((self._refuse(broken) for broken in model.broken), trouble)
+        for rollout in _standing(model)[:1]:  # on one of them is enough
+            nobodys = told.of_unclaimed(key.model, unclaimed(model.claims))
+            await self._tell(ROLLOUTS, rollout.key, rollout.uid, nobodys)
         if is_quiet:
             await self._gather((self._withdraw(key, name, known) for name, known in _orphans(model)), trouble)
         if trouble:
@@ -248,6 +251,9 @@ class Reconciler:
 
     async def _tell(self, resource: Resource, key: ObjectKey, uid: str, happened: Iterable[told.Event]) -> None:
         for event in happened:
+            happening = Happened(event.type, event.reason, event.message)
+            if not await self.events.record(Regarding(resource, key, uid), happening):
+                continue
             level = logger.warning if event.type == "Warning" else logger.info
             level(
                 "Event",
@@ -257,7 +263,6 @@ class Reconciler:
                 reason=event.reason,
                 note=event.message,
             )
-            await self.events.record(Regarding(resource, key, uid), Happened(event.type, event.reason, event.message))
 
     def _watching_since(self, key: ModelKey) -> datetime | None:
         mirrors = (self.pods.in_namespace(key.namespace), self.assignments.in_namespace(key.namespace))
