@@ -10,12 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from cluster.pki import Pki
 from modelparams.api.release import S3Source
 from modelparams.errors import StoreError, StoreUnavailable
 from modelparams.store import Credentials
 from modelparams.store import s3_bodies as bodies_module
-from modelparams.store import s3_deadline as deadline_module
+from modelparams.store import s3_connection as connection_module
 from modelparams.store.s3 import S3Store
 
 SOON, NEVER = 0.3, 30.0
@@ -25,6 +24,8 @@ DRIPS = {
     "a refusal": b"HTTP/1.1 503 Slow\r\nContent-Length: 1000\r\n\r\n",
     "a denial": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1000\r\n\r\n",
     "a body": HEAD,
+    "a last body": HEAD.replace(b"\r\n", b"\r\nConnection: close\r\n", 1),
+    "a last denial": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n",
 }
 
 
@@ -78,26 +79,6 @@ ASKS: dict[str, Callable[[S3Store], object]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki.create(tmp_path_factory.mktemp("tls") / "pki", ["127.0.0.1"])
-
-
-@pytest.fixture(params=["http", "https"])
-def scheme(request: pytest.FixtureRequest, pki: Pki, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(pki.path("ca.crt")))
-    return str(request.param)
-
-
-@pytest.fixture
-def tls(scheme: str, pki: Pki) -> ssl.SSLContext | None:
-    if scheme == "http":
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pki.path("apiserver.crt"), pki.path("apiserver.key"))
-    return context
-
-
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 @pytest.mark.parametrize("first", DRIPS.values(), ids=DRIPS)
 def test_a_drip_is_broken_off(
@@ -107,7 +88,7 @@ def test_a_drip_is_broken_off(
     tls: ssl.SSLContext | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(deadline_module, "ANSWER_SECONDS", SOON)
+    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", SOON)
     monkeypatch.setattr(bodies_module, "_GRACE_SECONDS", SOON)
     monkeypatch.setattr(bodies_module, "_SLOWEST_BYTES_PER_SECOND", 1 << 40)
     cut_off = threading.Event()
@@ -118,9 +99,21 @@ def test_a_drip_is_broken_off(
 
 
 def test_a_dripping_head_is_told_as_late_and_not_as_what_had_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadline_module, "ANSWER_SECONDS", SOON)
+    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", SOON)
     with (
         dripping(DRIPS["a header"], threading.Event()) as port,
         pytest.raises(StoreUnavailable, match="did not answer in time"),
     ):
         store_at(port).size("k")
+
+
+@pytest.mark.parametrize("first", [b"HTTP/1.1 100 ", b"HTTP/1.1 100 Continue\r\nX-Drip: "], ids=["line", "head"])
+def test_a_drip_before_the_body_of_a_write_is_broken_off(
+    first: bytes, scheme: str, tls: ssl.SSLContext | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "ANSWER_SECONDS", SOON)
+    cut_off = threading.Event()
+    with dripping(first, cut_off, tls) as port:
+        with pytest.raises(StoreUnavailable):
+            store_at(port, scheme).put("k", b"data")
+        assert cut_off.wait(NEVER / 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 from botocore import exceptions as boto
 from botocore.exceptions import ClientError
+from urllib3.exceptions import ProtocolError
 
 from builders.unprivileged import unprivileged
 from modelparams.errors import BlobSizeMismatch, ObjectMissing, StoreDenied, StoreUnavailable, UsageError
 from modelparams.store import Credentials, FileStore, ObjectStore, existing_store, open_store, source_of
+from modelparams.store.s3_answers import AnswerRefused
 from modelparams.store.s3_errors import translated
 
 
@@ -346,6 +349,25 @@ def test_of_what_is_of_no_known_kind_the_text_is_not_repeated_which_may_hold_a_u
     assert type(found) is StoreUnavailable
     assert "blobs/x in s3://b: the " in str(found)
     assert "hunter2" not in f"{found} {found.next_step}"
+
+
+def raised_from(*errors: Exception) -> Exception:
+    """The last, which came of the one before, and so on."""
+    for before, error in itertools.pairwise(errors):
+        error.__context__ = before
+    return errors[-1]
+
+
+def test_what_was_refused_is_told_however_libraries_wrap_it() -> None:
+    wrapped = raised_from(
+        AnswerRefused(), ProtocolError("aborted"), boto.ConnectionClosedError(endpoint_url="http://s3")
+    )
+    assert "longer than one of a store can be" in str(translated(wrapped, "blobs/x"))
+
+
+def test_what_an_earlier_try_met_is_not_told_of_a_later_one() -> None:
+    later = raised_from(AnswerRefused(), StoreUnavailable("blobs/x"), boto.ReadTimeoutError(endpoint_url="http://s3"))
+    assert "did not answer in time" in str(translated(later, "blobs/x"))
 
 
 @pytest.mark.parametrize(

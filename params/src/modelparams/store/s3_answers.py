@@ -1,25 +1,103 @@
-"""How much of an answer is read into memory: who names a store must not be able to fill whoever asks it.
+"""What is taken for an answer, and how much of it into memory.
 
-Bodies of objects are streamed into a buffer of the caller's. All others (an error's, a list's) botocore reads whole,
-however long they are.
+Who names a store must not be able to fill whoever asks it. Bodies of objects are streamed into a buffer of the
+caller's. All others (an error's, a list's) botocore reads whole, however long they are, and http.client heads of 100
+lines of 64 KiB, and as many interim ones before them as come.
 """
 
 from __future__ import annotations
 
+import http.client
+import io
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 from urllib3.response import HTTPResponse
 
-LIST_LIMIT, ERROR_LIMIT = 8 << 20, 64 << 10
+from modelparams.store.s3_deadline import break_off
+
+LIST_LIMIT, ERROR_LIMIT, HEAD_LIMIT = 8 << 20, 64 << 10, 64 << 10
 """Bytes. A full list has 1,000 keys of at most 1,024 bytes, and some hundred beside each; an error a few hundred. What
-XML's parser makes of an error is up to a hundred times as large."""
+XML's parser makes of an error is up to a hundred times as large. A head has a few hundred, interim ones included."""
 _DEFINES = b"<!DOCTYPE"
 """Whose entities make a hundred times as much of a list; no store sends any."""
 
 
 class AnswerRefused(OSError):
     """The answer was broken off."""
+
+
+class Answer(http.client.HTTPResponse):
+    """http.client's, with a limit for its head, behind which comes its body, behind which comes nothing."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.fp: Any = _Head(self.fp)
+        self._status_line: tuple[str, int, str] | None = None
+
+    def invites(self) -> bool:
+        """Whether the body of the request may follow; what the server says instead is kept for `begin`."""
+        line = self._read_status()
+        if line[1] != http.client.CONTINUE:
+            self._status_line = line
+            return False
+        while self.fp.readline() not in (b"\r\n", b"\n", b""):
+            pass
+        return True
+
+    def begin(self) -> None:
+        """Read the head."""
+        super().begin()
+        self.fp = self.fp.stream  # so that nothing stands between a body and its reader
+        if "Transfer-Encoding" in self.headers:
+            del self.headers["Content-Length"]  # it does not count (RFC 9112, 6.3), and is not to be believed
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = self._status_line or super()._read_status()  # type: ignore[misc]
+        # All interim answers are passed over (RFC 9110, 15.2); `begin` knows 100 alone.
+        return version, http.client.CONTINUE if 100 <= status < 200 else status, reason
+
+    def _close_conn(self) -> None:
+        if self.will_close is False:
+            _require_end(self.fp)
+        super()._close_conn()  # type: ignore[misc]
+
+
+class _Head:
+    """A connection's stream, of which no more lines are read than a head can have."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.stream, self._left = stream, HEAD_LIMIT
+
+    def readline(self, _: int = -1) -> bytes:
+        line = self.stream.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
+            raise AnswerRefused
+        return line
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def _require_end(stream: io.BufferedReader) -> None:
+    """Break the connection off where something follows an answer: it would pass for the next request's.
+
+    urllib3 looks whether the socket has bytes before it serves again, but `stream` and TLS may have read them already.
+    """
+    with suppress(OSError):  # with nothing there TLS raises; a dead socket shows as it is used
+        sock = stream.raw._sock  # type: ignore[attr-defined]
+        patience = sock.gettimeout()
+        sock.settimeout(0)
+        try:
+            if stream.peek(1):
+                break_off(sock)
+        finally:
+            sock.settimeout(patience)
 
 
 class _Bounded(HTTPResponse):

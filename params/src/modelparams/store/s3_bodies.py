@@ -38,8 +38,8 @@ def read_exactly(body: Any, into: memoryview, what: object) -> None:
 
 
 def keep_connection(body: Any) -> None:
-    """All was read: let the connection serve the next request, where the server allows it."""
-    body._raw_stream.release_conn()
+    """All that is wanted was read: let the connection serve the next request, if there is no more to come."""
+    body._raw_stream.release_conn() if body._raw_stream.isclosed() else body.close()
 
 
 def length_of(answer: dict[str, Any], what: str) -> int:

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ProfileNotFound
 from modelparams.api.release import S3Source
 from modelparams.errors import UsageError
 from modelparams.store.contract import Credentials
-from modelparams.store.s3_deadline import watch_answers
+from modelparams.store.s3_connection import watch_answers
 
 _CONNECT_SECONDS, _SILENT_SECONDS = 5, 20
 _HOW = "check endpoint, region and bucket, such as s3://BUCKET/PREFIX?endpoint=https://HOST&region=us-east-1"

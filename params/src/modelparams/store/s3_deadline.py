@@ -14,8 +14,6 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from modelparams.store.s3_answers import bounded
-
 ANSWER_SECONDS = 30.0
 """For a handshake, and for an answer's head, or a short answer as a whole."""
 
@@ -51,7 +49,8 @@ class _Watch:
     def _break_late_off(self, now: float) -> None:
         for connection in [one for one, due in self._due.items() if due <= now]:
             del self._due[connection]
-            _break_off(connection)
+            if (sock := connection.awaited) is not None:
+                break_off(sock)
 
 
 _watch = _Watch()
@@ -71,50 +70,8 @@ def rest(connection: Any) -> None:
         _watch.forget(connection)
 
 
-def _break_off(connection: Any) -> None:
-    """End a blocked read in another thread. What has come can still be read, and then it is over."""
-    if (sock := connection.sock) is not None:
-        with suppress(OSError):
-            # Not an SSLSocket's own, which goes on in plain text: sealed bytes would pass for other ones.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def watch_answers(session: Any) -> None:
-    """Give each connection that a botocore HTTP session will make a deadline for its answers, and these a limit."""
-    classes = session._pool_classes_by_scheme
-    for scheme, pool in classes.items():
-        watched = type(pool.ConnectionCls.__name__, (_Watched, pool.ConnectionCls), {})
-        classes[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": watched})
-
-
-class _Watched:
-    """Mixed into urllib3's connections."""
-
-    def connect(self) -> Any:
-        expect_within(self, ANSWER_SECONDS)
-        try:
-            return super().connect()  # type: ignore[misc]
-        finally:
-            rest(self)
-
-    def request(self, *arguments: Any, **named: Any) -> Any:
-        rest(self)  # sending takes as long as it takes
-        return super().request(*arguments, **named)  # type: ignore[misc]
-
-    def getresponse(self) -> Any:
-        due = expect_within(self, ANSWER_SECONDS)
-        try:
-            answer = super().getresponse()  # type: ignore[misc]
-        except Exception:
-            rest(self)
-            _require_time(due)
-            raise
-        if time.monotonic() >= due:  # a head that was broken off passes for one that ends there
-            answer.close()
-            _require_time(due)
-        return bounded(answer)
-
-
-def _require_time(due: float) -> None:
-    if time.monotonic() >= due:
-        raise TimeoutError(f"no answer within {ANSWER_SECONDS:.0f} s")
+def break_off(sock: Any) -> None:
+    """End a connection, also for who is blocked by it. What has come can still be read, and then it is over."""
+    with suppress(OSError):
+        # Not an SSLSocket's own, which goes on in plain text: sealed bytes would pass for other ones.
+        socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)  # urllib3's TLS within TLS is none

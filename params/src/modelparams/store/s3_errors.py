@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from http.client import HTTPException
 
 import urllib3.exceptions
@@ -72,7 +73,6 @@ _HAPPENED: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]
     (boto.IncompleteReadError, "the answer ended early"),
     (boto.ResponseStreamingError, "the answer ended early"),
     (HTTPException, "the answer ended early or was no HTTP"),
-    (AnswerRefused, "the answer is longer than one of a store can be, or defines entities"),
     (urllib3.exceptions.TimeoutError, "the endpoint did not answer in time"),
     (urllib3.exceptions.HTTPError, "the answer ended early or was no HTTP"),
     (
@@ -80,6 +80,7 @@ _HAPPENED: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]
         "the answer is not one of S3",
     ),
 )
+_REFUSED = "the answer is longer than one of a store can be, or defines entities"
 _SET_THEM = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the pod a role; it is tried again"
 
 
@@ -110,10 +111,19 @@ def translated(error: Exception, what: str) -> ModelParamsError:
 
 def _happened(error: Exception) -> str:
     """What a person may look for; the error's own text may hold a URL's query."""
+    if any(isinstance(one, AnswerRefused) for one in _origins(error)):
+        return _REFUSED
     told = next((said for kind, said in _HAPPENED if isinstance(error, kind)), None)
     if told is None and isinstance(error, OSError) and error.strerror:
         return f"the connection failed: {error.strerror}"
     return told or f"the request failed ({type(error).__name__})"
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    """It and what it came from, since libraries wrap errors in theirs; not what an earlier try ended with."""
+    while error is not None and not isinstance(error, ModelParamsError):
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _answered(code: str, status: int, what: str) -> ModelParamsError:
