@@ -14,6 +14,7 @@ from botocore import parsers
 from modelparams.api.release import S3Source
 from modelparams.errors import IntegrityError, StoreError, StoreUnavailable
 from modelparams.store import Credentials
+from modelparams.store import s3 as s3_module
 from modelparams.store.s3 import S3Store
 from modelparams.store.s3_answers import ERROR_LIMIT, LIST_LIMIT
 
@@ -160,6 +161,21 @@ def test_a_condition_that_nobody_made_is_a_store_s_error(ask: Callable[[S3Store]
             id="a-list-that-goes-on-for-ever",
         ),
         pytest.param("a list", listing(b"<Contents><Size>abc</Size></Contents>"), id="a-list-with-a-size-that-is-none"),
+        *(
+            pytest.param("a list", listing(encoded + inner), id=f"a-list-{what}{'-encoded' if encoded else ''}")
+            for encoded in (b"", b"<EncodingType>url</EncodingType>")
+            for what, inner in {
+                "of-something-else": b"<Contents>versions/1.0.0</Contents>",
+                "of-nothing": b"<Contents/>",
+                "without-a-key": b"<Contents><Size>5</Size></Contents>",
+                "with-one-key-that-is-none": b"<Contents><Key>versions/1.0.0</Key></Contents><Contents/>",
+                "of-two-keys-in-one": b"<Contents><Key>versions/1</Key><Key>versions/2</Key></Contents>",
+                "of-a-key-that-is-no-text": b"<Contents><Key><Key>versions/1.0.0</Key></Key></Contents>",
+                "of-what-was-not-asked-for": b"<Contents><Key>keys/e1.json</Key></Contents>",
+                "that-goes-on-at-two-places": b"<IsTruncated>true</IsTruncated>"
+                + 2 * b"<NextContinuationToken>a</NextContinuationToken>",
+            }.items()
+        ),
         pytest.param("a list", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", id="a-list-that-is-none"),
     ],
 )
@@ -168,3 +184,17 @@ def test_an_answer_that_is_none_is_unavailable_in_our_own_words(ask: str, answer
         ASKS[ask](store)
     assert "models" in str(refused.value)
     assert b"9999" not in str(refused.value).encode()
+
+
+def test_a_list_that_is_too_long_is_told_as_such() -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {1 << 40}\r\n\r\n".encode()
+    with serving(head, blocks=256) as (store, _), pytest.raises(StoreUnavailable, match="longer than"):
+        list(store.list("versions/"))
+
+
+def test_many_parts_that_were_not_begun_are_a_store_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3_module, "_SINGLE_PUT", 0)
+    begun = b"<InitiateMultipartUploadResult/>"
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(begun) + begun
+    with serving(answer) as (store, _), pytest.raises(StoreUnavailable):
+        store.put_new("k", b"data")

@@ -21,6 +21,7 @@ from modelparams.store.s3_bodies import keep_connection, length_of, read_exactly
 from modelparams.store.s3_client import open_client, signing_credentials
 from modelparams.store.s3_errors import FAILURES, code_of, status_of, translated
 from modelparams.store.s3_get import DirectGet
+from modelparams.store.s3_parsed import Page, page_of, text_in
 
 T = TypeVar("T")
 
@@ -88,13 +89,12 @@ class S3Store:
         token: dict[str, str] = {}
         while True:
             page = self.tried(prefix or _ALL, partial(self._page, top, token))
-            yield from (entry["Key"].removeprefix(self._prefix).lstrip("/") for entry in page.get("Contents", ()))
-            if not page.get("IsTruncated"):
+            yield from (key.removeprefix(self._prefix).lstrip("/") for key in page.keys)
+            if page.is_last:
                 return
-            more = {"ContinuationToken": page.get("NextContinuationToken", "")}
-            if more == token or not more["ContinuationToken"]:
+            if page.next in ("", token.get("ContinuationToken")):
                 raise StoreUnavailable(f"{self} says that its list goes on, and not where")
-            token = more
+            token = {"ContinuationToken": page.next}
 
     def put_new(self, key: str, data: bytes | BinaryIO) -> bool:
         """See `ObjectStore`: `If-None-Match: *` on the one request that makes the object visible."""
@@ -144,8 +144,8 @@ class S3Store:
         ranged = {"Range": part} if part else {}
         return dict(self._client.get_object(Bucket=self._source.bucket, Key=name, **ranged))
 
-    def _page(self, top: str, token: dict[str, str], _: str) -> Any:
-        return self._client.list_objects_v2(Bucket=self._source.bucket, Prefix=top, **token)
+    def _page(self, top: str, token: dict[str, str], _: str) -> Page:
+        return page_of(self._client.list_objects_v2(Bucket=self._source.bucket, Prefix=top, **token), top)
 
     def _head(self, name: str) -> int:
         try:
@@ -167,8 +167,7 @@ class S3Store:
 
     def _put_parts(self, key: str, source: BinaryIO) -> None:
         where = {"Bucket": self._source.bucket, "Key": self._name(key)}
-        upload = self.tried(key, lambda _: self._client.create_multipart_upload(ChecksumAlgorithm="CRC32", **where))
-        where["UploadId"] = upload["UploadId"]
+        where["UploadId"] = self.tried(key, lambda _: self._begin_parts(where))
         try:
             source.seek(0)
             pieces = enumerate(iter(lambda: source.read(_PART), b""), start=1)
@@ -179,6 +178,9 @@ class S3Store:
         except BaseException:
             self._abandon(where)
             raise
+
+    def _begin_parts(self, where: dict[str, str]) -> str:
+        return text_in(self._client.create_multipart_upload(ChecksumAlgorithm="CRC32", **where), "UploadId")
 
     def _put_part(self, key: str, where: dict[str, str], number: int, piece: bytes) -> dict[str, Any]:
         done = self.tried(key, lambda _: self._client.upload_part(PartNumber=number, Body=piece, **where))
