@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -192,9 +193,40 @@ def test_a_list_that_is_too_long_is_told_as_such() -> None:
         list(store.list("versions/"))
 
 
+@pytest.mark.parametrize("kind", [AssertionError, EOFError, zlib.error])
+def test_no_error_of_another_package_comes_out_of_a_store(kind: type[Exception]) -> None:
+    with pytest.raises(StoreUnavailable, match=rf"the request failed \({kind.__name__}\)"):
+        trying(kind)
+
+
+def test_memory_that_is_short_here_is_no_fault_of_the_store() -> None:
+    with pytest.raises(MemoryError):
+        trying(MemoryError)
+
+
+def trying(kind: type[Exception]) -> None:
+    def fail(_: str) -> None:
+        raise kind("http://s3/x?token=hunter2")
+
+    source = S3Source(endpoint="http://127.0.0.1:1", bucket="models")
+    S3Store.from_source(source, Credentials("id", "secret"), attempts=1).tried("k", fail)
+
+
 def test_many_parts_that_were_not_begun_are_a_store_s_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_module, "_SINGLE_PUT", 0)
     begun = b"<InitiateMultipartUploadResult/>"
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(begun) + begun
     with serving(answer) as (store, _), pytest.raises(StoreUnavailable):
         store.put_new("k", b"data")
+
+
+def test_what_ended_a_write_is_told_and_not_what_its_clearing_away_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise EOFError
+
+    monkeypatch.setattr(s3_module, "_SINGLE_PUT", 0)
+    with serving(error(503, b"<Code>SlowDown</Code>")) as (store, _):
+        monkeypatch.setattr(store._client, "create_multipart_upload", lambda **_: {"UploadId": "id"})
+        monkeypatch.setattr(store._client, "abort_multipart_upload", fail)
+        with pytest.raises(StoreUnavailable, match="SlowDown"):
+            store.put_new("k", b"data")

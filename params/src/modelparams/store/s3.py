@@ -12,14 +12,14 @@ from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
 
 import stamina
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from modelparams.api.release import S3Source
 from modelparams.errors import BlobSizeMismatch, ModelParamsError, ObjectMissing, StoreDenied, StoreUnavailable
 from modelparams.store.contract import Credentials, Reader, checked_key, parts_of
 from modelparams.store.s3_bodies import keep_connection, length_of, read_exactly
 from modelparams.store.s3_client import open_client, signing_credentials
-from modelparams.store.s3_errors import FAILURES, code_of, status_of, translated
+from modelparams.store.s3_errors import code_of, status_of, translated
 from modelparams.store.s3_get import DirectGet
 from modelparams.store.s3_parsed import Page, page_of, text_in
 
@@ -188,7 +188,7 @@ class S3Store:
 
     def _abandon(self, where: dict[str, str]) -> None:
         # What failed before is what the caller must hear of; the bucket's lifecycle rule clears left parts.
-        with suppress(ClientError, BotoCoreError):
+        with suppress(Exception):
             self._client.abort_multipart_upload(**where)
 
     # --- the one retry policy ---------------------------------------------------------------------------------------
@@ -225,9 +225,9 @@ class S3Store:
     def _once(self, key: str, name: str, request: Callable[[str], T]) -> T:
         try:
             return request(name)
-        except ModelParamsError:
-            raise
-        except FAILURES as error:
+        except (ModelParamsError, MemoryError):
+            raise  # memory is short here, not in the store; to ask for as much again at once would be no help
+        except Exception as error:  # an answer can be anything, and what reads one fails in its own ways
             if isinstance(error, ClientError) and code_of(error) == "PreconditionFailed":
                 raise _Exists from error
             raise translated(error, f"{key} in {self}") from error

@@ -8,7 +8,7 @@ from http.client import HTTPException
 
 import urllib3.exceptions
 from botocore import exceptions as boto
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from modelparams.errors import (
@@ -21,20 +21,6 @@ from modelparams.errors import (
 )
 from modelparams.store.s3_answers import AnswerRefused
 
-# What a request may raise. An answer can be anything, and what reads one fails in its own ways.
-FAILURES = (
-    AttributeError,
-    BotoCoreError,
-    ClientError,
-    HTTPException,
-    LookupError,
-    OSError,
-    ResponseParserError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    urllib3.exceptions.HTTPError,
-)
 # By code first, since some servers answer an unknown access key with 404 (versitygw: XAdminUserNotFound).
 _DENIED = {
     "AccessDenied",
