@@ -15,6 +15,7 @@ import pytest
 from modelparams.api.release import S3Source
 from modelparams.errors import StoreUnavailable
 from modelparams.store import Credentials
+from modelparams.store import s3_connection as connection_module
 from modelparams.store.s3 import S3Store
 from modelparams.store.s3_answers import HEAD_LIMIT
 from modelparams.store.s3_deadline import break_off
@@ -175,6 +176,19 @@ def test_a_write_that_is_refused_at_once_sends_no_body() -> None:
     with serving(answer) as (store, _):
         assert [store.put_new("k", io.BytesIO(b"data")) for _ in range(2)] == [False, False]
     assert asked == [0, 1]
+
+
+@pytest.mark.parametrize("scheme", ["https"], indirect=True)
+def test_a_server_that_never_says_continue_is_sent_the_body(tls: Tls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(client: socket.socket, _: int) -> None:
+        bodies.append(read_to(client, b"\r\n0\r\n\r\n"))
+        client.sendall(ok(b""))
+
+    bodies: list[bytes] = []
+    monkeypatch.setattr(connection_module, "_INVITATION_SECONDS", 0.05)
+    with serving(answer, tls) as (store, _):
+        store.put("k", b"data")  # the first of a connection, where TLS has something to read that is no answer
+    assert b"data" in bodies[0]
 
 
 def test_a_server_that_goes_away_when_the_body_is_due_is_unavailable(tls: Tls) -> None:

@@ -33,8 +33,13 @@ class Answer(http.client.HTTPResponse):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.fp: Any = _Head(self.fp)
+        self._stream: Any = self.fp
+        self.fp: Any = _Head(self._stream)
         self._status_line: tuple[str, int, str] | None = None
+
+    def has_begun(self) -> bool:
+        """Whether any of it is here, before any of it was read."""
+        return _has_more(self._stream)
 
     def invites(self) -> bool:
         """Whether the body of the request may follow; what the server says instead is kept for `begin`."""
@@ -49,7 +54,7 @@ class Answer(http.client.HTTPResponse):
     def begin(self) -> None:
         """Read the head."""
         super().begin()
-        self.fp = self.fp.stream  # so that nothing stands between a body and its reader
+        self.fp = self._stream  # so that nothing stands between a body and its reader
         if "Transfer-Encoding" in self.headers:
             del self.headers["Content-Length"]  # it does not count (RFC 9112, 6.3), and is not to be believed
 
@@ -59,8 +64,9 @@ class Answer(http.client.HTTPResponse):
         return version, http.client.CONTINUE if 100 <= status < 200 else status, reason
 
     def _close_conn(self) -> None:
-        if self.will_close is False:
-            _require_end(self.fp)
+        # What follows an answer would pass for the next request's.
+        if self.will_close is False and _has_more(self._stream):
+            break_off(self._stream.raw._sock)
         super()._close_conn()  # type: ignore[misc]
 
 
@@ -68,36 +74,36 @@ class _Head:
     """A connection's stream, of which no more lines are read than a head can have."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
-        self.stream, self._left = stream, HEAD_LIMIT
+        self._stream, self._left = stream, HEAD_LIMIT
 
     def readline(self, _: int = -1) -> bytes:
-        line = self.stream.readline(self._left + 1)
+        line = self._stream.readline(self._left + 1)
         self._left -= len(line)
         if self._left < 0:
             raise AnswerRefused
         return line
 
     def flush(self) -> None:
-        self.stream.flush()
+        self._stream.flush()
 
     def close(self) -> None:
-        self.stream.close()
+        self._stream.close()
 
 
-def _require_end(stream: io.BufferedReader) -> None:
-    """Break the connection off where something follows an answer: it would pass for the next request's.
+def _has_more(stream: Any) -> bool:
+    """Whether bytes are there; waits for none.
 
-    urllib3 looks whether the socket has bytes before it serves again, but `stream` and TLS may have read them already.
+    urllib3 asks the socket alone before a connection serves again: `stream` and TLS may have read them already.
     """
     with suppress(OSError):  # with nothing there TLS raises; a dead socket shows as it is used
-        sock = stream.raw._sock  # type: ignore[attr-defined]
+        sock = stream.raw._sock
         patience = sock.gettimeout()
         sock.settimeout(0)
         try:
-            if stream.peek(1):
-                break_off(sock)
+            return bool(stream.peek(1))
         finally:
             sock.settimeout(patience)
+    return False
 
 
 class _Bounded(HTTPResponse):

@@ -5,8 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from urllib3.util import wait_for_read
+
 from modelparams.store.s3_answers import Answer, bounded
 from modelparams.store.s3_deadline import ANSWER_SECONDS, expect_within, rest
+
+_INVITATION_SECONDS = 1.0
+"""For a server to say whether it wants the body; then it is sent (RFC 9110, 10.1.1)."""
 
 
 def watch_answers(session: Any) -> None:
@@ -41,14 +46,18 @@ class _Watched:
         return super().request(*arguments, **named)  # type: ignore[misc]
 
     def _handle_expect_response(self, message_body: Any) -> None:
-        """In place of botocore's, which reads lines of any length, for ever once the server is gone."""
+        """In place of botocore's, which reads lines of any length, for ever once the server is gone.
+
+        It is called when the socket has something, which of TLS may be no more than a ticket.
+        """
         answer = Answer(self.sock, method=self._method)  # type: ignore[attr-defined]
         self.response_class = lambda *_, **__: answer  # botocore puts the class back for the next request
-        expect_within(self, ANSWER_SECONDS)
-        try:
-            self._response_received = not answer.invites()
-        finally:
-            rest(self)
+        if answer.has_begun() or (wait_for_read(self.sock, _INVITATION_SECONDS) and answer.has_begun()):
+            expect_within(self, ANSWER_SECONDS)
+            try:
+                self._response_received = not answer.invites()
+            finally:
+                rest(self)
         self._send_message_body(message_body)  # type: ignore[attr-defined]
 
     def getresponse(self) -> Any:
