@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from modelparams.errors import StoreError, StoreUnavailable
 from modelparams.store import Credentials
 from modelparams.store import s3_bodies as bodies_module
 from modelparams.store import s3_connection as connection_module
+from modelparams.store import s3_deadline as deadline_module
 from modelparams.store.s3 import S3Store
 
 SOON, NEVER = 0.3, 30.0
@@ -117,3 +119,25 @@ def test_a_drip_before_the_body_of_a_write_is_broken_off(
         with pytest.raises(StoreUnavailable):
             store_at(port, scheme).put("k", b"data")
         assert cut_off.wait(NEVER / 2)
+
+
+class Connection:
+    """One that a deadline is set for."""
+
+    def __init__(self) -> None:
+        self.awaited, self.other = socket.socketpair()
+
+    def is_broken_off(self) -> bool:
+        with self.awaited, self.other:
+            self.other.settimeout(NEVER / 2)
+            return self.other.recv(1) == b""
+
+
+def test_deadlines_are_met_while_the_collector_takes_connections_away() -> None:
+    watch, connections = deadline_module._Watch(), [Connection(), Connection()]
+    gone = type("Gone", (), {})()
+    watch._due.data[weakref.ref(gone)] = 0.0  # as while it is taken out
+    del gone
+    for connection in connections:
+        watch.set(connection, 0.0)
+        assert connection.is_broken_off()

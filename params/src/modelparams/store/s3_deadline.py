@@ -43,8 +43,9 @@ class _Watch:
         while True:
             with self._changed:
                 self._break_late_off(now := time.monotonic())
+                # While the collector takes connections away it counts some that it does not give.
                 self._wakes = min(self._due.values(), default=float("inf"))
-                self._changed.wait(self._wakes - now if self._due else None)
+                self._changed.wait(self._wakes - now if self._wakes < float("inf") else None)
 
     def _break_late_off(self, now: float) -> None:
         for connection in [one for one, due in self._due.items() if due <= now]:
