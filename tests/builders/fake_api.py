@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from modelparams import errors
-from modelparams_operator.shell.ports import JSON, ObjectKey, Page, Resource
+from modelparams_operator.shell.ports import JSON, OPENED, ObjectKey, Page, Resource
 
 T = TypeVar("T")
 _END = object()
@@ -104,6 +104,7 @@ class FakeAPI:
             self._streams[resource.plural].append(stream)
         finally:
             self.watches.append((resource.plural, since))
+        yield OPENED, {}
         for subject in list(self.objects[resource.plural].values()):
             if int(subject["metadata"]["resourceVersion"]) > int(since):
                 yield "MODIFIED", copy.deepcopy(subject)

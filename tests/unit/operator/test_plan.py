@@ -501,6 +501,40 @@ def test_progress_that_a_fast_clock_noted_counts_from_now() -> None:
     assert made.status.progressed_at == NOW
 
 
+@pytest.mark.parametrize(("lost_for", "reason"), [(14, None), (15, "APIUnavailable")])
+def test_while_pods_cannot_be_followed_nobody_is_moved_and_no_step_is_taken(lost_for: int, reason: str | None) -> None:
+    since, memory = NOW - timedelta(seconds=lost_for), status(OLD, NEW, progressed_at=NOW)
+    made = plan(desired(), observed(*BOTH, *staged(4), memory=memory, blind_since=since))
+    assert made.actions == ()
+    assert made.wake_at == NOW + timedelta(seconds=1)
+    assert (made.status.target, made.status.step_index) == (memory.target, memory.step_index)
+    ready = find(made.status.conditions, ConditionType.READY)
+    assert (ready.reason if ready else None) == reason
+
+
+def test_while_pods_cannot_be_followed_versions_are_checked() -> None:
+    made = plan(desired(), observed(version(NEW, verified=False), *pods(3, ordered=None), blind_since=NOW))
+    assert made.actions == (Verify("chat-1.1.0"),)
+
+
+def test_a_paused_rollout_takes_over_what_all_pods_serve_and_gives_it_to_new_ones() -> None:
+    theirs = [*pods(3, NEW, rollout="before"), pod("z", staged=[NEW], ordered=None)]
+    seen = observed(*BOTH, *theirs)
+    first = plan(desired(paused=True), seen)
+    assert (first.status.target, orders(first)["z"]) == (release(NEW), NEW)
+    settled = dataclasses.replace(seen, status=first.status, pods=pods(4, NEW))
+    assert plan(desired(paused=True), settled).status.live == release(NEW)
+
+
+@pytest.mark.parametrize("serving", [None, OLD])
+def test_a_paused_rollout_brings_its_first_version_to_no_pod(serving: str | None) -> None:
+    there = [pod(name, serving, staged=[NEW], rollout="before") for name in ("a", "b")]
+    mixed = [pod("c", NEW, rollout="before")] if serving else []
+    made = plan(desired(paused=True), observed(*BOTH, *there, *mixed))
+    assert [name for name in moved(made) if name != "c"] == []
+    assert made.status.live != release(NEW)
+
+
 def test_an_operator_that_was_replaced_writes_nothing() -> None:
     seen = observed(*BOTH, *pods(3, OLD), memory=status(OLD), term=0)
     made = plan(desired(), seen)

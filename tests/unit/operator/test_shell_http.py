@@ -21,7 +21,7 @@ from modelparams_operator import handlers
 from modelparams_operator.settings import Settings
 from modelparams_operator.shell import kube
 from modelparams_operator.shell.kube import Kube
-from modelparams_operator.shell.ports import EVENTS, PODS, ROLLOUTS, VERSIONS, ObjectKey
+from modelparams_operator.shell.ports import EVENTS, OPENED, PODS, ROLLOUTS, VERSIONS, ObjectKey
 from modelparams_operator.shell.run import operate
 
 KEY = ObjectKey("ns", "chat")
@@ -142,7 +142,7 @@ def test_a_watch_ends_by_a_named_error(
             fault(server)
             with pytest.raises(kind):
                 await task
-            assert seen == ["BOOKMARK"]
+            assert seen == [OPENED, "BOOKMARK"]
 
     with_client(monkeypatch, tmp_path, test)
 
@@ -154,7 +154,7 @@ def test_an_event_may_be_as_long_as_a_pod_s_owner_can_make_it(monkeypatch: pytes
             server.say("BOOKMARK", {"metadata": {"resourceVersion": "7"}})
             server.cut()
             await task
-            assert seen == ["MODIFIED", "BOOKMARK"]
+            assert seen == [OPENED, "MODIFIED", "BOOKMARK"]
 
     with_client(monkeypatch, tmp_path, test)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -278,6 +279,22 @@ def test_a_server_that_is_away_while_orders_are_written_is_no_news_of_the_rollou
             with pytest.raises(kind):
                 await world.pass_()
         assert world.events("APIUnavailable") == []
+
+    scenario(test)
+
+
+@pytest.mark.parametrize("mirror", ["pods", "orders"])
+def test_nothing_is_ordered_while_pods_or_orders_cannot_be_followed(mirror: str) -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        await world.settle()
+        world.pod("web-0")
+        getattr(world, mirror).blind_since = datetime.now(UTC)
+        assert 0 < (await world.pass_() or 0) <= 1
+        assert world.api.at(ASSIGNMENTS, "web-0") is None
+        getattr(world, mirror).blind_since = None
+        await world.settle()
+        assert world.api.at(ASSIGNMENTS, "web-0") is not None
 
     scenario(test)
 

@@ -130,6 +130,19 @@ def test_a_server_that_ends_each_stream_at_once_does_not_make_it_spin() -> None:
     scenario(test)
 
 
+def test_while_the_server_refuses_to_be_watched_it_says_since_when_it_is_blind() -> None:
+    async def test(api: FakeAPI, follower: Follower) -> None:
+        assert follower.mirror.blind_since is None
+        api.faults["watch"] += [errors.APIDenied("no right")] * 3
+        api.faults["list"] += [errors.APIDenied("no right")] * 3
+        api.cut(PODS, CUT)
+        await until(lambda: len(follower.slept) >= 2, "two tries")
+        assert follower.mirror.blind_since is not None
+        await until(lambda: follower.mirror.blind_since is None, "a server that takes the watch, and tells nothing")
+
+    scenario(test)
+
+
 def test_a_bookmark_moves_the_place_to_go_on_from() -> None:
     async def test(api: FakeAPI, follower: Follower) -> None:
         api.last = 777

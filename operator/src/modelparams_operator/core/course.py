@@ -49,7 +49,7 @@ def steer(
 ) -> tuple[RolloutStatus, Course]:
     """Advance through the steps as far as pods and pauses allow, and say what follows for this pass."""
     strategy, target = desired.spec.strategy, memory.target
-    is_open = target is not None and _is_open(desired, memory, target, choice, observed.versions)
+    is_open = target is not None and _is_open(desired, memory, target, choice, observed.versions, fleet)
     is_direct = is_without_steps(memory, strategy)
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
@@ -77,17 +77,23 @@ def _digests(*releases: Release | None) -> frozenset[Digest]:
 
 
 def _is_open(
-    desired: Desired, memory: RolloutStatus, target: Release, choice: Choice, versions: Sequence[VersionView]
+    desired: Desired,
+    memory: RolloutStatus,
+    target: Release,
+    choice: Choice,
+    versions: Sequence[VersionView],
+    fleet: Fleet,
 ) -> bool:
     """Tell whether pods may be taken to the target now.
 
-    At rest they may, unless it was withdrawn and there is nothing else: then they keep what they serve.
+    At rest they may, unless it was withdrawn and there is nothing else: then they keep what they serve. What all pods
+    serve already, by another rollout's orders, is no more held by `paused` than if this one had brought it there.
     """
     if is_at_rest(memory):
         return choice.release is not None or not _is_withdrawn(target, versions)
     if choice.release is None or is_failed(memory, target.manifest_digest):
         return False
-    return is_going_back(memory) or not desired.spec.paused
+    return is_going_back(memory) or not desired.spec.paused or (memory.live is None and fleet.serves_alone(target))
 
 
 def is_going_back(memory: RolloutStatus) -> bool:

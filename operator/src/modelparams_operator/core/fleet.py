@@ -129,6 +129,10 @@ class Fleet:
         """Leave those out."""
         return replace(self, members=tuple(member for member in self.members if member.obeyed_term <= term))
 
+    def serves_alone(self, release: Release) -> bool:
+        """Tell whether it is what pods serve, and all that serve anything."""
+        return {member.serves for member in self.members} - {None} == {release.manifest_digest}
+
     def settled_on(self, digest: Digest) -> int:
         """Count those that are ready and serve `digest` as ordered."""
         return sum(1 for member in self.members if member.is_settled and member.side == digest)

@@ -132,6 +132,8 @@ class Observed:
     """What the model's rollouts know of failures: a new one does not try these versions."""
     term: int = 0
     """The lease's transitions: the fence in each order."""
+    blind_since: datetime | None = None
+    """Since when pods or orders cannot be followed; None: they are as they are seen."""
     watching_since: datetime | None = None
     """Since when this operator has watched without a gap: deadlines count from there at the earliest."""
 

@@ -23,7 +23,7 @@ from modelparams_operator.core.memory import (
 )
 from modelparams_operator.core.model import Desired, Observed, Plan, Verify, VersionView
 from modelparams_operator.core.orders import assignments
-from modelparams_operator.core.rollout_status import conditions, invalid, suspended
+from modelparams_operator.core.rollout_status import conditions, invalid, suspended, unseen
 from modelparams_operator.core.selection import Choice, choose
 
 _A_SECOND = timedelta(seconds=1)
@@ -50,6 +50,9 @@ def plan(desired: Desired, observed: Observed) -> Plan:
         return Plan(observed.status, why=(_outranked(fleet.highest_term, observed.term),), is_outranked=True)
     if spec.suspend:
         return Plan(suspended(desired, status, now), checks, why=("suspended: nothing is touched",))
+    if observed.blind_since is not None:
+        blind = (f"nobody is moved: pods or orders cannot be followed since {observed.blind_since:%H:%M:%SZ}",)
+        return Plan(unseen(desired, observed.status, observed.blind_since, now), checks, now + _A_SECOND, blind)
 
     memory = refreshed(status, desired, versions)
     memory, is_overdue = _judged(desired, observed, memory, fleet, versions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over, find
@@ -68,6 +68,20 @@ def suspended(desired: Desired, status: RolloutStatus, now: datetime) -> Rollout
     return _said(desired, status, found, now)
 
 
+def unseen(desired: Desired, status: RolloutStatus, since: datetime, now: datetime) -> RolloutStatus:
+    """Say that nobody is moved while it is not known how pods are; a moment of that is not worth a word."""
+    if now - since < _A_MOMENT:
+        return status
+    available = find(status.conditions, ConditionType.AVAILABLE)
+    message = f"pods and orders cannot be followed since {since:%Y-%m-%dT%H:%M:%SZ}: nobody is moved until they can"
+    found = (
+        (ConditionType.READY, ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message),
+        *(((ConditionType.AVAILABLE, available.status, available.reason, available.message),) if available else ()),
+        (ConditionType.RECONCILING, ConditionStatus.TRUE, Reason.API_UNAVAILABLE, message),
+    )
+    return _said(desired, status, found, now)
+
+
 def invalid(desired: Desired, status: RolloutStatus, message: str, now: datetime) -> RolloutStatus:
     """Say that the spec cannot be used; pods keep what they serve."""
     available = find(status.conditions, ConditionType.AVAILABLE)
@@ -79,6 +93,7 @@ def invalid(desired: Desired, status: RolloutStatus, message: str, now: datetime
     return _said(desired, status, found, now)
 
 
+_A_MOMENT = timedelta(seconds=15)
 _Found = tuple[ConditionType, ConditionStatus, Reason, str]
 
 

@@ -17,7 +17,7 @@ from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 
 from modelparams import errors
 from modelparams_operator.shell import kubeconfig, metrics
-from modelparams_operator.shell.ports import JSON, KubernetesAPI, ObjectKey, Page, Resource
+from modelparams_operator.shell.ports import JSON, OPENED, KubernetesAPI, ObjectKey, Page, Resource
 
 FIELD_MANAGER = "modelparams-operator"
 _JSON, _APPLY, _MERGE = "application/json", "application/apply-patch+yaml", "application/merge-patch+json"
@@ -99,6 +99,7 @@ class Kube:
             response = await self._send("GET", path, query, None, _JSON, _WATCH)
             async with response:
                 await _checked(response, "GET", path)
+                yield OPENED, {}
                 async for line in _lines(response.content):
                     yield _event(line, path)
         except json.JSONDecodeError:

@@ -127,6 +127,7 @@ def observed(
     now: datetime,
     term: int,
     watching_since: datetime | None,
+    blind_since: datetime | None = None,
 ) -> Observed:
     """What a decision about `rollout` depends on."""
     mine = tuple(
@@ -141,6 +142,7 @@ def observed(
         lessons=model.lessons,
         term=term,
         watching_since=watching_since,
+        blind_since=blind_since,
     )
 
 

@@ -36,6 +36,8 @@ class Resource:
 PODS = Resource("", "v1", "pods", "Pod")
 SECRETS = Resource("", "v1", "secrets", "Secret")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+OPENED = "OPENED"
+"""What a watch gives first, of nothing: the server took the request."""
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
 VERSIONS = Resource(GROUP, API_VERSION, version.PLURAL, version.KIND)
 ROLLOUTS = Resource(GROUP, API_VERSION, rollout.PLURAL, rollout.KIND)
@@ -83,6 +85,8 @@ class KubernetesAPI(Protocol):
         self, resource: Resource, namespace: str | None, *, labels: str, since: str
     ) -> AsyncIterator[tuple[str, JSON]]:
         """Changes after `since` as (type, object), bookmarks among them; ends when the server ends it.
+
+        Before them OPENED with nothing: the server took the request.
 
         Raises:
             APIGone: `since` is no longer known.

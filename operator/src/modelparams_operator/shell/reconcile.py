@@ -46,7 +46,7 @@ from modelparams_operator.shell.ports import (
 from modelparams_operator.shell.record import Recorder
 from modelparams_operator.shell.verifier import Verifier, subject_of
 from modelparams_operator.shell.views import Assignment, Pod, RolloutObject, VersionObject
-from modelparams_operator.shell.watch import Mirrors
+from modelparams_operator.shell.watch import Mirror, Mirrors
 
 _WRITES_AT_ONCE = 16
 
@@ -179,9 +179,8 @@ class Reconciler:
         trouble: list[BaseException],
     ) -> Plan:
         await asyncio.sleep(0)  # nobody bounds the rollouts of a namespace: the lease is renewed between two of them
-        observed = observe.observed(
-            model, rollout, seen, now=now, term=self.lease.term, watching_since=self._watching_since(model.key)
-        )
+        since = {"watching_since": self._watching_since(model.key), "blind_since": self._blind_since(model.key)}
+        observed = observe.observed(model, rollout, seen, now=now, term=self.lease.term, **since)
         result = plan(observe.desired(rollout), observed)
         if result.status.wire() != rollout.status.wire():
             logger.info("Rollout", namespace=rollout.key.namespace, name=rollout.key.name, why=result.why)
@@ -265,8 +264,13 @@ class Reconciler:
             )
 
     def _watching_since(self, key: ModelKey) -> datetime | None:
-        mirrors = (self.pods.in_namespace(key.namespace), self.assignments.in_namespace(key.namespace))
-        return max((mirror.watching_since for mirror in mirrors if mirror.watching_since), default=None)
+        return max((one.watching_since for one in self._mirrors(key) if one.watching_since), default=None)
+
+    def _blind_since(self, key: ModelKey) -> datetime | None:
+        return min((one.blind_since for one in self._mirrors(key) if one.blind_since), default=None)
+
+    def _mirrors(self, key: ModelKey) -> tuple[Mirror[Pod] | Mirror[Assignment], ...]:
+        return self.pods.in_namespace(key.namespace), self.assignments.in_namespace(key.namespace)
 
     async def _gather(self, work: Iterable[Awaitable[None]], trouble: list[BaseException]) -> None:
         """Do all of it, some at once; one that fails stops no other."""

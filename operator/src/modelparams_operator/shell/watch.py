@@ -18,7 +18,7 @@ from modelparams import errors
 from modelparams_operator.shell import metrics
 from modelparams_operator.shell.backoff import Backoff
 from modelparams_operator.shell.logs import logger
-from modelparams_operator.shell.ports import JSON, KubernetesAPI, ObjectKey, Resource, list_all
+from modelparams_operator.shell.ports import JSON, OPENED, KubernetesAPI, ObjectKey, Resource, list_all
 
 T = TypeVar("T")
 _QUICK = 1.0
@@ -65,6 +65,8 @@ class Mirror(Generic[T]):
         self.synced = asyncio.Event()
         self.heard_at = 0.0
         """The loop's time when the server last told us anything, bookmarks included."""
+        self.blind_since: datetime | None = None
+        """Since when the server does not let us follow; None while it does."""
         self.watching_since: datetime | None = None
         """Since when nothing can have been missed for longer than a few seconds."""
 
@@ -96,7 +98,7 @@ class Mirror(Generic[T]):
 
     async def _wait(self, problem: errors.APIError) -> None:
         if self._lost_at is None:
-            self._lost_at = _now()
+            self._lost_at, self.blind_since = _now(), datetime.now(UTC).replace(microsecond=0)
         pause = self._backoff.next()
         logger.info(
             "Watch interrupted",
@@ -121,7 +123,6 @@ class Mirror(Generic[T]):
         started, since = _now(), self._since or ""
         async for kind, subject in self._api.watch(self._resource, self._namespace, labels=self._labels, since=since):
             self._take(kind, subject)
-            self._backoff.reset()
         if _now() - started < _QUICK:  # a server that ends streams at once must not make us spin
             await self._sleep(self._backoff.next())
 
@@ -130,9 +131,13 @@ class Mirror(Generic[T]):
         if self._lost_at is not None:
             if self.watching_since is None or self.heard_at - self._lost_at > _GAP:
                 self.watching_since = datetime.now(UTC)
-            self._lost_at = None
+            self._lost_at = self.blind_since = None
 
     def _take(self, kind: str, subject: JSON) -> None:
+        if kind == OPENED:
+            self._heard()
+            return
+        self._backoff.reset()
         self._since = subject["metadata"]["resourceVersion"]
         self._heard()
         if kind == "DELETED":
