@@ -452,6 +452,26 @@ def test_the_way_back_is_not_over_while_a_pod_is_where_it_may_not_stay() -> None
     assert plan(desired(), observed(*BOTH, back, arrived, memory=memory)).status.revision == 1
 
 
+MANY = tuple(f"1.{number}.0" for number in range(1, 51))
+
+
+def test_of_many_versions_that_fail_no_one_is_tried_again_when_the_memory_of_them_is_full() -> None:
+    """Pods without memory for any of them, say: the first ones would be forgotten, and tried again in a circle."""
+    versions = [version(number) for number in ("1.0.0", *MANY, "1.51.0")]
+    full = status(OLD, failed_versions=tuple(failed(number) for number in MANY))
+    made = plan(desired(), observed(*versions, *pods(2, OLD), memory=full)).status
+    assert made.target == release(OLD)
+    assert {f.version_name for f in made.failed_versions} == {f"chat-{number}" for number in MANY}
+
+
+def test_failures_of_versions_that_are_gone_make_room_for_another_try_and_for_no_one_elses() -> None:
+    full = status(OLD, failed_versions=tuple(failed(number) for number in MANY), attempt=1)
+    versions = [version(number) for number in ("1.0.0", "1.50.0", "1.51.0")]
+    made = plan(desired(), observed(*versions, *pods(2, OLD, attempt="1"), memory=full)).status
+    assert made.target == release("1.51.0")
+    assert ([f.version_name for f in made.failed_versions], made.attempt) == (["chat-1.50.0"], 1)
+
+
 # Orders.
 
 

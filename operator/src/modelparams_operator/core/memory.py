@@ -13,10 +13,9 @@ from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revisi
 from modelparams.digest import Digest
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.model import Desired, Lessons, VersionView
-from modelparams_operator.core.selection import Choice
+from modelparams_operator.core.selection import FAILED_LIMIT, Choice
 
 HISTORY_LIMIT = 20
-FAILED_LIMIT = 50
 
 Outcome = Literal["Promoted", "RolledBack", "Failed", "Superseded"]
 
@@ -67,12 +66,20 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
         memory,
         floor=floor,
         attempt=attempt,
-        failed_versions=() if is_retried else failed,
+        failed_versions=() if is_retried else _with_room(failed, versions),
         last_handled_retry_token=token if token is not None else last,
         live=_current(memory.live, versions),
         live_sequence=_sequence_of(memory.live.manifest_digest, versions, memory) if memory.live is not None else 0,
         target=_current(memory.target, versions),
     )
+
+
+def _with_room(failed: tuple[FailedVersion, ...], versions: Sequence[VersionView]) -> tuple[FailedVersion, ...]:
+    """Forget failures of versions that are gone, once there is no room for another one."""
+    if len(failed) < FAILED_LIMIT:
+        return failed
+    there = {view.digest for view in versions}
+    return tuple(one for one in failed if one.manifest_digest in there)
 
 
 def _current(release: Release | None, versions: Sequence[VersionView]) -> Release | None:

@@ -20,6 +20,10 @@ from modelparams.reasons import Reason
 from modelparams_operator.core.model import VersionView
 
 
+FAILED_LIMIT = 50
+"""So many failures are remembered. Who has as many standing versions that failed needs a person, not the next one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The answer. No release is no order: pods keep what they serve, and nobody is moved."""
@@ -137,6 +141,7 @@ class _Court:
             or view.is_refused
             or (view.spec.suspend and not self._has(view))
             or (self._has_failed(view.digest) and not self._is_held(view))
+            or (len(self.memory.failed_versions) >= FAILED_LIMIT and not self._has(view))
             or is_sequence_too_low(view, self.memory)
         )
 
