@@ -19,7 +19,6 @@ from modelparams.names import Version, VersionRange
 from modelparams.reasons import Reason
 from modelparams_operator.core.model import VersionView
 
-
 FAILED_LIMIT = 50
 """So many failures are remembered. Who has as many standing versions that failed needs a person, not the next one."""
 
