@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ from modelparams_serving.engine import bodies, http
 from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.bodies import _counted
+from modelparams_serving.engine.body_budget import Budget
+from modelparams_serving.engine.jobs import Job
 from modelparams_serving.engine.openai import ChatRequest
 from modelparams_serving.engine.pooling import rendered
 from modelparams_serving.engine.refusals import Refused
@@ -169,13 +172,15 @@ def test_and_who_sends_at_a_humane_pace_takes_the_place_of_the_slowest(
 class Sender:
     """One whose body a test sends by hand, to readers without a wire."""
 
+    announced: int | None = None
     sent: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
 
     def send(self, piece: bytes, *, more: bool) -> None:
         self.sent.put_nowait({"type": "http.request", "body": piece, "more_body": more})
 
     def read_by(self, readers: bodies.Bodies) -> asyncio.Task[bytes]:
-        request = Request({"type": "http", "method": "POST", "headers": []}, self.sent.get)
+        head = [] if self.announced is None else [(b"content-length", str(self.announced).encode())]
+        request = Request({"type": "http", "method": "POST", "headers": head}, self.sent.get)
         return asyncio.create_task(readers.read(request))
 
     async def is_read(self) -> None:
@@ -270,6 +275,173 @@ def test_one_whose_time_is_up_just_then_gives_way_as_any_other(tmp_path: Path, m
             await slow
 
     asyncio.run(scene())
+
+
+LONG = 100_000
+"""Bytes of a body that counts; 32 of them are all that there is room for."""
+
+
+@contextlib.asynccontextmanager
+async def room_for_none(client: httpx.AsyncClient) -> AsyncIterator[list[Wire]]:
+    """Bodies under way that take all the room that there is for long ones."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(coming(client, "{", LONG)) for _ in range(32)]
+
+
+async def is_told_to_come_back(reader: asyncio.StreamReader) -> None:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    body = json.loads(await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0])))
+    assert head.startswith("http/1.1 503 ")
+    assert "retry-after: 1" in head
+    assert body["error"]["code"] == "overloaded"
+    assert "send it again in a moment, or a shorter one" in body["error"]["message"]
+
+
+def test_long_bodies_have_so_many_bytes_together_and_one_more_is_told_to_come_back_before_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "monotonic", lambda: 0.0)
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with room_for_none(client) as others:
+            async with wire(client, f"{HEAD}Content-Length: {LONG}\r\n\r\n") as (reader, _writer):
+                await is_told_to_come_back(reader)
+            assert (await client.post(COMPLETIONS, json=ASKED)).status_code == 200
+            others[0][1].write((" " * (LONG - 1)).encode())
+            assert b" 400 " in await others[0][0].readline()  # its end gives its room back
+            async with coming(client, "", LONG):
+                pass
+
+    live(tmp_path, scene, max_body_bytes=LONG)
+
+
+def test_a_long_body_without_a_length_counts_as_it_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "monotonic", lambda: 0.0)
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with room_for_none(client), wire(client, CHUNKED + chunks(" " * LONG, LONG)) as (reader, _writer):
+            await is_told_to_come_back(reader)
+
+    live(tmp_path, scene, max_body_bytes=LONG)
+
+
+def leave(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+def end(writer: asyncio.StreamWriter) -> None:
+    writer.write(b" " * (LONG - 1))
+
+
+@pytest.mark.parametrize(
+    ("how", "stalled_seconds"), [(leave, 30.0), (end, 30.0), (lambda _: None, 0.2)], ids=["left", "refused", "timeout"]
+)
+def test_however_a_long_body_ends_its_room_is_another_s(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: Callable[[asyncio.StreamWriter], None],
+    stalled_seconds: float,
+) -> None:
+    monkeypatch.setattr(bodies, "monotonic", lambda: 0.0)
+    given_back, give_back = list[tuple[int, int]](), Budget.give_back
+
+    def noting(self: Budget, request: Request) -> None:
+        taken = self.taken_by(request)
+        give_back(self, request)
+        given_back.append((taken, self.left))
+
+    monkeypatch.setattr(Budget, "give_back", noting)
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        async with coming(client, "{", LONG) as (_reader, writer):
+            how(writer)
+            await until(lambda: bool(given_back))
+        assert given_back == [(LONG, 32 * LONG)]
+
+    live(tmp_path, scene, max_body_bytes=LONG, stalled_seconds=stalled_seconds)
+
+
+def test_what_a_request_asked_counts_until_it_is_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened = list[str]()
+    whole, give_back = Job.whole, Budget.give_back
+
+    async def answering(self: Job) -> dict[str, Any]:
+        answer = await whole(self)
+        happened.append("answered")
+        return answer
+
+    def noting(self: Budget, request: Request) -> None:
+        happened.append(f"{self.taken_by(request)} bytes given back")
+        give_back(self, request)
+
+    monkeypatch.setattr(Job, "whole", answering)
+    monkeypatch.setattr(Budget, "give_back", noting)
+
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        body = json.dumps(ASKED)
+        assert (await client.post(COMPLETIONS, content=body + " " * (LONG - len(body)))).status_code == 200
+        assert happened == ["answered", f"{LONG} bytes given back"]
+
+    live(tmp_path, scene, max_body_bytes=LONG)
+
+
+def test_who_announces_much_and_sends_little_gives_way_to_one_who_sends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+
+    async def scene() -> None:
+        nonlocal now
+        readers = bodies.Bodies(settings(tmp_path, max_body_bytes=30 * LONG, stalled_seconds=30))
+        slow = [Sender(30 * LONG) for _ in range(32)]  # at the pace of one that announced nothing
+        reading = [sender.read_by(readers) for sender in slow]
+        for sender in slow:
+            sender.send(b"x" * 8192, more=True)
+            await sender.is_read()
+        now = 2.0
+        newcomer = Sender(LONG)
+        newcomer.send(b"x" * LONG, more=False)
+        assert await newcomer.read_by(readers) == b"x" * LONG
+        left, _ = await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+        (error,) = (one.exception() for one in left)
+        assert isinstance(error, Refused)
+        assert error.status == 408
+        for one in reading:
+            one.cancel()
+
+    asyncio.run(scene())
+
+
+def test_between_two_long_bodies_everybody_else_has_a_turn(tmp_path: Path) -> None:
+    happened = list[str]()
+
+    async def others() -> None:
+        while True:
+            happened.append("others")
+            await asyncio.sleep(0)
+
+    async def scene() -> None:
+        readers, stranger = bodies.Bodies(settings(tmp_path)), asyncio.create_task(others())
+        body = b" " * LONG
+        await asyncio.gather(*(readers.one_by_one(body, lambda: happened.append("body")) for _ in range(5)))
+        stranger.cancel()
+
+    asyncio.run(scene())
+    assert happened.count("body") == 5
+    assert ("body", "body") not in itertools.pairwise(happened)
+
+
+def test_a_short_body_waits_for_no_long_one(tmp_path: Path) -> None:
+    happened = list[str]()
+
+    async def scene() -> None:
+        readers = bodies.Bodies(settings(tmp_path))
+        long = [readers.one_by_one(b" " * LONG, lambda: happened.append("long")) for _ in range(3)]
+        await asyncio.gather(*long, readers.one_by_one(b" ", lambda: happened.append("short")))
+
+    asyncio.run(scene())
+    assert happened == ["long", "short", "long", "long"]
 
 
 @pytest.mark.parametrize("sent", ["", "POST / HTTP/1.1\r\nHost: x\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET"])

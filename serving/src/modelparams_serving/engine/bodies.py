@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
+from typing import TypeVar
 
 from starlette.requests import Request
 
+from modelparams_serving.engine.body_budget import LITTLE, Budget
 from modelparams_serving.engine.refusals import Refused
 from modelparams_serving.engine.settings import EngineSettings
 
-_LITTLE = 1 << 16
-"""Bytes that are parsed in some ms whatever is in them."""
 _FIELDS = 1 << 15
 """Lists, objects and keys of a request, or its values beside the token ids of a prompt: 2,048 messages have fewer."""
 _SLOW = 1 << 12
 """Bytes a second. Who is a second behind that gives way: a phone sends a hundred times as many, a trickle never."""
+_LONGEST_AT_ONCE = 32
+"""So many of the longest bodies may be under way; of shorter ones more."""
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
 class _Coming:
     """A body that has not come whole yet. `deadline` is when it is left."""
 
+    request: Request
     deadline: asyncio.Timeout
     since: float
+    pace: float
+    """Bytes a second that it should have at least."""
     size: int = 0
 
     @property
     def behind(self) -> float:
-        """By so many seconds one that comes at the slowest pace would have come earlier."""
-        return monotonic() - self.since - self.size / _SLOW
+        """By so many seconds one that comes at that pace would have come earlier."""
+        return monotonic() - self.since - self.size / self.pace
 
 
 class Bodies:
@@ -40,19 +47,20 @@ class Bodies:
         """Take as many at once as there may be requests, since those that come are in memory too."""
         self._most, self._seconds = settings.max_body_bytes, settings.stalled_seconds
         self._at_once, self._coming = settings.max_requests, set[_Coming]()
+        self._budget, self._turn = Budget(_LONGEST_AT_ONCE * self._most), asyncio.Lock()
 
     async def read(self, request: Request) -> bytes:
-        """The whole body. One that is there already waits for nothing and nobody.
+        """The whole body. One that is there already waits for nothing and nobody. `forget` the request afterwards.
 
         Raises:
-            Refused: 503, as many come already as may; 413, it is too long; 408, it does not end, or comes too slowly
-                while another would begin.
+            Refused: 503, as many come already as may, or have as many bytes; 413, it is too long; 408, it does not
+                end, or comes too slowly while another would begin.
             ClientDisconnect: it did not come whole.
         """
-        has_place = len(self._coming) < self._at_once or self._made_room()
+        has_place = len(self._coming) < self._at_once or self._made_room(self._coming)
         try:
             async with asyncio.timeout(self._seconds if has_place else 0) as deadline:
-                return await self._read(request, _Coming(deadline, monotonic()))
+                return await self._read(request, deadline)
         except TimeoutError as error:
             if not has_place:
                 raise Refused(503, "too many requests are under way", code="overloaded") from error
@@ -62,35 +70,63 @@ class Bodies:
             )
             raise Refused(408, message, code="request_timeout") from error
 
-    def _made_room(self) -> bool:
+    def forget(self, request: Request) -> None:
+        """It is answered: what its body took is free. Until then its texts are in memory, whatever they were made."""
+        self._budget.give_back(request)
+
+    async def one_by_one(self, body: bytes, work: Callable[[], T]) -> T:
+        """Do `work` on the loop, on long bodies one after another, with as much time between two for everybody else.
+
+        A thread would not help: JSON is parsed in one call that lets no other run, 10 ms for a long one.
+        """
+        if len(body) <= LITTLE:
+            return work()
+        async with self._turn:
+            began = monotonic()
+            try:
+                return work()
+            finally:
+                await asyncio.sleep(monotonic() - began)
+
+    def _made_room(self, among: Iterable[_Coming]) -> bool:
         """Leave who is furthest behind: else some hundred clients that send a byte now and then are all there are."""
-        slowest = max(self._coming, key=lambda coming: coming.behind)
-        if slowest.behind < 1.0:
+        slowest = max(among, key=lambda coming: coming.behind, default=None)
+        if slowest is None or slowest.behind < 1.0:
             return False
         self._coming.discard(slowest)
+        self._budget.give_back(slowest.request)
         if not slowest.deadline.expired():
             slowest.deadline.reschedule(0.0)
         return True
 
-    async def _read(self, request: Request, coming: _Coming) -> bytes:
+    async def _read(self, request: Request, deadline: asyncio.Timeout) -> bytes:
+        announced = int(request.headers.get("content-length", 0))
+        # To end in time a long one has to come faster than any has to: else 32 could keep all room, and send nothing.
+        coming = _Coming(request, deadline, monotonic(), max(_SLOW, announced / self._seconds))
         self._coming.add(coming)
         try:
-            return await _read(request, self._most, coming)
+            self._count(coming, announced)
+            found = bytearray()
+            async for piece in request.stream():
+                found += piece
+                coming.size = len(found)
+                self._count(coming, coming.size)
+            return bytes(found)
         finally:
             self._coming.discard(coming)
 
-
-async def _read(request: Request, most: int, coming: _Coming) -> bytes:
-    too_large = Refused(413, f"a request may have {most} bytes at most", code="too_large")
-    if int(request.headers.get("content-length", 0)) > most:
-        raise too_large
-    found = bytearray()
-    async for piece in request.stream():
-        found += piece
-        coming.size = len(found)
-        if len(found) > most:
-            raise too_large
-    return bytes(found)
+    def _count(self, coming: _Coming, size: int) -> None:
+        if size > self._most:
+            raise Refused(413, f"a request may have {self._most} bytes at most", code="too_large")
+        while not self._budget.take(coming.request, size):
+            others = (one for one in self._coming if one is not coming and self._budget.taken_by(one.request))
+            if not self._made_room(others):
+                raise Refused(
+                    503,
+                    "the bodies of other requests take all the memory that there is for long ones; send it again in a "
+                    f"moment, or a shorter one: up to {LITTLE} bytes need none of it",
+                    code="overloaded",
+                )
 
 
 def check_values(body: bytes, context: int) -> None:
@@ -99,7 +135,7 @@ def check_values(body: bytes, context: int) -> None:
     Raises:
         Refused: 400, more than a request that fits `context` tokens can need.
     """
-    if len(body) <= _LITTLE:
+    if len(body) <= LITTLE:
         return
     nested, values = _counted(body, most := context + _FIELDS)
     if nested > _FIELDS or values > most:

@@ -177,8 +177,12 @@ class Front:
         """What is asked; its body is not read where it could not be answered. Errors as what reads and parses it."""
         context = self._admitting().service.context
         body = await self._bodies.read(request)
-        check_values(body, context)
-        return parsed(body, kind)
+
+        def made() -> R:
+            check_values(body, context)
+            return parsed(body, kind)
+
+        return await self._bodies.one_by_one(body, made)
 
     def _endpoint(
         self, name: str, work: Callable[[Request], Awaitable[Response]]
@@ -218,6 +222,8 @@ class Front:
             _log.exception("failed", path=request.url.path, kind=type(error).__name__)
             body = error_body("the engine failed on the request; its log says where", kind="server_error")
             return self._error(request, 500, body)
+        finally:
+            self._bodies.forget(request)
 
     def _error(self, request: Request, status: int, body: dict[str, Any]) -> Response:
         retry = COME_BACK if status == 503 else _LEAVE if status == 408 else {}

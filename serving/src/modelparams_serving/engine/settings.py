@@ -35,7 +35,7 @@ class EngineSettings(PodSettings):
     max_requests: int = Field(default=256, ge=1)
     """Requests under way at once; more are told to come back."""
     max_body_bytes: int = Field(default=2 << 20, ge=1)
-    """Of one request; a longer one is refused."""
+    """Of one request; a longer one is refused. All that are longer than 64 KiB may have 32 times as much together."""
     stalled_seconds: float = Field(default=30.0, gt=0)
     """A client that takes nothing of its stream for so long is left: the version it holds could not be replaced. So is
     one that does not end its request's body, or asks nothing on its connection, for so long."""
