@@ -174,22 +174,23 @@ def test_the_positions_that_roberta_keeps_for_padding_are_no_room_for_text(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "says", "param"),
     [
-        ({}, "input: Field required"),
-        ({"input": []}, "input: give 1 to 2048 texts"),
-        ({"input": 5}, "input: give a text or a list of texts"),
-        ({"input": [5]}, "input: give a text or a list of texts"),
-        ({"input": "bad", "use_activation": False}, "use_activation is not supported"),
-        ({"messages": [{"role": "user", "content": "bad"}]}, "messages is not supported"),
-        ({"input": "bad", "truncate_prompt_tokens": -2}, "truncate_prompt_tokens"),
+        ({}, "input: Field required", "input"),
+        ({"input": []}, "input: give 1 to 2048 texts", "input"),
+        ({"input": 5}, "input: give a text or a list of texts", "input"),
+        ({"input": [5]}, "input: give a text or a list of texts", "input"),
+        ({"input": "bad", "use_activation": False}, "use_activation is not supported", "use_activation"),
+        ({"messages": [{"role": "user", "content": "bad"}]}, "messages is not supported", "messages"),
+        ({"input": "bad", "truncate_prompt_tokens": -2}, "truncate_prompt_tokens", "truncate_prompt_tokens"),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong(tmp_path: Path, body: dict[str, Any], says: str) -> None:
+def test_a_bad_request_is_told_what_is_wrong(tmp_path: Path, body: dict[str, Any], says: str, param: str) -> None:
     async def scene(_: Engine, client: httpx.AsyncClient) -> None:
         refused = await client.post("/classify", json=body)
         assert refused.status_code == 400
         assert says in refused.json()["error"]["message"]
+        assert refused.json()["error"]["param"] == param
 
     live(tmp_path, laid(classifier(tmp_path / "model")), scene)
 

@@ -194,6 +194,35 @@ def test_a_bad_request_is_told_what_is_wrong_and_harms_nobody(
     live(tmp_path, scene)
 
 
+BLAMED: list[tuple[str, dict[str, Any], str | None]] = [
+    (COMPLETIONS, {}, "prompt"),
+    (COMPLETIONS, {"prompt": ""}, "prompt"),
+    (COMPLETIONS, {"prompt": [100_000]}, "prompt"),
+    (COMPLETIONS, {"prompt": "a" * 1000}, "prompt"),
+    (COMPLETIONS, {"prompt": "a" * 100_000}, "prompt"),
+    (COMPLETIONS, {"prompt": "a", "n": 2}, "n"),
+    (COMPLETIONS, {"prompt": "a", "temperature": -1}, "temperature"),
+    (COMPLETIONS, {"prompt": "a", "model": "another"}, "model"),
+    (COMPLETIONS, {"prompt": "a", "tools": [{}], "n": 2}, "n"),
+    (CHAT, {"messages": HELLO, "tools": [{}]}, "tools"),
+    (CHAT, {"messages": [{"role": "user", "content": "a" * 1000}]}, "messages"),
+    (CHAT, {"messages": [{"role": "user", "content": "a" * 100_000}]}, "messages"),
+    (CHAT, {"messages": [*HELLO, {"role": "user"}]}, "messages.1.content"),
+    ("/v1/embeddings", {"input": "a", "dimensions": 5}, "dimensions"),
+    ("/v1/embeddings", {"input": "a"}, None),
+]
+
+
+def test_an_error_names_the_field_that_is_to_blame(tmp_path: Path) -> None:
+    async def scene(_: Engine, client: httpx.AsyncClient) -> None:
+        answers = [await client.post(path, json=body) for path, body, _ in BLAMED]
+        assert [answer.json()["error"]["param"] for answer in answers] == [param for *_, param in BLAMED]
+        broken = await client.post(COMPLETIONS, content=b"{")
+        assert broken.json()["error"]["param"] is None
+
+    live(tmp_path, scene)
+
+
 def test_fields_that_ask_for_nothing_are_taken_as_clients_send_them(tmp_path: Path) -> None:
     nothing = {"n": 1, "logprobs": None, "logit_bias": {}, "top_k": -1, "frequency_penalty": 0.0, "user": "me"}
 

@@ -153,7 +153,8 @@ class Front:
         """Hold the version that is current; whatever becomes of the request, `_headers` names this one."""
         current = self._admitting()
         if model is not None and model != str(current.identity.model_name):
-            raise Refused(404, f"this server has {current.identity.model_name} only", code="model_not_found")
+            only = f"this server has {current.identity.model_name} only"
+            raise Refused(404, only, code="model_not_found", param="model")
         with self._swapper.lease() as version:
             request.state.answering = version.identity
             yield version

@@ -81,11 +81,12 @@ async def prompt_ids(
     Raises:
         Refused: 400, the version does not generate, or cannot take the prompt.
     """
-    check_length(length := asked.length, serving_as(version, TextGenerator).context, what=asked.called)
+    context, param = serving_as(version, TextGenerator).context, asked.called_in
+    check_length(length := asked.length, context, what=asked.called, param=param)
     try:
         return await tokenizing(length, lambda: prompt(version.tokenizer))
     except ValueError as error:
-        raise Refused(400, str(error), code="invalid_prompt") from error
+        raise Refused(400, str(error), code="invalid_prompt", param=param) from error
 
 
 def job(
@@ -111,7 +112,7 @@ def job(
         Refused: 400, with what is wrong.
     """
     service = serving_as(version, TextGenerator)
-    room = _room(ids, service, limit or 1)
+    room = _room(ids, service, limit or 1, asked.called_in)
     return Job(
         version,
         service,
@@ -123,7 +124,7 @@ def job(
     )
 
 
-def _room(ids: list[int], service: TextGenerator, least: int) -> int:
+def _room(ids: list[int], service: TextGenerator, least: int, param: str) -> int:
     """Tokens that fit after the prompt. Its length is looked at first: to look at each of a million ids takes long."""
     room = service.context - len(ids)
     if room < least:
@@ -131,8 +132,9 @@ def _room(ids: list[int], service: TextGenerator, least: int) -> int:
             400,
             f"prompt ({len(ids)} tokens) and max_tokens ({least}) exceed the context of {service.context} tokens",
             code="context_length_exceeded",
+            param=param,
         )
-    check_tokens(ids, service.vocabulary, what="the prompt")
+    check_tokens(ids, service.vocabulary, what="the prompt", param=param)
     return room
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from modelparams.protocol import Resident
 
@@ -100,7 +101,7 @@ class _Request(BaseModel):
         if isinstance(data, dict):
             for name, harmless in cls.unsupported.items():
                 if _asks(data.get(name), harmless):
-                    raise ValueError(f"{name} is not supported by this server")
+                    raise PydanticCustomError("unsupported", "{param} is not supported by this server", {"param": name})
         return data
 
 
@@ -161,6 +162,8 @@ class GenerateRequest(_Request):
 
     called: ClassVar[str] = "the prompt"
     """How an error calls what is to be continued."""
+    called_in: ClassVar[str] = "prompt"
+    """The field that holds it."""
 
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: Temperature | None = None
@@ -217,6 +220,7 @@ class ChatRequest(GenerateRequest):
 
     unsupported = _CHAT
     called = "the conversation, with the marks around its messages,"
+    called_in = "messages"
 
     messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=_MESSAGES_MAX)]
     max_completion_tokens: int | None = Field(default=None, ge=1)

@@ -70,7 +70,7 @@ def _tokenized(version: ResidentVersion, service: OnePass, asked: TextsRequest) 
         check_length(len(text), service.context, what=f"input {i}", param="input")
     ids = [_ids(version, text, most) for text in asked.texts]
     for i, each in enumerate(ids):
-        check_tokens(each, service.vocabulary, what=f"input {i}")
+        check_tokens(each, service.vocabulary, what=f"input {i}", param="input")
         if len(each) > service.context:
             raise Refused(
                 400,

@@ -61,16 +61,16 @@ def check_length(characters: int, context: int, *, what: str, param: str | None 
         )
 
 
-def check_tokens(ids: Sequence[int], vocabulary: int, *, what: str) -> None:
+def check_tokens(ids: Sequence[int], vocabulary: int, *, what: str, param: str) -> None:
     """Look at every id, since one outside the table would fail a whole batch, and on a device the process.
 
     Raises:
         Refused: 400.
     """
     if not ids:
-        raise Refused(400, f"{what} has no tokens", code="invalid_prompt")
+        raise Refused(400, f"{what} has no tokens", code="invalid_prompt", param=param)
     if min(ids) < 0 or max(ids) >= vocabulary:
-        raise Refused(400, f"token ids are 0 to {vocabulary - 1}", code="invalid_prompt")
+        raise Refused(400, f"token ids are 0 to {vocabulary - 1}", code="invalid_prompt", param=param)
 
 
 def parsed(body: bytes, kind: type[R]) -> R:
@@ -82,7 +82,8 @@ def parsed(body: bytes, kind: type[R]) -> R:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise Refused(400, f"{param}: {message}" if param else message, code="invalid_value", param=param) from error
+        param = place or first.get("ctx", {}).get("param")
+        raise Refused(400, f"{place}: {message}" if place else message, code="invalid_value", param=param) from error
