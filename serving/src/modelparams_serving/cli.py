@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 
+from modelparams import variables
 from modelparams.cli.options import Asked, KeyRef, KeysDirectory, Model, ReleaseName, StoreUrl, TrustFile
 from modelparams.cli.output import note
 from modelparams.cli.reporting import reporting
+from modelparams.errors import UsageError
 from modelparams.memory_directory import check_in_memory
 from modelparams_serving.run_directory import run_directory
+
+if TYPE_CHECKING:
+    from modelparams_serving.engine.settings import EngineSettings
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- memory, which is the point
 
@@ -46,24 +53,32 @@ def serve(
     check_in_memory(memory)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)  # until the engine takes them
-    asked = Asked.of(store, release, trust, model)
-    sealed = asked.opened(keys, key_ref)
-    note("loading torch and transformers")
-    from modelparams_serving.engine import standalone
+    from modelparams_serving.engine.listening import bound
+
+    settings = _settings(host, port, device)
+    with contextlib.closing(bound(host, port)) as listener:
+        sealed = Asked.of(store, release, trust, model).opened(keys, key_ref)
+        note("loading torch and transformers")
+        from modelparams_serving.engine import standalone
+
+        with run_directory(memory, note) as runtime_dir, reporting() as progress:
+            own = {"runtime_dir": runtime_dir, "port": listener.getsockname()[1]}
+            standalone.serve(sealed, settings.model_copy(update=own), listener, progress, note)
+    note("left")
+
+
+def _settings(host: str, port: int, device: str) -> EngineSettings:
     from modelparams_serving.engine.settings import EngineSettings
 
-    with run_directory(memory, note) as runtime_dir, reporting() as progress:
-        settings = EngineSettings(
-            runtime_dir=runtime_dir,
-            host=host,
-            port=port,
-            device=device,
-            log_level="warning",
-            quiet_seconds=0.0,
-            late_seconds=0.0,
+    try:
+        return EngineSettings(
+            host=host, port=port, device=device, log_level="warning", quiet_seconds=0.0, late_seconds=0.0
         )
-        standalone.serve(sealed, settings, progress, note)
-    note("left")
+    except ValidationError as error:
+        problem = variables.problems(error).replace(f"{variables.PREFIX}DEVICE", "--device")
+        raise UsageError(
+            problem, hint="correct it, or unset the variable; modelparams-serve --help lists them"
+        ) from error
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

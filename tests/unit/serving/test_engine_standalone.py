@@ -130,12 +130,48 @@ def test_a_version_that_was_tampered_with_is_refused_before_anything_listens(
     assert not any(memory.iterdir())
 
 
-def test_a_port_that_is_taken_is_said_so_before_anything_is_pulled(sealed: list[str], memory: Path) -> None:
+def refused_at_once(sealed: list[str], *options: str, **variables: str) -> str:
+    """What the command says that is refused before the store is asked and torch is loaded."""
+    where = ["--store", "/proc/no-store", *sealed[2:]]
+    asked = command("1.0.0", *where, *options)
+    ended = subprocess.run(asked, env=os.environ | variables, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert "no-store" not in ended.stderr
+    assert "loading torch" not in ended.stderr
+    return " ".join(ended.stderr.split())
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_asked_or_loaded(sealed: list[str], memory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        ended = subprocess.run(command("1.0.0", *sealed, "--port", port), capture_output=True, text=True, check=False)
-    assert ended.returncode == 2, ended.stderr
-    assert f"port {port} cannot be listened on" in ended.stderr
+        assert f"127.0.0.1 port {port} cannot be listened on (Address already in use)" in refused_at_once(
+            sealed, "--port", port
+        )
     assert not any(memory.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--host", "192.0.2.1"], "192.0.2.1 port 8000 cannot be listened on"),
+        (["--host", "ü..b"], "ü..b port 8000 cannot be listened on (it is no name of a host)"),
+        (["--device", "gpu"], "--device: 'gpu' is no device; give auto, cpu, cuda, or cuda:1"),
+    ],
+)
+def test_so_is_what_is_no_address_here_and_no_device(sealed: list[str], options: list[str], says: str) -> None:
+    assert says in refused_at_once(sealed, *options)
+
+
+def test_a_variable_of_the_engine_that_cannot_be_is_named(sealed: list[str]) -> None:
+    assert "MODELPARAMS_NUM_BLOCKS: " in refused_at_once(sealed, MODELPARAMS_NUM_BLOCKS="many")
+
+
+def test_of_any_free_port_the_number_is_told(sealed: list[str]) -> None:
+    with subprocess.Popen(command("1.0.0", *sealed, "--port", "0"), stderr=subprocess.PIPE, text=True) as started:
+        assert started.stderr
+        told = next(line for line in started.stderr if line.startswith("listening on "))
+        started.send_signal(signal.SIGINT)
+        started.communicate(timeout=60)
+    assert "127.0.0.1:0;" not in told

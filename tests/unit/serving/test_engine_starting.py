@@ -21,6 +21,7 @@ from modelparams.errors import UsageError
 from modelparams.protocol import GetState
 from modelparams_serving.engine.__main__ import Engine, have_temporary_files
 from modelparams_serving.engine.library import Library, Load, imported
+from modelparams_serving.engine.listening import bound, listen
 from modelparams_serving.engine.settings import EngineSettings
 
 pytestmark = pytest.mark.timeout(300)
@@ -34,6 +35,35 @@ def test_the_program_imports_nothing_that_is_slow_before_it_listens() -> None:
     )
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
+
+
+def test_a_device_that_is_not_there_is_told_before_all_the_rest_is_imported() -> None:
+    look = (
+        "import sys\n"
+        "from modelparams.errors import UsageError\n"
+        "from modelparams_serving.engine.library import imported\n"
+        "from modelparams_serving.engine.settings import EngineSettings\n"
+        "try: imported(EngineSettings(device='cuda:99'))\n"
+        "except UsageError as error: print(error.message, 'transformers' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert said.stdout == "cuda:99 cannot be used by this torch False\n"
+
+
+def test_what_is_no_device_s_name_ends_the_program_at_once() -> None:
+    program = [sys.executable, "-m", "modelparams_serving.engine"]
+    ended = subprocess.run(
+        program, env=os.environ | {"MODELPARAMS_DEVICE": "gpu"}, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("modelparams-serve: MODELPARAMS_DEVICE: 'gpu' is no device; give auto, cpu, cuda")
+
+
+def test_who_has_the_address_too_is_told_when_another_listens_on_it() -> None:
+    with bound("127.0.0.1", 0) as first, bound("127.0.0.1", first.getsockname()[1]) as second:
+        listen(first, 30)
+        with pytest.raises(UsageError, match="cannot be listened on"):
+            listen(second, 30)
 
 
 class Gate:

@@ -20,8 +20,9 @@ from modelparams.errors import UsageError
 from modelparams.memory_directory import check_in_memory
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.library import Library
+from modelparams_serving.engine.listening import bound, listen
 from modelparams_serving.engine.metrics import Metrics
-from modelparams_serving.engine.patience import leave_who_takes_nothing, patient
+from modelparams_serving.engine.patience import patient
 from modelparams_serving.engine.probes import Doors, Probes
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.socket_server import SocketServer
@@ -29,7 +30,6 @@ from modelparams_serving.engine.swap import Swapper
 from modelparams_serving.starting import refuse, started
 
 _log = structlog.get_logger("engine")
-_BACKLOG = 2048
 _LAST_BYTES_SECONDS = 3
 _WHAT = """Serve the live version of a model over HTTP, and swap to the next one when modelparams-agent says so.
 
@@ -48,8 +48,12 @@ class Engine:
         if self.library.is_there:
             self._doors.inner = self._front()
 
-    async def serve(self, *, on_listening: asyncio.Event | None = None) -> bool:
+    async def serve(self, at: socket.socket | None = None, *, on_listening: asyncio.Event | None = None) -> bool:
         """Serve until `drain` is asked for. False when requests were cut off at the end of the grace period.
+
+        Args:
+            at: has the address already; by default the settings say which.
+            on_listening: set as soon as clients can come.
 
         Raises:
             UsageError: the address or the socket's path cannot be listened on, the library or the device is not there.
@@ -65,7 +69,8 @@ class Engine:
                 http=patient(self.settings.stalled_seconds),
             )
         )
-        with contextlib.closing(_listener(self.settings)) as listener:
+        with contextlib.closing(at or bound(self.settings.host, self.settings.port)) as listener:
+            listen(listener, self.settings.stalled_seconds)
             return await self._served(server, listener, on_listening)
 
     async def _served(self, server: _Server, listener: socket.socket, on_listening: asyncio.Event | None) -> bool:
@@ -120,23 +125,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _listener(settings: EngineSettings) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise UsageError(
-            f"{settings.host} port {settings.port} cannot be listened on ({error.strerror})",
-            hint="give another host or port, or end what listens there",
-        ) from error
-    leave_who_takes_nothing(listener, settings.stalled_seconds)
-    listener.listen(_BACKLOG)
-    listener.setblocking(False)
-    return listener
 
 
 async def _run(engine: Engine) -> bool:

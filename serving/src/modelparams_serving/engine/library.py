@@ -97,18 +97,21 @@ class Library:
 
 
 def imported(settings: EngineSettings) -> Load:
-    """Import everything that serves, and look whether the device is there.
+    """Look whether the device is there, which takes torch alone, and import everything that serves.
 
     Raises:
         UsageError: it is not installed, or the wanted device is not there.
     """
     try:
-        from modelparams_serving.engine import device, http, residents  # noqa: F401 -- http: what is answered next
+        from modelparams_serving.engine import device
+
+        chosen = device.choose(settings.device)
+        from modelparams_serving.engine import http, residents  # noqa: F401 -- http: what is answered next
     except ImportError as error:
         raise UsageError(
             f"torch and transformers cannot be imported ({error})", hint="install modelparams[serving]"
         ) from error
-    return functools.partial(residents.load, device=device.choose(settings.device), settings=settings)
+    return functools.partial(residents.load, device=chosen, settings=settings)
 
 
 def set_up_torch(settings: EngineSettings) -> None:

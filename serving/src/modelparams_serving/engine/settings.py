@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
 from modelparams.variables import PREFIX
 from modelparams_serving.service_links import PodSettings
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+
+
+def _device(name: str) -> str:
+    """Whether it is there is seen when torch is; a name that is none is told at once."""
+    if not _DEVICE.fullmatch(name):
+        raise ValueError(f"{name!r} is no device; give auto, cpu, cuda, or cuda:1 for the second one")
+    return name
 
 
 class EngineSettings(PodSettings):
@@ -22,7 +33,7 @@ class EngineSettings(PodSettings):
     host: str = "0.0.0.0"  # noqa: S104 -- a pod serves its Service
     port: int = Field(default=8000, ge=0, le=65535)
     log_level: str = "info"
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     """`auto` takes CUDA where it is found; else `cpu`, `cuda`, `cuda:1`."""
     threads: int = Field(default=0, ge=0)
     """Threads of one forward pass on a CPU; 0 = the cores that this process may use."""

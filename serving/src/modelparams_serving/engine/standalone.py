@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import mmap
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -30,12 +31,19 @@ Tell = Callable[[str], None]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, tell: Tell = lambda _: None) -> None:
+def serve(
+    sealed: SealedRelease,
+    settings: EngineSettings,
+    at: socket.socket,
+    progress: Progress,
+    tell: Tell = lambda _: None,
+) -> None:
     """Serve until SIGINT or SIGTERM, then drain. Afterwards both signals are ignored: the process is to end.
 
     Args:
         sealed: what to serve.
         settings: of the engine; its runtime directory must be in memory, since plaintext lies in it.
+        at: has the settings' address, see `listening.bound`.
         progress: told of the pull.
         tell: told of each step as it begins.
 
@@ -46,7 +54,7 @@ def serve(sealed: SealedRelease, settings: EngineSettings, progress: Progress, t
     logs.set_up(settings.log_level)
     library = Library.at_once(settings)
     set_up_torch(settings)
-    asyncio.run(_serve(Engine(settings, library), sealed, progress, tell))
+    asyncio.run(_serve(Engine(settings, library), sealed, at, progress, tell))
 
 
 def _where(settings: EngineSettings) -> str:
@@ -54,9 +62,9 @@ def _where(settings: EngineSettings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-async def _serve(engine: Engine, sealed: SealedRelease, progress: Progress, tell: Tell) -> None:
+async def _serve(engine: Engine, sealed: SealedRelease, at: socket.socket, progress: Progress, tell: Tell) -> None:
     with _leaving_by(engine.drain.begin):
-        await _served(engine, sealed, progress, tell)
+        await _served(engine, sealed, at, progress, tell)
 
 
 @contextlib.contextmanager
@@ -75,9 +83,9 @@ def _leaving_by(begin: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _served(engine: Engine, sealed: SealedRelease, progress: Progress, tell: Tell) -> None:
+async def _served(engine: Engine, sealed: SealedRelease, at: socket.socket, progress: Progress, tell: Tell) -> None:
     listening = asyncio.Event()
-    serving = asyncio.create_task(engine.serve(on_listening=listening))
+    serving = asyncio.create_task(engine.serve(at, on_listening=listening))
     await asyncio.wait({asyncio.create_task(listening.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
     if serving.done():  # it cannot listen: nothing is worth pulling
         serving.result()
