@@ -21,6 +21,7 @@ import mmap
 import os
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +30,17 @@ from torch import nn
 
 from modelparams.arena import ReadableArena
 from modelparams.digest import Digest
-from modelparams.errors import IndexInvalid, ManifestInvalid, SequenceTooLow, UsageError, WrongModel
+from modelparams.errors import (
+    IndexInvalid,
+    InvalidVersion,
+    KeyUnavailable,
+    ManifestInvalid,
+    ModelParamsError,
+    SequenceTooLow,
+    UsageError,
+    WrongModel,
+    WrongVersion,
+)
 from modelparams.index import tensors_digest
 from modelparams.keys import KeyProvider, LocalKeyProvider
 from modelparams.manifest import MANIFEST_LIMIT, Expectation, Manifest
@@ -152,7 +163,7 @@ class ParamLoader:
                 gone back to is gone, if fetching had begun.
         """
         self._steps.refuse_inside_step()
-        with self._changing:
+        with self._changing, _hints_for_a_program():
             sealed = self._open(version)
             if sealed.manifest.manifest.sequence <= self._newest:
                 return False
@@ -193,6 +204,8 @@ class ParamLoader:
             return None, version
         if isinstance(version, str) and version.startswith("sha256:"):
             return None, resolve(self._store, version)
+        if not isinstance(version, str | Version):
+            raise InvalidVersion(f"{version!r} is no semantic version")
         wanted = version if isinstance(version, Version) else Version.from_directory(version)
         return wanted, read_pointer(self._store, wanted).digest
 
@@ -229,6 +242,25 @@ class ParamLoader:
             began = time.perf_counter()
             exchange(near, before, in_place=self._in_place)
             self.pause_seconds = time.perf_counter() - began
+
+
+# A pod's errors say what to correct in an object, and that its agent tries again. Only where they have no other hint.
+_HERE: dict[type[ModelParamsError], str] = {
+    KeyUnavailable: "give the loader the key that sealed the model, by keys and key_ref; then call update again",
+    WrongModel: "give the loader that model's name, or another source",
+    WrongVersion: "the version's pointer in the store was changed: restore it, or update to the manifest's digest",
+}
+
+
+@contextlib.contextmanager
+def _hints_for_a_program() -> Iterator[None]:
+    try:
+        yield
+    except ModelParamsError as error:
+        own = error.next_step != error.hint
+        step = error.next_step if own else _HERE.get(type(error), error.next_step)
+        error.next_step = step.replace("it is tried again", "then call update again")
+        raise
 
 
 def _check_floor(wanted: LiveVersion, live: Manifest | None) -> None:
