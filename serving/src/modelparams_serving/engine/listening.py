@@ -23,7 +23,7 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
-    except (OSError, UnicodeError) as error:  # the latter is of a name that none can be
+    except (OSError, TypeError) as error:  # the latter is of a name that cannot be encoded
         made.close()
         raise _refused(host, port, error) from error
     return made
