@@ -17,7 +17,7 @@ import numpy as np
 
 from modelparams.arena import ArenaLayout
 from modelparams.errors import ArenaExhausted, NotFinite
-from modelparams.floe import wipe
+from modelparams.floe import HEADER_SIZE, wipe
 from modelparams.index import TensorIndex
 from modelparams.keys import ContentKind, content_hasher
 from modelparams.manifest import BlobEntry, Manifest, VerifiedManifest
@@ -165,6 +165,7 @@ class _Pull:
             self._progress.advance("pull", sealed_size)
 
         open_blob(self._release, position, target, buffer=buffer, follow=follow, stopped=stopped)
+        self._progress.advance("pull", HEADER_SIZE)  # which is of no segment
         self._count(fetched=blob.size)
 
     def _count(self, *, fetched: int = 0, reused: int = 0) -> None:

@@ -78,5 +78,27 @@ def test_a_cancellation_that_was_seen_counts_even_if_it_is_taken_back() -> None:
         for_each([1], make_worker, workers=1, cancelled=lambda: next(answers, False))
 
 
+def test_an_interrupt_while_it_waits_ends_the_workers_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    join, interrupts, ended = threading.Thread.join, iter([True]), threading.Event()
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        if next(interrupts, False):
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    def make_worker(stopped: Stopped) -> Callable[[int], None]:
+        def work(item: int) -> None:
+            while not stopped():
+                pass
+            ended.set()
+
+        return work
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        for_each([1], make_worker, workers=1)
+    assert ended.is_set()
+
+
 def test_nothing_to_do_is_done_at_once() -> None:
     for_each([], lambda _: pytest.fail, workers=2)

@@ -32,7 +32,9 @@ from modelparams.errors import (
     StoreUnavailable,
     WrongVersion,
 )
-from modelparams.keys import KeyContext, write_key_object
+from modelparams.floe import FLOE_4M, FORMAT_1M, FORMAT_4M
+from modelparams.grouping import plan_blobs
+from modelparams.keys import KEY_OBJECT_LIMIT, KeyContext, write_key_object
 from modelparams.manifest import BlobEntry
 from modelparams.publish import Published
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, pull
@@ -125,6 +127,13 @@ def test_an_arena_that_was_cut_or_is_of_another_model_gives_nothing(
     assert (pulled.reused_bytes, asked) == (0, [])
 
 
+def test_a_resident_blob_of_another_size_is_none_whatever_content_id_is_signed(case: Case) -> None:
+    before, arena = case.publisher.pull(case.publisher.publish("1.0.0"))
+    reusable, blob = ReusableArena(before.manifest.manifest, arena), before.manifest.manifest.blobs[0]
+    assert reusable.find(blob) is not None
+    assert reusable.find(blob.model_copy(update={"pt_size": blob.pt_size - 1})) is None
+
+
 def _flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
@@ -202,7 +211,7 @@ def broken_but_signed(case: Case, at: int) -> SealedRelease:
 @pytest.mark.parametrize("at", [20, 90, -1], ids=["header", "first segment", "last byte"])
 def test_what_does_not_open_though_it_is_as_signed_has_a_broken_seal(case: Case, at: int) -> None:
     release = broken_but_signed(case, at)
-    with pytest.raises(SealBroken):
+    with pytest.raises(SealBroken, match=release.manifest.manifest.blobs[0].sha256):
         pull(release, memoryview(bytearray(release.layout.total)))
 
 
@@ -282,8 +291,85 @@ def test_nan_that_lies_in_the_resident_bytes_is_found_when_they_are_copied(
     with monkeypatch.context() as unchecked:
         unchecked.setattr("modelparams.pull.is_finite", lambda *_: True)
         before, arena = case.publisher.pull(first)
+    release = case.publisher.open(second)
+    other = bytearray(b"\xaa" * release.layout.total)
     with pytest.raises(NotFinite):
-        case.publisher.pull(second, reuse=ReusableArena(before.manifest.manifest, arena))
+        pull(release, memoryview(other), reuse=ReusableArena(before.manifest.manifest, arena))
+    assert set(other) <= {0, 0xAA}, "and what was copied is wiped"
+
+
+def test_nan_behind_the_first_blob_of_a_tensor_is_found(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelparams.plaintext.plan_blobs", lambda sizes: plan_blobs(sizes, limit=4096))
+    spec, data = bf16(64, 64)
+    tensors = {"head.weight": (spec, data[:-2] + NAN.to_bytes(2, "little"))}
+    with pytest.raises(NotFinite):
+        case.publisher.pull(case.publisher.publish("1.0.0", tensors, check_finite=False))
+
+
+def test_nan_is_found_where_tensors_lie_in_another_order_than_their_names(case: Case) -> None:
+    """Expert 2 lies before expert 10, whose name comes first; a segment ends inside each."""
+    spec, data = bf16(3 << 18)
+    tensors = {
+        "model.layers.0.experts.2.weight": (spec, NAN.to_bytes(2, "little") + data[2:]),
+        "model.layers.0.experts.10.weight": (spec, data),
+    }
+    with pytest.raises(NotFinite, match="tensor 1 of the index"):
+        case.publisher.pull(case.publisher.publish("1.0.0", tensors, check_finite=False))
+
+
+def test_blobs_of_both_segment_sizes_lie_beside_each_other(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as other_writer:
+        other_writer.setattr("modelparams.sealing.FLOE_1M", FLOE_4M)
+        other_writer.setattr("modelparams.sealing.FORMAT_1M", FORMAT_4M)
+        case.publisher.publish("1.0.0", BIG)
+    tensors = {**BIG, **layered(0)}
+    published = case.publisher.publish("1.1.0", tensors)
+    assert {blob.format for blob in case.blobs(published)} == {FORMAT_1M, FORMAT_4M}
+    pulled, arena = case.publisher.pull(published)
+    assert tensors_of(pulled, arena) == {name: data for name, (_, data) in tensors.items()}
+
+
+def test_progress_adds_up_to_every_byte_fetched_or_copied(case: Case) -> None:
+    class Counting:
+        total = done = 0
+
+        def start(self, task: str, total: int) -> None:
+            self.total += total
+
+        def advance(self, task: str, n: int) -> None:
+            self.done += n
+
+    first = case.publisher.publish("1.0.0", {**layered(), **BIG})
+    second = case.publisher.publish("1.1.0", {**layered(layer1=0x3E80), **BIG})
+    fetching, copying = Counting(), Counting()
+    before, arena = case.publisher.pull(first, workers=1, progress=fetching)
+    reuse = ReusableArena(before.manifest.manifest, arena)
+    pulled, _ = case.publisher.pull(second, workers=1, reuse=reuse, progress=copying)
+    assert fetching.total == fetching.done == first.bytes_total
+    assert pulled.reused_bytes
+    assert copying.total == copying.done == second.bytes_total
+
+
+def test_an_interrupt_wipes_too(case: Case) -> None:
+    release = case.publisher.open(case.publisher.publish("1.0.0", BIG))
+    arena, calls = bytearray(b"\xaa" * release.layout.total), iter(range(100))
+
+    def interrupted() -> bool:
+        if next(calls) > 6:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        pull(release, memoryview(arena), cancelled=interrupted, workers=1)
+    assert set(arena) <= {0, 0xAA}
+
+
+@pytest.mark.parametrize("key", ["keys/id.json", "keys/e1.json"])
+def test_an_endless_key_object_is_not_read(case: Case, key: str) -> None:
+    published = case.publisher.publish("1.0.0")
+    os.truncate(case.objects / key, 1 << 40)  # a sparse file: reading it whole would take a terabyte
+    with pytest.raises(BlobSizeMismatch, match=f"{key} in .* more than {KEY_OBJECT_LIMIT} bytes"):
+        case.publisher.open(published)
 
 
 def test_cancelling_wipes_and_ends(case: Case) -> None:
