@@ -20,6 +20,9 @@ NAMES = st.from_regex(r"\A(embed|norm|model\.layers\.[0-9]{1,2}\.(a|b)\.w|x\.[0-
         ("bert.encoder.layer.11.attention.self.query.bias", "bert.encoder.layer.11"),
         ("0.auto_model.encoder.layer.2.output.dense.weight", "0.auto_model.encoder.layer.2"),
         ("transformer.h.0.attn.c_attn.weight", "transformer.h.0"),
+        ("towers.1.h.2.mlp.weight", "towers.1.h.2"),
+        ("towers.1.block.7.experts.3.weight", "towers.1.block.7"),
+        ("towers.1.stages.2.norm.weight", "towers.1.stages.2"),
         ("vision.blocks.7.norm.weight", "vision.blocks.7"),
         ("layers.1.w", "layers.1"),
         ("features.3.conv.weight", "features.3"),
@@ -77,6 +80,11 @@ def test_every_byte_is_planned_once_and_the_plan_is_a_whole_index(sizes):
 def test_a_group_larger_than_a_blob_is_split_between_tensors():
     plans = plan_blobs({f"layers.0.{n}": 3000 for n in "abcde"}, limit=LIMIT)
     assert [[part.name[-1] for part in plan.parts] for plan in plans] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+def test_a_group_that_fills_a_blob_to_its_last_byte_is_one_blob():
+    plans = plan_blobs({f"layers.0.{n}": LIMIT // 2 for n in "ab"}, limit=LIMIT)
+    assert [plan.size for plan in plans] == [LIMIT]
 
 
 def test_a_tensor_larger_than_a_blob_is_cut_into_full_blobs():

@@ -39,6 +39,10 @@ def test_writing_keeps_everything_else_of_the_config_and_is_stable(directory: Pa
     assert (directory / "config.json").read_bytes() == first
     config = json.loads(first)
     assert list(config) == ["model_type", "title", "modelparams"]
+    config["modelparams"]["note"] = "reviewed"
+    (directory / "config.json").write_text(json.dumps(config))
+    write_hashes(directory)
+    assert json.loads((directory / "config.json").read_bytes()) == config
     assert "Größe" in first.decode()
     assert sorted(path.name for path in directory.iterdir()) == [
         "config.json",
@@ -84,15 +88,19 @@ def test_a_hidden_file_is_no_parameter_file(directory: Path) -> None:
 
 
 @EACH_CHECK
-def test_a_config_without_hashes_says_how_to_write_them(directory: Path, check: Check) -> None:
+@pytest.mark.parametrize("section", ["", ', "modelparams": "none"', ', "modelparams": {"sha256": "none"}'])
+def test_a_config_without_hashes_says_how_to_write_them(directory: Path, check: Check, section: str) -> None:
+    (directory / "config.json").write_text(f'{{"model_type": "llama"{section}}}')
     with pytest.raises(ParamsHashMismatch, match=r"[Rr]un 'modelparams hash "):
         check(directory)
 
 
 @EACH_CHECK
-def test_a_git_lfs_pointer_is_told_apart_from_changed_bytes(directory: Path, check: Check) -> None:
+@pytest.mark.parametrize("extension", ["", "ext-0-case sha256:00\n"])
+def test_a_git_lfs_pointer_is_told_apart_from_changed_bytes(directory: Path, check: Check, extension: str) -> None:
     write_hashes(directory)
-    (directory / "model-1.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    pointer = f"version https://git-lfs.github.com/spec/v1\n{extension}oid sha256:00\n"
+    (directory / "model-1.safetensors").write_text(pointer)
     with pytest.raises(UsageError, match="git lfs pull"):
         check(directory)
 

@@ -72,10 +72,13 @@ def test_of_publishers_at_once_each_has_a_sequence_and_no_floor_is_lost(publishe
     publisher.pull(late)
 
 
-def test_of_two_first_publishes_at_once_each_has_a_sequence(publisher: Publisher) -> None:
+@pytest.mark.parametrize("moment", ["keys/id.json", "keys/e1.json", "sequences/"])
+def test_of_two_first_publishes_at_once_each_has_a_sequence_and_their_keys_are_the_same(
+    publisher: Publisher, moment: str
+) -> None:
     other = publisher.directory("2.0.0", layered(layer1=0x3E80))
-    store = Meanwhile(publisher, "sequences/", lambda: publisher.publish("2.0.0", directory=other))
-    publisher.publish("1.0.0", store=store)
+    store = Meanwhile(publisher, moment, lambda: publisher.publish("2.0.0", directory=other))
+    publisher.pull(publisher.publish("1.0.0", store=store))
     assert [(str(pointer.version), pointer.sequence) for pointer in list_pointers(publisher.store)] == [
         ("2.0.0", 1),
         ("1.0.0", 2),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,9 @@ from modelparams.errors import (
     UsageError,
     VersionExists,
 )
+from modelparams.grouping import plan_blobs
 from modelparams.hashes import write_hashes
+from modelparams.journal import cache_directory
 from modelparams.keys import KEY_OBJECT_LIMIT, KeyContext, LocalKeyProvider, write_key_object
 from modelparams.names import ModelName
 from modelparams.plaintext import PlainVersion, read_plain
@@ -41,7 +44,7 @@ from modelparams.progress import NoProgress
 from modelparams.publish import Published
 from modelparams.secret import Secret32
 from modelparams.store import FileStore, source_of
-from modelparams.tensors import SHARD_INDEX
+from modelparams.tensors import SHARD_INDEX, TensorSpec
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.verify import verify_release
 from modelparams.version_object import manifest_object, manifest_yaml
@@ -173,6 +176,52 @@ def test_a_journal_is_believed_only_as_far_as_the_store_confirms_it(publisher: P
     publisher.pull(resumed)
 
 
+def test_a_line_that_a_kill_cut_short_spoils_no_other(publisher: Publisher, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 2), workers=1)
+    (journal,) = publisher.journal.iterdir()
+    journal.write_bytes(b'{"sha256": "torn by a ki' + b"\n" + journal.read_bytes() + b'{"sha256": "torn by another')
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 1), workers=1)
+    resumed = publisher.publish("1.0.0")
+    assert (resumed.blobs_resumed, resumed.blobs_new) == (3, 3)
+
+
+class Adding(NoProgress):
+    """Adds up what was announced and what was told as done, by task."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[str, str, int]] = []
+
+    def start(self, task: str, total: int) -> None:
+        self._told.append(("start", task, total))
+
+    def advance(self, task: str, n: int) -> None:
+        self._told.append(("advance", task, n))
+
+    def sums(self, kind: str) -> Counter[str]:
+        sums = Counter[str]()
+        for told, task, n in self._told:
+            sums.update({task: n} if told == kind else {})
+        return sums
+
+
+def test_progress_adds_up_to_what_was_announced_whatever_is_resumed_or_reused(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
+    resumed, going_on = Adding(), Adding()
+    first = publisher.publish("1.0.0", progress=resumed)
+    assert first.blobs_resumed == 4
+    assert resumed.sums("start") == resumed.sums("advance")
+    assert resumed.sums("start")["send"] == first.bytes_total
+    second = publisher.publish("1.1.0", layered(layer1=0x3E80), progress=going_on)
+    assert going_on.sums("start") == going_on.sums("advance")
+    assert going_on.sums("start")["send"] == second.bytes_sent < second.bytes_total
+    assert going_on.sums("start")["read"] == sum(blob.pt_size for blob in publisher.manifest("1.1.0").tensor_blobs)
+
+
 def test_a_journal_of_a_lost_model_key_is_not_believed(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
@@ -190,7 +239,14 @@ def cut(blob: Path) -> None:
     blob.write_bytes(blob.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("harm", [Path.unlink, cut], ids=["lost", "cut"])
+def lengthen(blob: Path) -> None:
+    blob.write_bytes(blob.read_bytes() + b"x")
+
+
+HARMED = pytest.mark.parametrize("harm", [Path.unlink, cut, lengthen], ids=["lost", "cut", "longer"])
+
+
+@HARMED
 def test_a_blob_that_the_store_has_no_more_is_sealed_and_sent_anew(
     publisher: Publisher, harm: Callable[[Path], None]
 ) -> None:
@@ -216,7 +272,7 @@ def test_without_reuse_every_blob_is_sealed_anew_and_damage_in_the_store_is_left
 
 
 @pytest.mark.parametrize("which", [0, 2])
-@pytest.mark.parametrize("harm", [Path.unlink, cut], ids=["lost", "cut"])
+@HARMED
 def test_publishing_again_what_has_lost_a_blob_says_that_it_cannot_be_made_good(
     publisher: Publisher, harm: Callable[[Path], None], which: int
 ) -> None:
@@ -228,6 +284,19 @@ def test_publishing_again_what_has_lost_a_blob_says_that_it_cannot_be_made_good(
     verify_release(
         publisher.store, publisher.publish("1.0.1").manifest_digest, trust=publisher.trust, expect=publisher.expect()
     )
+
+
+def test_what_a_version_has_lost_is_counted_by_blobs_however_many_layers_share_one(publisher: Publisher) -> None:
+    alike = layered(layer0=0x3E80, layer1=0x3E80)
+    assert publisher.publish("1.0.0", alike).blobs_new == 5, "two equal layers are sent once"
+    shared, other = blob_file(publisher, "1.0.0", 1), blob_file(publisher, "1.0.0", 3)
+    assert shared == blob_file(publisher, "1.0.0", 2)
+    shared.unlink()
+    with pytest.raises(ObjectMissing, match=f"has lost 1 blob of tiny 1.0.0: blobs/sha256/{shared.name}[.]"):
+        publisher.publish("1.0.0", alike)
+    other.unlink()
+    with pytest.raises(ObjectMissing, match=r"has lost 2 blobs of tiny 1.0.0: blobs/sha256/\w+ and others"):
+        publisher.publish("1.0.0", alike)
 
 
 def rewrite_journal(publisher: Publisher, **changed: str) -> None:
@@ -279,15 +348,50 @@ def test_a_key_that_takes_another_s_place_is_noticed_before_anything_is_sent(pub
     assert set(publisher.store.list("")) == before
 
 
-def test_a_lost_key_of_the_newest_epoch_does_not_lead_back_to_the_one_before(publisher: Publisher) -> None:
+def add_epoch(publisher: Publisher, epoch: str) -> None:
+    """What a rotation of the model key leaves in the store."""
+    context = KeyContext.of_model_key(publisher.manifest("1.0.0").model.uid, epoch)
+    key = write_key_object(Secret32.random(), context, publisher.keys, [KEY_REF])
+    (publisher.home / "store" / "keys" / f"{epoch}.json").write_bytes(key)
+
+
+@pytest.mark.parametrize("epoch", ["e1", "e2"])
+def test_a_lost_key_of_an_epoch_in_use_neither_leads_back_to_another_nor_is_passed_over(
+    publisher: Publisher, epoch: str
+) -> None:
     publisher.publish("1.0.0")
-    keys = publisher.home / "store" / "keys"
-    context = KeyContext.of_model_key(publisher.manifest("1.0.0").model.uid, "e2")
-    (keys / "e2.json").write_bytes(write_key_object(Secret32.random(), context, publisher.keys, [KEY_REF]))
+    add_epoch(publisher, "e2")
     publisher.pull(publisher.publish("1.1.0", layered(layer1=0x3E80)))
-    (keys / "e2.json").unlink()
-    with pytest.raises(ObjectMissing, match=r"keys/e2\.json is not in "):
+    (publisher.home / "store" / "keys" / f"{epoch}.json").unlink()
+    with pytest.raises(ObjectMissing, match=rf"keys/{epoch}\.json is not in "):
         publisher.publish("1.2.0", layered(layer2=0x3E80))
+
+
+def test_blobs_of_an_older_epoch_are_taken_over_unless_the_store_has_lost_them(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    add_epoch(publisher, "e2")
+    blob_file(publisher, "1.0.0", 0).unlink()
+    published = publisher.publish("1.1.0", layered(layer1=0x3E80))
+    assert (published.blobs_new, published.blobs_reused) == (4, 2)
+    assert [blob.epoch for blob in publisher.manifest("1.1.0").blobs] == ["e2", "e1", "e2", "e1", "e2", "e2"]
+    verify_release(publisher.store, published.manifest_digest, trust=publisher.trust, expect=publisher.expect())
+    publisher.pull(published)
+
+
+def test_the_newest_epoch_is_that_of_the_highest_number(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    for epoch in ("e9", "e10"):
+        add_epoch(publisher, epoch)
+    publisher.publish("1.1.0", reuse=False)
+    assert {blob.epoch for blob in publisher.manifest("1.1.0").blobs} == {"e10"}
+
+
+@pytest.mark.parametrize("name", ["e7.json.bak", "e07.json", "e0.json", "old.json"])
+def test_what_lies_beside_the_keys_under_another_name_is_no_epoch(publisher: Publisher, name: str) -> None:
+    publisher.publish("1.0.0")
+    (publisher.home / "store" / "keys" / name).write_text("{}")
+    publisher.publish("1.1.0", reuse=False)
+    assert {blob.epoch for blob in publisher.manifest("1.1.0").blobs} == {"e1"}
 
 
 def of_a_stranger(publisher: Publisher, model: str | None = None) -> bytes:
@@ -369,10 +473,27 @@ def overwrite(file: Path) -> None:
     os.utime(file, (1, 1))  # else a clock that ticks slowly could give it the times that it had
 
 
-def test_a_file_that_changes_after_it_was_checked_is_refused(publisher: Publisher) -> None:
+def overwrite_under_the_old_times(file: Path) -> None:
+    """As a copy that keeps times does. Only the kernel says then that it changed, by a clock that ticks slowly."""
+    before = file.stat()
+    overwrite(file)
+    while file.stat().st_ctime_ns == before.st_ctime_ns:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def overwrite_and_take_away(file: Path) -> None:
+    overwrite(file)
+    file.unlink()
+
+
+@pytest.mark.parametrize("change", [overwrite, overwrite_under_the_old_times, overwrite_and_take_away])
+def test_a_file_that_changes_after_it_was_checked_is_refused(
+    publisher: Publisher, change: Callable[[Path], None]
+) -> None:
     file = publisher.directory("1.0.0") / "model.safetensors"
     with pytest.raises(UsageError, match=r"model\.safetensors changed while it was published"):
-        publisher.publish("1.0.0", directory=file.parent, progress=Meanwhile("read", lambda: overwrite(file)))
+        publisher.publish("1.0.0", directory=file.parent, progress=Meanwhile("read", lambda: change(file)))
     assert list(publisher.store.list("blobs/")) == []
 
 
@@ -394,6 +515,25 @@ def test_a_file_that_only_looks_changed_is_published(publisher: Publisher) -> No
     publisher.publish("1.1.0", progress=Meanwhile("read", file.unlink), directory=file.parent)
 
 
+def test_nan_behind_the_first_blob_of_a_tensor_is_refused_by_the_tensor_s_name(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelparams.plaintext.plan_blobs", lambda sizes: plan_blobs(sizes, limit=4096))
+    spec, data = bf16(64, 64)
+    with pytest.raises(NotFinite, match=r"head\.weight holds NaN"):
+        publisher.publish("1.0.0", {"head.weight": (spec, data[:-2] + NAN.to_bytes(2, "little"))})
+
+
+def test_a_tensor_of_another_shape_makes_another_layout_though_no_byte_of_it_differs(publisher: Publisher) -> None:
+    publisher.publish("1.0.0")
+    tensors = layered()
+    spec, data = tensors["model.norm.weight"]
+    tensors["model.norm.weight"] = (TensorSpec(spec.dtype, (1, *spec.shape)), data)
+    published = publisher.publish("1.1.0", tensors)
+    assert published.is_other_layout
+    assert published.blobs_reused == 4
+
+
 @pytest.mark.parametrize("pattern", [NAN, INF])
 def test_nan_and_infinity_are_refused_by_the_tensor_s_name(publisher: Publisher, pattern: int) -> None:
     with pytest.raises(NotFinite, match=r"model\.layers\.1\.mlp\.weight holds NaN"):
@@ -408,6 +548,40 @@ def test_tied_matrices_are_sealed_once_and_found_under_both_names(publisher: Pub
     readable = ReadableArena(arena, pulled.layout.index)
     assert readable.offset("lm_head.weight") == readable.offset("model.embed_tokens.weight")
     assert bytes(readable.tensor("lm_head.weight")) == tensors["lm_head.weight"][1]
+
+
+def test_three_names_of_one_matrix_have_one_place(publisher: Publisher) -> None:
+    tensors = {f"{name}.weight": bf16(16, 8) for name in ("decoder", "encoder", "shared")}
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", tensors))
+    readable = ReadableArena(arena, pulled.layout.index)
+    assert {readable.offset(name) for name in tensors} == {0}
+
+
+@pytest.mark.parametrize("at", [0, 70, -1])
+def test_matrices_that_differ_in_one_byte_are_not_tied(publisher: Publisher, at: int) -> None:
+    spec, data = bf16(16, 64)
+    other = bytearray(data)
+    other[at] ^= 1
+    tensors = {"lm_head.weight": (spec, bytes(other)), "model.embed_tokens.weight": (spec, data)}
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", tensors))
+    readable = ReadableArena(arena, pulled.layout.index)
+    assert {name: bytes(readable.tensor(name)) for name in tensors} == {name: d for name, (_, d) in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        pytest.param({"head.weight": bf16(64), "tail.weight": bf16(64)}, id="vectors"),
+        pytest.param({"model.layers.0.weight": bf16(8, 8), "model.layers.1.weight": bf16(8, 8)}, id="layers"),
+        pytest.param({"head.weight": bf16(4, 16), "tail.weight": bf16(16, 4)}, id="shapes"),
+    ],
+)
+def test_what_is_equal_by_chance_is_not_tied(
+    publisher: Publisher, tensors: dict[str, tuple[TensorSpec, bytes]]
+) -> None:
+    pulled, arena = publisher.pull(publisher.publish("1.0.0", tensors))
+    readable, (one, other) = ReadableArena(arena, pulled.layout.index), tensors
+    assert readable.offset(one) != readable.offset(other)
 
 
 def test_equal_vectors_of_two_layers_stay_apart_so_that_one_may_change_alone(publisher: Publisher) -> None:
@@ -445,7 +619,19 @@ def test_sharding_otherwise_changes_no_blob_of_tensors(publisher: Publisher) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "modeling_tiny.py", "sub/optimizer.pt", "2_Dense/model.safetensors"]
+    "name",
+    [
+        "pytorch_model.bin",
+        "modeling_tiny.py",
+        "modeling_tiny.pyc",
+        "kernels.so",
+        "last.ckpt",
+        "scaler.joblib",
+        "scaler.pickle",
+        "scaler.pth",
+        "sub/optimizer.pt",
+        "2_Dense/model.safetensors",
+    ],
 )
 def test_pickles_programs_and_hidden_away_parameters_do_not_travel(publisher: Publisher, name: str) -> None:
     directory = publisher.directory("1.0.0")
@@ -490,7 +676,7 @@ def test_a_small_file_that_no_engine_reads_may_hold_anything(publisher: Publishe
     publisher.pull(publisher.publish("1.0.0", directory=directory))
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "1_Pooling"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "1_Pooling", "model.safetensors"])
 def test_what_may_not_be_read_is_named_and_not_left_out(publisher: Publisher, name: str) -> None:
     directory = publisher.directory("1.0.0")
     (directory / "1_Pooling").mkdir()
@@ -500,6 +686,18 @@ def test_what_may_not_be_read_is_named_and_not_left_out(publisher: Publisher, na
         publisher.publish("1.0.0", directory=directory)
     (directory / name).chmod(0o700)
     assert list(publisher.store.list("")) == []
+
+
+def test_small_files_that_are_too_large_together_are_refused_with_what_to_keep(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = publisher.directory("1.0.0", vocab="[" + "0" * 1000 + "]", merges="[" + "0" * 1000 + "]")
+    size = sum(path.stat().st_size for path in directory.glob("*.json"))
+    monkeypatch.setattr("modelparams.plaintext.ASSETS_LIMIT", size - 1)
+    with pytest.raises(UsageError, match=r"small files of .* are more than .*[Kk]eep only parameters, configuration"):
+        read_plain(directory)
+    monkeypatch.setattr("modelparams.plaintext.ASSETS_LIMIT", size)
+    assert len(read_plain(directory).asset_bytes) == size
 
 
 @pytest.mark.parametrize("name", ["read me.txt", "naïve.json", ",".join("x" * 128)])
@@ -716,10 +914,21 @@ def test_the_object_to_apply_names_digest_source_and_key(publisher: Publisher) -
     }
 
 
-def test_the_yaml_says_the_same(publisher: Publisher) -> None:
+@pytest.mark.parametrize("namespace", [None, "1e3"])
+def test_the_yaml_says_the_same(publisher: Publisher, namespace: str | None) -> None:
     yaml = pytest.importorskip("yaml")
     published, source = publisher.publish("1.0.0"), source_of("s3://models/1.10")
-    assert yaml.safe_load(manifest_yaml(published, source, "1e3")) == manifest_object(published, source, "1e3")
+    found = manifest_object(published, source, "1e3", namespace=namespace)
+    assert yaml.safe_load(manifest_yaml(published, source, "1e3", namespace=namespace)) == found
+    assert found["metadata"] == {"name": "tiny-1.0.0"} | ({"namespace": namespace} if namespace else {})
+
+
+def test_the_journal_is_among_the_user_s_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_directory() == tmp_path / ".cache" / "modelparams"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert cache_directory() == tmp_path / "caches" / "modelparams"
 
 
 def test_a_cache_that_cannot_be_written_is_said_once_and_hinders_nothing(

@@ -129,6 +129,12 @@ def test_a_directory_without_safetensors_says_what_it_looked_for(tmp_path):
         read_directory(tmp_path)
 
 
+def test_a_file_of_no_bytes_is_no_safetensors_file(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageError, match=r"model\.safetensors is no safetensors file: it has no header"):
+        read_directory(tmp_path)
+
+
 def test_a_directory_or_pipe_in_a_files_place_is_refused(tmp_path):
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(UsageError, match=r"model\.safetensors"):
