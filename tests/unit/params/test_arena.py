@@ -127,6 +127,14 @@ def test_an_arena_that_ends_before_its_assets_is_refused():
         ReadableArena(memoryview(arena)[: region.offset + region.size], region)
 
 
+def test_an_arena_ends_no_earlier_than_the_last_byte_of_its_assets():
+    arena, region = filled()
+    end = -(-(region.offset + region.size) // 4096) * 4096 + sum(map(len, ASSETS.values()))
+    assert dict(ReadableArena(memoryview(arena)[:end], region).assets()) == ASSETS
+    with pytest.raises(IndexInvalid, match="another layout"):
+        ReadableArena(memoryview(arena)[: end - 1], region)
+
+
 @pytest.mark.parametrize("position", [0, -1])
 def test_an_index_for_blobs_of_other_sizes_than_the_signed_ones_is_refused(position):
     release = built()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from builders.publishing import Publisher, layered
+from builders.sealed import bf16
 from modelparams.difference import Difference, Directory, Sealed, compare, differences
 from modelparams.grouping import plan_blobs
 from modelparams.plaintext import read_plain
@@ -104,6 +105,46 @@ def test_of_sealed_versions_only_the_blobs_that_differ_are_fetched(tmp_path: Pat
     assert (found.name, found.elements) == ("model.layers.4.mlp.weight", 64 * 64)
     sizes = [blob.size for blob in publisher.open(second).manifest.manifest.tensor_blobs]
     assert old.fetched_bytes == new.fetched_bytes == sizes[5]
+
+
+def test_each_blob_that_differs_is_fetched_once(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    after = layered(layer0=0x3E80, layer1=0x3E81, layer2=0x3E82)
+    after |= {
+        name: bf16(*after[name][0].shape, fill=0x4000) for name in ("model.embed_tokens.weight", "model.norm.weight")
+    }
+    first, second = publisher.publish("1.0.0"), publisher.publish("1.1.0", after)
+    old, new = Sealed(publisher.open(first)), Sealed(publisher.open(second))
+    assert len(list(differences(old, new))) == 5
+    tensors = publisher.manifest("1.0.0").tensor_blobs
+    assert old.fetched_bytes == new.fetched_bytes == sum(blob.size for blob in tensors)
+
+
+def test_a_tensor_that_took_another_s_name_is_told_though_their_blob_is_the_same(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    one, two = bf16(8, 8), bf16(8, 8, fill=0x4000)
+    first = publisher.publish("1.0.0", {"layers.0.b": one, "layers.0.c": two})
+    second = publisher.publish("1.1.0", {"layers.0.a": one, "layers.0.b": two})
+    assert second.blobs_reused == 1
+    found = differences(Sealed(publisher.open(first)), Sealed(publisher.open(second)))
+    assert {each.name: each.what for each in found} == {
+        "layers.0.a": "added",
+        "layers.0.b": "changed",
+        "layers.0.c": "removed",
+    }
+
+
+def test_a_blob_is_wiped_when_another_is_opened(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    side = Sealed(publisher.open(publisher.publish("1.0.0")))
+    read = side.read("model.layers.0.mlp.weight")
+    assert any(read)
+    side.read("model.layers.1.mlp.weight")
+    assert not any(read)
+
+
+def test_a_change_beyond_the_largest_number_is_infinite() -> None:
+    assert of("F64", "<f8", [-1.7e308], [1.7e308]).max_abs == math.inf
 
 
 def test_a_tensor_that_is_larger_than_a_blob_is_compared_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,12 +67,35 @@ def test_bad_bytes_are_never_retried_into_acceptance(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", [k for k in KINDS if issubclass(k, errors.StoreError | errors.KeyUnavailable | errors.APIError)], ids=named
+    "kind",
+    [
+        *(k for k in KINDS if issubclass(k, errors.StoreError | errors.KeyUnavailable | errors.APIError)),
+        errors.SlotBusy,
+        errors.EngineUnavailable,
+        errors.ArenaExhausted,
+        errors.IllegalTransition,
+    ],
+    ids=named,
 )
 def test_a_world_that_is_not_ready_is_asked_again(kind):
     retry_after = classify(kind("it")).retry_after
     assert retry_after is not None
     assert timedelta(0) < retry_after <= timedelta(seconds=30)
+
+
+def test_what_waits_for_a_person_is_asked_less_often_than_what_passes_by_itself():
+    def pause(error: Exception) -> timedelta:
+        retry_after = classify(error).retry_after
+        return timedelta.max if retry_after is None else retry_after
+
+    passes = [errors.StoreUnavailable("it"), errors.EngineUnavailable("it"), errors.SlotBusy("it")]
+    waits = [errors.ObjectMissing("it"), errors.StoreDenied("it"), errors.KeyUnavailable("it"), errors.APIDenied("it")]
+    assert max(map(pause, passes)) < min(map(pause, waits)) <= pause(KeyError("a bug, which no retry mends"))
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if issubclass(k, errors.UsageError)] + [errors.StaleTerm], ids=named)
+def test_what_only_another_spec_or_order_helps_is_not_asked_again(kind):
+    assert classify(kind("it")).is_final
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,12 @@ def test_one_object_serves_several_key_encryption_keys(provider):
     assert open_key_object(data, CONTEXT, provider, "stage") == MODEL_KEY
 
 
+def test_another_kind_of_provider_s_wrap_is_not_taken_for_ours_whatever_its_key_is_called(provider):
+    found = json.loads(write_key_object(MODEL_KEY, CONTEXT, provider, ["prod"]))
+    found["wraps"].insert(0, found["wraps"][0] | {"provider": "kms", "wrapped": "00" * 40})
+    assert open_key_object(json.dumps(found).encode(), CONTEXT, provider, "prod") == MODEL_KEY
+
+
 def test_key_objects_have_their_places_in_the_store():
     assert KeyContext.of_model_key(UID, "e7").object_key == "keys/e7.json"
     assert KeyContext.of_content_id_key(UID).object_key == "keys/id.json"
@@ -116,7 +122,7 @@ def test_a_key_that_is_mounted_but_not_a_recipient_is_told_apart_from_an_absent_
     data = write_key_object(MODEL_KEY, CONTEXT, provider, ["prod"])
     with pytest.raises(KeyUnavailable, match="wrapped under other keys"):
         open_key_object(data, CONTEXT, provider, "stage")
-    with pytest.raises(KeyUnavailable, match="cannot be read"):
+    with pytest.raises(KeyUnavailable, match=f"cannot be read: {provider.directory / 'absent'} .No such file"):
         open_key_object(data, CONTEXT, provider, "absent")
 
 
@@ -126,7 +132,10 @@ def test_a_key_reference_is_never_a_path(provider, key_ref):
         provider.wrap(key_ref, MODEL_KEY, CONTEXT)
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 31, b"x" * 33, b"!" * 44, base64.b64encode(b"x" * 31)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x" * 31, b"x" * 33, b"!" * 44, base64.b64encode(b"x" * 31), b"!" + base64.b64encode(b"\xf1" * 32)],
+)
 def test_a_file_that_holds_no_key_is_refused_without_its_content(provider, data):
     (provider.directory / "bad").write_bytes(data)
     with pytest.raises(KeyUnavailable, match="'bad' is no key") as caught:
@@ -168,7 +177,7 @@ def test_what_is_no_key_object_is_refused(provider, data):
 
 
 @pytest.mark.parametrize(
-    "weak", [bytes(16).hex().encode(), base64.b64encode(bytes(24)), b"correct horse battery staple 123"]
+    "weak", [bytes(16).hex().encode(), base64.b64encode(bytes(24)), b"correct horse battery staple 123", b" ~" * 16]
 )
 def test_32_characters_of_text_are_no_256_bit_key(weak: bytes) -> None:
     assert len(weak) == 32

@@ -86,13 +86,14 @@ def test_other_bytes_than_the_pinned_ones_are_refused_before_anything_else(relea
     ("expect", "error"),
     [
         pytest.param({"model": ModelName("other")}, WrongModel, id="another-model"),
-        pytest.param({"version": Version("1.0.1")}, WrongVersion, id="another-version"),
+        pytest.param({"version": Version("1.0.1")}, WrongVersion, id="an-older-version"),
+        pytest.param({"version": Version("0.9.9")}, WrongVersion, id="a-newer-version"),
         pytest.param({"min_sequence": 8}, SequenceTooLow, id="below-the-floor"),
         pytest.param({"now": NOW + timedelta(days=1, seconds=1)}, Expired, id="expired"),
     ],
 )
-def test_a_good_manifest_that_is_not_what_was_asked_for_is_refused(release, expect, error):
-    with pytest.raises(error):
+def test_a_good_manifest_that_is_not_what_was_asked_for_is_refused_by_its_model_s_name(release, expect, error):
+    with pytest.raises(error, match=str(MODEL)):
         verified(release, **expect)
 
 
@@ -128,6 +129,7 @@ CONTRADICTIONS = [
     pytest.param(lambda r: r.with_manifest(index=0), "last two blobs", id="index-elsewhere"),
     pytest.param(lambda r: r.with_manifest(assets=r.manifest.index), "last two blobs", id="index-is-assets"),
     pytest.param(lambda r: r.with_manifest(assets=99), "last two blobs", id="assets-beyond-the-end"),
+    pytest.param(lambda r: r.with_blob(-2, pt_size=0, size=sealed_size(0)), "its index is empty", id="no-index"),
     pytest.param(lambda r: r.with_manifest(floor=8), "floor", id="floor-above-the-sequence"),
     pytest.param(lambda r: r.with_manifest(epochs=r.manifest.epochs * 2), "twice", id="epoch-twice"),
     pytest.param(lambda r: r.with_blob(0, epoch="e2"), "not listed", id="blob-of-an-unknown-epoch"),
@@ -236,6 +238,16 @@ def test_the_largest_blob_is_allowed():
 def test_a_model_uid_is_a_lower_case_uuid(uid):
     with pytest.raises(ValueError, match="uid"):
         ModelId(uid=uid, name=MODEL)
+
+
+def test_what_is_too_long_for_every_reader_is_not_signed(monkeypatch):
+    release = built()
+    size = len(base64.b64decode(json.loads(release.envelope)["payload"]))
+    monkeypatch.setattr("modelparams.manifest.PAYLOAD_LIMIT", size)
+    assert verified(release)
+    monkeypatch.setattr("modelparams.manifest.PAYLOAD_LIMIT", size - 1)
+    with pytest.raises(ManifestInvalid, match=f"a statement of {size} bytes is more than the {size - 1} allowed"):
+        sign(release.manifest, release.signers)
 
 
 def test_nobody_or_one_key_twice_signs_nothing():

@@ -24,10 +24,14 @@ def test_another_text_is_no_model_name(text):
         ModelName(text)
 
 
-@pytest.mark.parametrize("text", ["0.0.0", "1.4.2", "10.20.30", "1.0.0-rc.1", "1.0.0-alpha-2.b", "1.0.0-0a"])
+@pytest.mark.parametrize(
+    "text", ["0.0.0", "1.4.2", "10.20.30", "1.0.0-rc.1", "1.0.0-alpha-2.b", "1.0.0-0a", "1.0.0-" + "a" * 57]
+)
 def test_a_version_is_semantic(text):
     assert str(Version(text)) == text
     assert Version.from_directory(f"v{text}") == Version.from_directory(text) == Version(text)
+    with pytest.raises(InvalidVersion):
+        Version.from_directory(f"vv{text}")
 
 
 @pytest.mark.parametrize(
@@ -43,12 +47,14 @@ def test_a_version_is_semantic(text):
         "1.0.0+build",
         "1.0.0-",
         "1.0.0-01",
+        "1.0.0-0-",
+        "1.0.0-a-",
         "1.0.0-rc..1",
         "1.0.0-RC.1",
         "1.0.0\n",
         " 1.0.0",
         "1.0.x",
-        "1.0.0-" + "a" * 64,
+        "1.0.0-" + "a" * 58,
         "１.0.0",
     ],
 )
@@ -80,11 +86,11 @@ def test_the_order_is_that_of_the_specification():
 @pytest.mark.parametrize(
     ("text", "inside", "outside"),
     [
-        pytest.param(">=1.4.0 <2.0.0", ["1.4.0", "1.99.0"], ["1.3.9", "2.0.0"], id="from-to"),
+        pytest.param(">=1.4.0 <2.0.0", ["1.4.0", "1.99.0"], ["1.3.9", "2.0.0", "2.0.0-rc.1"], id="from-to"),
         pytest.param("1.2.3", ["1.2.3"], ["1.2.4", "1.2.2"], id="exactly"),
         pytest.param("=1.2.3", ["1.2.3"], ["1.2.4"], id="exactly-with-a-sign"),
         pytest.param(">1.0.0 !=1.1.0", ["1.0.1", "1.2.0"], ["1.0.0", "1.1.0"], id="but-one"),
-        pytest.param("<=1.0.0", ["0.1.0", "1.0.0"], ["1.0.1"], id="up-to"),
+        pytest.param("<=1.0.0", ["0.1.0", "1.0.0"], ["1.0.1", "1.0.0-rc.1"], id="up-to"),
         pytest.param(">=1.0.0", ["1.0.0", "9.0.0"], ["2.0.0-rc.1", "1.0.0-rc.1"], id="no-pre-release-by-surprise"),
         pytest.param(">=2.0.0-rc.1", ["2.0.0-rc.1", "2.0.0-rc.2", "2.0.0", "3.0.0"], ["2.0.1-rc.1"], id="asked-for"),
     ],
@@ -128,6 +134,7 @@ def test_comparators_that_contradict_each_other_are_told_apart(text, is_empty):
         ">=1.0.0  <2.0.0",
         ">=1.0.0 || <2.0.0",
         "=>1.0.0",
+        ">=100.0.0 " + " ".join(["!=1.0.0"] * 31),
     ],
 )
 def test_another_text_is_no_range(text):
@@ -135,11 +142,18 @@ def test_another_text_is_no_range(text):
         VersionRange(text)
 
 
+def test_a_range_may_be_as_long_as_its_field():
+    longest = ">=10.0.0 " + " ".join(["!=1.0.0"] * 31)
+    assert len(longest) == 256
+    assert Version("10.0.1") in VersionRange(longest)
+
+
 def test_the_default_range_ends_before_the_next_major():
     wanted = VersionRange.same_major(Version("1.4.2"))
     assert str(wanted) == ">=1.0.0 <2.0.0"
     assert Version("1.99.0") in wanted
     assert Version("2.0.0") not in wanted
+    assert Version("2.0.0-rc.1") not in wanted
 
 
 @given(VERSIONS)

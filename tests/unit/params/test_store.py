@@ -6,6 +6,7 @@ import errno
 import io
 import itertools
 import os
+import stat
 import threading
 from collections.abc import Callable
 from http.client import HTTPException
@@ -156,6 +157,13 @@ def test_put_replaces(store: ObjectStore) -> None:
     store.put("k", b"first")
     store.put("k", b"second")
     assert store.get("k", limit=9) == b"second"
+
+
+def test_an_object_can_be_read_by_other_users(store: ObjectStore, tmp_path: Path) -> None:
+    """A share is written by who trains, and read by who serves."""
+    store.put_new("new", b"")
+    store.put("put", b"")
+    assert {stat.S_IMODE((tmp_path / key).stat().st_mode) for key in ("new", "put")} == {0o644}
 
 
 def test_a_file_is_stored_from_its_start(store: ObjectStore) -> None:

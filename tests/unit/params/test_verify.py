@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -11,8 +12,9 @@ import pytest
 from builders.publishing import Publisher, layered, safetensors
 from modelparams.digest import Digest
 from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, ManifestDigestMismatch, ObjectMissing
-from modelparams.manifest import BlobEntry, Manifest
+from modelparams.manifest import MANIFEST_LIMIT, BlobEntry, Manifest
 from modelparams.publish import Published
+from modelparams.tensors import TensorSpec
 from modelparams.verify import CheckedRelease, fetch_manifest, manifest_key, verify_release
 
 
@@ -126,7 +128,15 @@ def test_a_changed_manifest_is_not_the_pinned_one(case: Case) -> None:
 def test_an_endless_manifest_is_not_read(case: Case) -> None:
     with (case.objects / manifest_key(case.published.manifest_digest)).open("r+b") as file:
         file.truncate(1 << 40)  # a sparse file: reading it whole would take a terabyte
-    with pytest.raises(ManifestDigestMismatch, match="more than"):
+    with pytest.raises(ManifestDigestMismatch, match=f"more than {MANIFEST_LIMIT} bytes"):
+        case.verify()
+
+
+def test_what_is_in_a_manifest_s_place_has_its_own_next_step(case: Case) -> None:
+    path = case.objects / manifest_key(case.published.manifest_digest)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ObjectMissing, match=r"is no regular file\. Take it away"):
         case.verify()
 
 
@@ -135,16 +145,34 @@ def test_cancelling_ends_it(case: Case) -> None:
         case.verify(cancelled=lambda: True)
 
 
+class Counting:
+    total = done = 0
+
+    def start(self, task: str, total: int) -> None:
+        self.total += total
+
+    def advance(self, task: str, n: int) -> None:
+        self.done += n
+
+
+def test_cancelling_does_not_wait_for_the_end_of_a_blob(case: Case, tmp_path: Path) -> None:
+    size = 3 << 20
+    published = case.publisher.publish("1.1.0", {"weight": (TensorSpec("U8", (size,)), bytes(size))})
+    counting = Counting()
+    with pytest.raises(CancelledError):
+        verify_release(
+            case.publisher.store,
+            published.manifest_digest,
+            trust=case.publisher.trust,
+            expect=case.publisher.expect(),
+            workers=1,
+            progress=counting,
+            cancelled=lambda: counting.done > 0,
+        )
+    assert 0 < counting.done < size
+
+
 def test_progress_adds_up_to_every_byte(case: Case) -> None:
-    class Counting:
-        total = done = 0
-
-        def start(self, task: str, total: int) -> None:
-            self.total += total
-
-        def advance(self, task: str, n: int) -> None:
-            self.done += n
-
     counting = Counting()
     case.verify(workers=1, progress=counting)
     assert counting.total == counting.done == case.published.bytes_total
