@@ -264,7 +264,8 @@ def test_of_many_versions_only_the_newest_are_read(publisher: Publisher, many: l
 def test_junk_and_replayed_claims_hide_no_publish_of_many(publisher: Publisher, many: list[Published]) -> None:
     for number in range(100, 104):
         write(publisher, f"sequences/{number}", f"{many[0].manifest_digest}\n")
-    write(publisher, "sequences/x", "no number")
+    for name in ("x", "8.bak", "008"):
+        write(publisher, f"sequences/{name}", "no number")
     history = past_of(publisher, FileStore(publisher.home / "store")).read(list_versions(publisher.store))
     assert (history.sequence, history.floor) == (7, 4)
     assert publisher.publish("2.0.0", layered(layer0=digit(0))).sequence == 8

@@ -222,6 +222,15 @@ def test_progress_adds_up_to_what_was_announced_whatever_is_resumed_or_reused(
     assert going_on.sums("start")["read"] == sum(blob.pt_size for blob in publisher.manifest("1.1.0").tensor_blobs)
 
 
+def test_a_publish_to_another_store_forgets_nothing_of_one_that_was_cut_off(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreUnavailable):
+        publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)
+    publisher.publish("1.0.0", store=FileStore(tmp_path / "staging"))
+    assert publisher.publish("1.0.0").blobs_resumed == 4
+
+
 def test_a_journal_of_a_lost_model_key_is_not_believed(publisher: Publisher, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         publisher.publish("1.0.0", store=Dying(tmp_path / "store", 4), workers=1)

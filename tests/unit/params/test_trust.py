@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from securesystemslib.dsse import Envelope
 
 from modelparams.errors import SignatureInvalid, SignerUnknown, TooFewSignatures, UsageError
-from modelparams.trust import SigningKey, TrustPolicy, key_id
+from modelparams.trust import TRUST_LIMIT, SigningKey, TrustPolicy, key_id
 
 
 def signed(*signers: SigningKey) -> Envelope:
@@ -122,6 +122,7 @@ PUBLIC = {A.key_id: A.public.hex()}
         pytest.param({"threshold": True, "keys": PUBLIC}, id="threshold-true"),
         pytest.param({"threshold": 1, "keys": {}}, id="no-key"),
         pytest.param({"threshold": 1, "keys": {A.key_id: B.public.hex()}}, id="id-of-another-key"),
+        pytest.param({"threshold": 1, "keys": {A.key_id[:12] + "0" * 52: A.public.hex()}}, id="id-that-begins-like-it"),
         pytest.param({"threshold": 1, "keys": {A.key_id: A.public.hex()[:62]}}, id="short-key"),
         pytest.param({"threshold": 1, "keys": {A.key_id.upper(): A.public.hex()}}, id="upper-case"),
         pytest.param({"threshold": 1, "keys": PUBLIC, "extra": 1}, id="unknown-field"),
@@ -139,6 +140,16 @@ def test_one_key_listed_twice_in_a_policy_is_refused():
         TrustPolicy.parse(twice.encode())
 
 
-def test_an_absent_policy_says_so(tmp_path):
-    with pytest.raises(UsageError, match="cannot be read"):
+def test_a_policy_that_is_absent_or_none_is_told_by_its_file(tmp_path):
+    with pytest.raises(UsageError, match=f"{tmp_path / 'none.json'} cannot be read"):
         TrustPolicy.load(tmp_path / "none.json")
+    (tmp_path / "junk.json").write_text("{")
+    with pytest.raises(UsageError, match=f"{tmp_path / 'junk.json'} cannot be used"):
+        TrustPolicy.load(tmp_path / "junk.json")
+
+
+def test_a_policy_longer_than_any_is_not_parsed():
+    data = TrustPolicy.of(A).to_json()
+    assert TrustPolicy.parse(data.ljust(TRUST_LIMIT)) == TrustPolicy.of(A)
+    with pytest.raises(UsageError, match=f"more than the {TRUST_LIMIT} allowed"):
+        TrustPolicy.parse(data.ljust(TRUST_LIMIT + 1))
