@@ -94,6 +94,7 @@ def test_added_removed_reshaped_and_changed_tensors_are_told_apart(tmp_path: Pat
         "model.layers.2.mlp.weight": "added",
         "model.layers.2.norm.weight": "added",
     }
+    assert list(found)[-2:] == ["model.layers.2.mlp.weight", "model.layers.2.norm.weight"], "what is new comes last"
 
 
 def test_of_sealed_versions_only_the_blobs_that_differ_are_fetched(tmp_path: Path) -> None:

@@ -200,6 +200,15 @@ def test_an_object_shorter_than_asked_for_is_told_from_a_cut_stream(store: Objec
         store.read_into("k", 0, memoryview(bytearray(6)))
 
 
+def test_an_object_that_is_cut_while_it_is_read_is_named(store: ObjectStore, tmp_path: Path) -> None:
+    store.put("blobs/x", b"12345")
+    with store.reader("blobs/x", 0, 5) as reader:
+        reader.fill(memoryview(bytearray(2)))
+        os.truncate(tmp_path / "blobs/x", 3)
+        with pytest.raises(BlobSizeMismatch, match=r"blobs/x in file:///.* was cut while it was read"):
+            reader.fill(memoryview(bytearray(3)))
+
+
 def test_an_object_beyond_the_limit_is_not_read(store: ObjectStore) -> None:
     store.put("k", b"12345")
     with pytest.raises(BlobSizeMismatch, match="more than 4"):
@@ -286,12 +295,13 @@ def test_a_directory_where_an_object_should_be_replaced_is_named(store: ObjectSt
         store.put("k", b"1")
 
 
-def test_a_full_disk_asks_for_room(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "No space left"), (errno.EDQUOT, "quota exceeded")])
+def test_a_full_disk_asks_for_room(store: ObjectStore, monkeypatch: pytest.MonkeyPatch, code: int, says: str) -> None:
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StoreUnavailable, match="No space left") as refused:
+    with pytest.raises(StoreUnavailable, match=says) as refused:
         store.put("k", b"1")
     assert refused.value.next_step.startswith("make room there")
 

@@ -201,6 +201,17 @@ def test_both_parts_of_a_complex_number_count():
     assert not is_finite(memoryview(np.array([1 + 1j * np.inf], "<c8").tobytes()), "C64")
 
 
+@pytest.mark.parametrize("names", [["full", "empty"], ["empty", "full"]])
+def test_an_empty_tensor_takes_no_room_wherever_the_header_lists_it(names):
+    entries = {
+        "full": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+        "empty": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]},
+    }
+    header = json.dumps({name: entries[name] for name in names}).encode()
+    specs, _ = parse_header(len(header).to_bytes(8, "little") + header, 8 + len(header) + 4)
+    assert specs == {"full": (TensorSpec("U8", (4,)), 0), "empty": (TensorSpec("U8", (0,)), 0)}
+
+
 def test_a_header_is_read_from_the_first_bytes_alone():
     data = safetensors.numpy.save({"a": np.zeros(1000, np.float32)})
     specs, start = parse_header(data[:200], len(data))
