@@ -52,7 +52,8 @@ ENVELOPE_PARTS = 1000
 """Commas, colons and brackets of an envelope: a few for each of its 64 signatures at most. Base64 has none."""
 BLOB_PLAIN_LIMIT = 1 << 30
 """Bytes of a blob's plaintext: it hashes and fetches in parallel with others, far below every limit of AES-GCM."""
-BLOBS_LIMIT = 10_000
+BLOBS_LIMIT = 7_000
+"""As many as a statement has room for."""
 EPOCHS_LIMIT = 16
 
 _Count = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]

@@ -121,7 +121,7 @@ def test_a_second_reader_finds_the_tensors():
         ("at most 4 MiB", manifest.PAYLOAD_LIMIT == 4 << 20),
         ("at most 64 MiB", index.INDEX_LIMIT == 64 << 20),
         ("| plaintext of a blob | 1 GiB |", manifest.BLOB_PLAIN_LIMIT == 1 << 30),
-        ("10,000; 16; 64", (manifest.BLOBS_LIMIT, manifest.EPOCHS_LIMIT) == (10_000, 16)),
+        ("7,000; 16; 64", (manifest.BLOBS_LIMIT, manifest.EPOCHS_LIMIT) == (7_000, 16)),
         ("6 MiB, 4 MiB, 64 MiB, 64 KiB, 256 KiB", (keys.KEY_OBJECT_LIMIT, trust.TRUST_LIMIT) == (64 << 10, 256 << 10)),
         ("| safetensors header | 16 MiB |", tensors.HEADER_LIMIT == 16 << 20),
         ("2⁵³ − 1", strictjson.MAX_SAFE_INTEGER == 2**53 - 1),

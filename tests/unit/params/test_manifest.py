@@ -24,6 +24,8 @@ from modelparams.errors import (
 from modelparams.floe import sealed_size
 from modelparams.manifest import (
     BLOB_PLAIN_LIMIT,
+    BLOBS_LIMIT,
+    MANIFEST_LIMIT,
     Epoch,
     Expectation,
     Manifest,
@@ -107,6 +109,16 @@ def test_a_good_manifest_that_is_not_what_was_asked_for_is_refused_by_its_model_
 )
 def test_what_is_just_allowed_passes(release, expect):
     assert verified(release, **expect).manifest.sequence == 7
+
+
+def test_as_many_blobs_as_a_manifest_may_list_have_room_in_a_statement():
+    """Else a publish would send them all, and fail when it signs."""
+    release = built()
+    first, *last = release.manifest.blobs[-3:]
+    largest = first.model_copy(update={"pt_size": BLOB_PLAIN_LIMIT, "size": sealed_size(BLOB_PLAIN_LIMIT)})
+    many = (*[largest] * (BLOBS_LIMIT - 2), *last)
+    full = release.with_manifest(blobs=many, index=BLOBS_LIMIT - 2, assets=BLOBS_LIMIT - 1)
+    assert len(sign(full.manifest, full.signers)) < MANIFEST_LIMIT
 
 
 def test_a_blob_may_be_listed_twice_if_all_is_equal():
