@@ -8,13 +8,10 @@ the one last written; pods and orders, of which there are many, come from mirror
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from modelparams import errors
 from modelparams.names import ModelName
 from modelparams_operator.core import events as told
 from modelparams_operator.core.claims import claims, unclaimed
@@ -30,12 +27,13 @@ from modelparams_operator.core.model import Assign, Plan, Verify, VersionView
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.version_status import RolloutUse, judge
 from modelparams_operator.shell import metrics, observe
+from modelparams_operator.shell.at_once import each
 from modelparams_operator.shell.events import EventRecorder, Happened, Regarding
 from modelparams_operator.shell.lease import Lease
 from modelparams_operator.shell.logs import logger
 from modelparams_operator.shell.observe import Model
+from modelparams_operator.shell.order_writer import OrderWriter
 from modelparams_operator.shell.ports import (
-    ASSIGNMENTS,
     ROLLOUTS,
     VERSIONS,
     KubernetesAPI,
@@ -64,10 +62,9 @@ class Reconciler:
     lease: Lease
 
     def __post_init__(self) -> None:
-        self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
+        self._places = asyncio.Semaphore(_WRITES_AT_ONCE)
+        self._orders = OrderWriter(self.api, self.assignments, self.record, self._places)
         self._shown: dict[ModelKey, set[str]] = {}
-        self._doubted = defaultdict[ModelKey, set[str]](set)
-        """Pods whose order may have been written or not: no answer came."""
 
     async def reconcile(self, key: ModelKey, is_quiet: bool) -> float | None:
         """Do one pass; seconds until time changes something, None when nothing is left of the model.
@@ -83,24 +80,16 @@ class Reconciler:
         model = await self._read(key)
         self._forget(model)
         if model.is_empty:
-            self._doubted.pop(key, None)
+            self._orders.forget(key)
             return None
         if await self._see_to_default(model):
             return 0
         seen = observe.version_views(model, self.verifier.outcome)
         trouble = list[BaseException]()
         plans = [await _kept(self._roll(model, rollout, seen, now, trouble), trouble) for rollout in _standing(model)]
-        if all(plans):  # a version's status names its users: not before all of them are known
-            uses = [use async for use in _uses(model, plans, seen, now)]
-            await self._gather(
-                (self._judge(v, s, uses, now) for v, s in zip(model.versions, seen, strict=True)), trouble
-            )
-        await self._gather((self._refuse(broken) for broken in model.broken), trouble)
-        for rollout in _standing(model)[:1]:  # on one of them is enough
-            nobodys = told.of_unclaimed(key.model, unclaimed(model.claims))
-            await self._tell(ROLLOUTS, rollout.key, rollout.uid, nobodys)
+        trouble += await self._sum_up(model, plans, seen, now)
         if is_quiet:
-            await self._gather((self._withdraw(key, name, known) for name, known in _orphans(model)), trouble)
+            trouble += await each((self._withdraw(key, name, known) for name, known in _orphans(model)), self._places)
         if trouble:
             raise trouble[0]
         return _until(now, plans)
@@ -108,18 +97,10 @@ class Reconciler:
     async def _read(self, key: ModelKey) -> Model:
         pods = self.pods.in_namespace(key.namespace)
         orders = self.assignments.in_namespace(key.namespace)
-        for name in tuple(self._doubted[key]):
-            await self._clear_up(key, name)
+        await self._orders.clear_up(key)
         model = await observe.read(self.api, key)
         # joined after the reading, without an await between: the newest there is
         return observe.joined(model, pods.values(key.namespace), orders.values(key.namespace))
-
-    async def _clear_up(self, key: ModelKey, name: str) -> None:
-        """Read an order whose writing got no answer: until it is known who moves, nobody else may."""
-        with contextlib.suppress(errors.APIMissing):
-            found = await self.api.get(ASSIGNMENTS, ObjectKey(key.namespace, name))
-            self.assignments.in_namespace(key.namespace).note(found)
-        self._doubted[key].discard(name)
 
     def _forget(self, model: Model) -> None:
         """Drop what is remembered about objects that are gone."""
@@ -167,7 +148,7 @@ class Reconciler:
     async def _hand_over(self, model: Model, leaving: Sequence[RolloutObject], heirs: Sequence[RolloutObject]) -> None:
         claimed = claims({heir.key.name: heir.spec for heir in heirs}, {pod.name: pod.labels for pod in model.pods})
         orders = handed_over(observe.pod_views(model), claimed, {r.key.name for r in leaving})
-        if trouble := await self._order_all(model, orders):
+        if trouble := await self._orders.write(model, orders):
             raise trouble[0]
 
     async def _roll(
@@ -201,30 +182,20 @@ class Reconciler:
                     self.verifier.request(model.key.namespace, name, specs[name])
                 case Assign():
                     orders.append(action)
-        return await self._order_all(model, orders)
+        return await self._orders.write(model, orders)
 
-    async def _order_all(self, model: Model, orders: Sequence[Assign]) -> list[BaseException]:
-        trouble = list[BaseException]()
-        await self._gather((self._order(model, order) for order in orders), trouble)
-        return trouble
-
-    async def _order(self, model: Model, action: Assign) -> None:
-        known = model.assignments.get(action.pod_name)
-        versions = [release.version_name for release in action.order.releases]
-        logger.info(
-            "Order",
-            namespace=model.key.namespace,
-            pod=action.pod_name,
-            hold=versions,
-            term=action.order.term,
-            activate=str(action.order.activate or ""),
-        )
-        try:
-            written = await self.record.order(model.key, action, known)
-        except errors.APIUnavailable:
-            self._doubted[model.key].add(action.pod_name)
-            raise
-        self.assignments.in_namespace(model.key.namespace).note(written)
+    async def _sum_up(
+        self, model: Model, plans: Sequence[Plan | None], seen: tuple[VersionView, ...], now: datetime
+    ) -> list[BaseException]:
+        """Say on versions, on objects that cannot be used and of pods without a rollout how it is; give what failed."""
+        work: list[Awaitable[None]] = [self._refuse(broken) for broken in model.broken]
+        if all(plans):  # a version's status names its users: not before all of them are known
+            uses = [use async for use in _uses(model, plans, seen, now)]
+            work += [self._judge(v, s, uses, now) for v, s in zip(model.versions, seen, strict=True)]
+        for rollout in _standing(model)[:1]:  # on one of them is enough
+            nobodys = told.of_unclaimed(model.key.model, unclaimed(model.claims))
+            await self._tell(ROLLOUTS, rollout.key, rollout.uid, nobodys)
+        return await each(work, self._places)
 
     async def _judge(
         self,
@@ -271,17 +242,6 @@ class Reconciler:
 
     def _mirrors(self, key: ModelKey) -> tuple[Mirror[Pod] | Mirror[Assignment], ...]:
         return self.pods.in_namespace(key.namespace), self.assignments.in_namespace(key.namespace)
-
-    async def _gather(self, work: Iterable[Awaitable[None]], trouble: list[BaseException]) -> None:
-        """Do all of it, some at once; one that fails stops no other."""
-
-        async def do(one: Awaitable[None]) -> None:
-            async with self._writes:
-                await asyncio.sleep(0)  # what decides long before it writes gives others their turn
-                await one
-
-        done = await asyncio.gather(*(do(one) for one in work), return_exceptions=True)
-        trouble += [result for result in done if result is not None]
 
 
 async def _uses(
