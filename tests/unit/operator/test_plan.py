@@ -610,6 +610,37 @@ def test_a_new_rollout_does_not_try_what_failed_in_a_standing_one_of_its_model()
     assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
 
 
+def test_a_rollout_under_another_name_goes_on_from_the_memory_of_the_one_that_still_has_its_pods() -> None:
+    """So what was live before it is within its rollback window as well."""
+    before = status(NEW, history=(revision(NEW), revision(OLD)), attempt=2, floor=7, revision=3)
+    theirs = pods(2, NEW, rollout="before")
+    claims: dict[str, tuple[str, ...]] = {pod.name: ("before",) for pod in theirs}
+    seen = observed(*BOTH, *theirs, other_claims=claims, predecessors=(before,), lessons=lessons([before]))
+    made = plan(desired(), seen).status
+    assert (made.live, made.history, made.attempt) == (release(NEW), before.history, 2)
+    deleted = observed(version(OLD), *pods(2, NEW, staged=[OLD], rollout="before", attempt="2"), memory=made)
+    back = plan(desired(steps=(step(1, pause=3600),), max_unavailable=2), deleted)
+    assert moved(back, OLD) == ["p00", "p01"]
+
+
+def test_what_failed_in_a_third_rollout_is_no_lesson_for_one_under_another_name() -> None:
+    before, third = status(NEW), status(OLD, failed_versions=(failed(NEW),))
+    theirs = pods(2, NEW, rollout="before")
+    claims: dict[str, tuple[str, ...]] = {pod.name: ("before",) for pod in theirs}
+    known = lessons([before, third])
+    waiting = plan(
+        desired(), observed(*BOTH, *theirs, other_claims=claims, predecessors=(before,), lessons=known)
+    ).status
+    made = plan(desired(), observed(*BOTH, *theirs, memory=waiting, lessons=known))
+    assert (made.status.live, made.status.failed_versions) == (release(NEW), ())
+    assert set(orders(made).values()) == {NEW}
+
+
+def test_new_pods_of_a_new_rollout_get_what_the_others_serve_though_its_object_is_pruned() -> None:
+    made = plan(desired(), observed(*pods(2, NEW, rollout="before"), pod("z", staged=[NEW], ordered=None)))
+    assert (made.status.live, orders(made)["z"]) == (release(NEW), NEW)
+
+
 @pytest.mark.parametrize("fields", [{"suspend": True}, {"inside": ">=2.0.0 <1.0.0"}])
 def test_a_new_rollout_that_waits_still_knows_what_failed_in_a_standing_one(fields: dict[str, Any]) -> None:
     other = status(OLD, failed_versions=(failed(NEW),))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from builders.fake_api import FakeAPI, running
 from builders.rollouts import facts, final, version_spec
 from modelparams.api.version import VersionStatus
 from modelparams.names import ModelName
-from modelparams_operator.shell.observe import Model, version_views
-from modelparams_operator.shell.ports import ModelKey, ObjectKey
+from modelparams_operator.shell.observe import Model, read, version_views
+from modelparams_operator.shell.ports import VERSIONS, ModelKey, ObjectKey
 from modelparams_operator.shell.views import Custom
 
 FOUND, REMEMBERED, OTHER = facts("1.0.0"), facts("1.0.0", sequence=7), facts("1.0.0", content="other bytes")
@@ -33,3 +34,15 @@ def test_facts_that_are_not_about_its_bytes_do_not_hide_what_the_check_says(stat
     assert version_views(model(status), lambda *_: (FOUND, None))[0].facts == FOUND
     refused = version_views(model(status), lambda *_: (None, REFUSED))[0]
     assert (refused.facts, refused.failure, refused.is_refused) == (None, REFUSED, True)
+
+
+def test_what_users_write_beside_a_spec_is_not_kept_however_many_objects_they_make() -> None:
+    async def test() -> None:
+        api = FakeAPI()
+        spec = {**version_spec("1.0.0").wire(), "manifestDigest": "sha256:short"}
+        metadata = {"name": "chat-1.0.0", "annotations": {"note": "x" * 200_000}}
+        api.put(VERSIONS, {"metadata": metadata, "spec": spec})
+        (broken,) = (await read(api, ModelKey("ns", "chat"))).broken
+        assert "annotations" not in broken.subject["metadata"]
+
+    running(test)

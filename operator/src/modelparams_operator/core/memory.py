@@ -12,7 +12,7 @@ from modelparams.api.release import Release
 from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revision, RolloutStatus
 from modelparams.digest import Digest
 from modelparams_operator.core.fleet import Fleet
-from modelparams_operator.core.model import Desired, Lessons, VersionView
+from modelparams_operator.core.model import Desired, Lessons, Observed, VersionView
 from modelparams_operator.core.selection import FAILED_LIMIT, Choice
 
 HISTORY_LIMIT = 20
@@ -89,32 +89,37 @@ def _current(release: Release | None, versions: Sequence[VersionView]) -> Releas
     return release if found is None or found.release == release else found.release
 
 
-def found_live(memory: RolloutStatus, choice: Choice, fleet: Fleet, versions: Sequence[VersionView]) -> RolloutStatus:
+def found_live(
+    memory: RolloutStatus, desired: Desired, choice: Choice, fleet: Fleet, versions: Sequence[VersionView]
+) -> RolloutStatus:
     """Learn from the pods what is live, when nothing is remembered but they serve something else than the choice.
 
     So a rollout that was deleted and made again goes on with its canary, and a first version that was replaced before
     it reached all pods is what the next one is compared with. The version of most pods counts, the older one of two.
     A pod whose label was changed still has the other model's order, which says nothing of this one; and a newer version
-    whose object is gone was taken back.
+    whose object is gone was taken back, if there is another one to have.
     """
-    if memory.live is not None or choice.release is None:
+    chosen = choice.release
+    if memory.live is not None or (chosen is None and memory.target is not None):
         return memory
-    wanted = choice.release.manifest_digest
-    served = Counter(m.serves for m in fleet.members if m.serves is not None and m.serves != wanted)
+    served = Counter(m.serves for m in fleet.members if m.serves is not None)
+    if chosen is not None:
+        del served[chosen.manifest_digest]
     known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}
     usable = [
         digest
         for digest, it in known.items()
-        if it.model_name == choice.release.model_name
+        if it.model_name == desired.spec.model_name
         and not is_failed(memory, digest)
-        and (it.version < choice.release.version or any(view.is_of(it) for view in versions))
+        and (chosen is None or it.version < chosen.version or any(view.is_of(it) for view in versions))
     ]
     if not usable:
         return memory
     found = min(usable, key=lambda digest: (-served[digest], known[digest].version))
     sequence = _sequence_of(found, versions, memory)
     # Without a live version there were no steps to take, and the memory is past them all.
-    return changed(memory, live=known[found], live_sequence=sequence, step_index=0, step_reached_at=None)
+    memory = changed(memory, live=known[found], live_sequence=sequence, step_index=0, step_reached_at=None)
+    return memory if chosen is not None else changed(memory, target=known[found], target_sequence=sequence)
 
 
 def _sequence_of(digest: Digest, versions: Sequence[VersionView], memory: RolloutStatus) -> int:
@@ -167,26 +172,33 @@ def _of_one(memory: RolloutStatus) -> Lessons:
     return Lessons(memory.failed_versions, memory.floor, memory.attempt)
 
 
-def begun(memory: RolloutStatus, desired: Desired, known: Lessons, fleet: Fleet) -> RolloutStatus:
+def begun(memory: RolloutStatus, desired: Desired, observed: Observed, fleet: Fleet) -> RolloutStatus:
     """Have a rollout that has not had a pod yet know what becomes of those that another one had.
 
-    What failed in the model's other rollouts is not tried again, but for what these very pods serve: there it works. A
-    retry token that another one acted on asks for nothing more: the rollout has another name now. And pods that were
-    taken from serving, by an order that still stands, are away by this rollout's count too.
+    It goes on from the memory of those that name its pods still: one of them may be itself under its former name. Where
+    none is left, what failed in the model's other rollouts is not tried again, but for what these pods serve: there it
+    works. A retry token that another one acted on asks for nothing more. And pods that were taken from serving, by an
+    order that still stands, are away by this rollout's count too.
     """
     if memory.live is not None or memory.pods.total:
         return memory
-    token, last = desired.spec.retry_token, memory.last_handled_retry_token
-    if last is None or last in known.retry_tokens:
-        memory = _having_learned(memory, known)
-    served = {member.serves for member in fleet.members}
+    token, last, known = desired.spec.retry_token, memory.last_handled_retry_token, observed.lessons
     moves = (m.order.moved_in for m in fleet.members if m.order is not None and m.order.moved_in is not None)
+    if observed.predecessors:
+        memory = functools.reduce(inherited, observed.predecessors, memory)
+    elif last is None or last in known.retry_tokens:
+        memory = _having_learned(memory, known)
     return changed(
         memory,
-        failed_versions=tuple(f for f in memory.failed_versions if f.manifest_digest not in served),
+        failed_versions=_not_served(memory, fleet),
         last_handled_retry_token=token if token in known.retry_tokens else last,
         revision=max([memory.revision, *moves]),
     )
+
+
+def _not_served(memory: RolloutStatus, fleet: Fleet) -> tuple[FailedVersion, ...]:
+    served = {member.serves for member in fleet.members}
+    return tuple(failed for failed in memory.failed_versions if failed.manifest_digest not in served)
 
 
 def _having_learned(memory: RolloutStatus, known: Lessons) -> RolloutStatus:

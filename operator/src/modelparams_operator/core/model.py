@@ -128,6 +128,8 @@ class Observed:
     """Those that the rollout's selector and the opt-in label name."""
     other_claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Pod name to the names of the other rollouts that name it too (`claims.other_claims`)."""
+    predecessors: tuple[RolloutStatus, ...] = ()
+    """What those others remember: a new rollout that is to have their pods goes on from there."""
     lessons: Lessons = field(default_factory=Lessons)
     """What the model's rollouts know of failures: a new one does not try these versions."""
     term: int = 0

@@ -45,7 +45,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     """
     spec, now, fleet = desired.spec, observed.now, Fleet.of(desired, observed)
     versions = tuple(view for view in observed.versions if view.spec.model_name == spec.model_name)
-    checks, status = unverified(versions), begun(observed.status, desired, observed.lessons, fleet)
+    checks, status = unverified(versions), begun(observed.status, desired, observed, fleet)
     if fleet.highest_term > observed.term:
         return Plan(observed.status, why=(_outranked(fleet.highest_term, observed.term),), is_outranked=True)
     if spec.suspend:
@@ -105,7 +105,7 @@ def _chosen(
         InvalidVersion: the policy's range is none.
     """
     choice = choose(desired.spec, versions, memory, now)
-    found = found_live(memory, choice, fleet, versions)
+    found = found_live(memory, desired, choice, fleet, versions)
     return found, choice if found is memory else choose(desired.spec, versions, found, now)
 
 

@@ -23,7 +23,7 @@ from modelparams_operator.shell.ports import (
     ModelKey,
     ObjectKey,
     Resource,
-    list_all,
+    pages,
 )
 from modelparams_operator.shell.views import Assignment, Pod, RolloutObject, VersionObject
 
@@ -68,10 +68,20 @@ class Model:
 async def read(api: KubernetesAPI, key: ModelKey) -> Model:
     """Read the model's versions and rollouts from the server."""
     fields = f"spec.modelName={key.model}"
-    (versions, _), (rollouts, _) = await asyncio.gather(
-        list_all(api, VERSIONS, key.namespace, fields=fields), list_all(api, ROLLOUTS, key.namespace, fields=fields)
+    versions, rollouts = await asyncio.gather(
+        _listed(api, VERSIONS, key.namespace, fields), _listed(api, ROLLOUTS, key.namespace, fields)
     )
     return assembled(key, versions, rollouts)
+
+
+async def _listed(api: KubernetesAPI, resource: Resource, namespace: str, fields: str) -> list[JSON]:
+    """All of them, without the annotations, which no rule reads: their users may write 256 KiB into each."""
+    return [_lean(one) async for page in pages(api, resource, namespace, fields=fields) for one in page.items]
+
+
+def _lean(subject: JSON) -> JSON:
+    metadata = {name: value for name, value in subject["metadata"].items() if name != "annotations"}
+    return {**subject, "metadata": metadata}
 
 
 def assembled(key: ModelKey, versions: Sequence[JSON], rollouts: Sequence[JSON]) -> Model:
@@ -133,12 +143,15 @@ def observed(
     mine = tuple(
         _pod_view(pod, model.assignments.get(pod.name)) for pod in model.pods if selects(rollout.spec, pod.labels)
     )
+    others = other_claims(rollout.key.name, model.claims, (pod.name for pod in mine))
+    named = {name for names in others.values() for name in names}
     return Observed(
         now=now,
         status=rollout.status,
         versions=versions,
         pods=tuple(sorted(mine, key=lambda pod: pod.name)),
-        other_claims=other_claims(rollout.key.name, model.claims, (pod.name for pod in mine)),
+        other_claims=others,
+        predecessors=tuple(other.status for other in model.rollouts if other.key.name in named),
         lessons=model.lessons,
         term=term,
         watching_since=watching_since,

@@ -20,6 +20,8 @@ class Resource:
     version: str
     plural: str
     kind: str
+    page: int = 100
+    """So many are listed at once, and in memory together as the server sent them: users may make each a MB."""
 
     @property
     def api_version(self) -> str:
@@ -33,7 +35,7 @@ class Resource:
         return root + where + "".join(f"/{part}" for part in (self.plural, name, subresource) if part)
 
 
-PODS = Resource("", "v1", "pods", "Pod")
+PODS = Resource("", "v1", "pods", "Pod", page=16)
 SECRETS = Resource("", "v1", "secrets", "Secret")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 OPENED = "OPENED"
@@ -115,14 +117,14 @@ class KubernetesAPI(Protocol):
         """Delete that very object; nothing happens when it is gone already."""
 
 
-async def list_all(
+async def pages(
     api: KubernetesAPI, resource: Resource, namespace: str | None, *, labels: str = "", fields: str = ""
-) -> tuple[list[JSON], str]:
-    """All pages of a collection, and the resource version that they show."""
-    found, token = list[JSON](), None
+) -> AsyncIterator[Page]:
+    """All pages of a collection, one after another: whoever keeps little of each object needs little memory."""
+    token = None
     while True:
-        page = await api.list_page(resource, namespace, labels=labels, fields=fields, token=token)
-        found += page.items
+        page = await api.list_page(resource, namespace, labels=labels, fields=fields, limit=resource.page, token=token)
+        yield page
         token = page.token
         if not token:
-            return found, page.resource_version
+            return

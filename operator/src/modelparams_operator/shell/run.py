@@ -34,7 +34,7 @@ from modelparams_operator.shell.ports import (
     KubernetesAPI,
     ModelKey,
     ObjectKey,
-    list_all,
+    pages,
 )
 from modelparams_operator.shell.reconcile import Reconciler
 from modelparams_operator.shell.record import Recorder
@@ -148,9 +148,26 @@ def _lease(api: Kube, settings: Settings) -> Lease:
 
 
 async def highest_term(api: KubernetesAPI, namespaces: tuple[str, ...]) -> int:
-    """Find the highest term that an order of `namespaces` (none: the whole cluster) has, or a pod obeyed; else 0."""
-    lists = [await list_all(api, ASSIGNMENTS, scope) for scope in namespaces or (None,)]
-    return max((_seen_term(known) for found, _ in lists for known in found), default=0)
+    """Find the highest term that an order of `namespaces` (none: the whole cluster) has, or a pod obeyed; else 0.
+
+    A namespace that is gone, or whose role is, keeps nobody from leading in the others.
+
+    Raises:
+        APIError: orders cannot be read, and not for want of one namespace.
+    """
+    if not namespaces:
+        return await _highest_in(api, None)
+    highest = 0
+    for namespace in namespaces:
+        try:
+            highest = max(highest, await _highest_in(api, namespace))
+        except (errors.APIDenied, errors.APIMissing) as error:
+            logger.warning("Orders not read", namespace=namespace, reason=error.reason, problem=str(error))
+    return highest
+
+
+async def _highest_in(api: KubernetesAPI, namespace: str | None) -> int:
+    return max([max(map(_seen_term, page.items), default=0) async for page in pages(api, ASSIGNMENTS, namespace)])
 
 
 def _seen_term(assignment: JSON) -> int:

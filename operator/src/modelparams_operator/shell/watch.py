@@ -18,7 +18,7 @@ from modelparams import errors
 from modelparams_operator.shell import metrics
 from modelparams_operator.shell.backoff import Backoff
 from modelparams_operator.shell.logs import logger
-from modelparams_operator.shell.ports import JSON, OPENED, KubernetesAPI, ObjectKey, Resource, list_all
+from modelparams_operator.shell.ports import JSON, OPENED, KubernetesAPI, ObjectKey, Resource, pages
 
 T = TypeVar("T")
 _QUICK = 1.0
@@ -111,8 +111,13 @@ class Mirror(Generic[T]):
 
     async def _list(self) -> None:
         metrics.RELISTS.labels(self._resource.kind).inc()
-        found, version = await list_all(self._api, self._resource, self._namespace, labels=self._labels)
-        self._replace(found)
+        present, version = dict[ObjectKey, str](), ""
+        async for page in pages(self._api, self._resource, self._namespace, labels=self._labels):
+            for subject in page.items:
+                present[_key(subject)] = subject["metadata"]["uid"]
+                self._put(subject)
+            version = page.resource_version
+        self._drop_all_but(present)
         self._since = version
         self._heard()
         self.synced.set()
@@ -145,8 +150,7 @@ class Mirror(Generic[T]):
         elif kind != "BOOKMARK":
             self._put(subject)
 
-    def _replace(self, subjects: list[JSON]) -> None:
-        present = {_key(subject): subject["metadata"]["uid"] for subject in subjects}
+    def _drop_all_but(self, present: Mapping[ObjectKey, str]) -> None:
         gone = [
             (ObjectKey(namespace, name), known.uid)
             for namespace, names in self._known.items()
@@ -155,8 +159,6 @@ class Mirror(Generic[T]):
         ]
         for key, uid in gone:
             self._drop(key, uid)
-        for subject in subjects:
-            self._put(subject)
 
     def _put(self, subject: JSON) -> None:
         key, metadata = _key(subject), subject["metadata"]
