@@ -338,6 +338,19 @@ def test_the_highest_term_is_that_of_an_order_or_of_a_pod_s_answer(namespaces: t
     running(test)
 
 
+def test_a_namespace_whose_role_is_gone_keeps_nobody_from_leading_in_the_others() -> None:
+    async def test() -> None:
+        api = FakeAPI()
+        api.put(ASSIGNMENTS, {"metadata": {"name": "c", "namespace": "other"}, "spec": {"term": 41}})
+        api.faults["list"] += [errors.APIDenied("no right in gone")]
+        assert await highest_term(api, ("gone", "other")) == 41
+        api.faults["list"] += [errors.APIDenied("no right at all")]
+        with pytest.raises(errors.APIDenied):
+            await highest_term(api, ())
+
+    running(test)
+
+
 @pytest.mark.parametrize(("answered", "want"), [(2**30, 2**30), (2**30 + 1, 3), (2**62, 3)])
 def test_no_pod_s_answer_uses_up_the_terms_that_a_lease_has(answered: int, want: int) -> None:
     async def test() -> None:

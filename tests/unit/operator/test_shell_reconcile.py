@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from builders.fake_api import FakeAPI, running, until
-from builders.rollouts import digest, facts, failed, pod, status, version_spec
+from builders.rollouts import digest, facts, failed, pod, revision, status, version_spec
 from modelparams import errors
 from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VerifiedFacts, VersionSpec
@@ -477,6 +477,26 @@ def test_what_failed_under_the_default_stays_failed_under_the_users_rollout() ->
         assert [f["versionName"] for f in mine["status"]["failedVersions"]] == ["chat-1.1.0"]
         assert mine["status"]["target"]["versionName"] == mine["status"]["live"]["versionName"] == "chat-1.0.0"
         assert mine["status"]["attempt"] == 3
+
+    scenario(test)
+
+
+def test_a_rollout_under_another_name_takes_over_what_the_one_before_remembers() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        world.rollout("before")
+        await world.settle()
+        before = world.api.at(ROLLOUTS, "before")
+        assert before is not None
+        memory = status("1.0.0", history=(revision("1.0.0"), revision("0.9.0")), floor=7).wire()
+        world.api.put(ROLLOUTS, {**before, "status": memory})
+        world.rollout("after")
+        world.rollout("elsewhere", spec={"selector": {"matchLabels": {"tier": "none"}}})
+        await world.settle()
+        known = {name: (world.api.at(ROLLOUTS, name) or {})["status"] for name in ("before", "after", "elsewhere")}
+        assert known["after"]["history"] == known["before"]["history"]
+        assert not known["elsewhere"].get("history")
 
     scenario(test)
 
