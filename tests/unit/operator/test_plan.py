@@ -555,6 +555,49 @@ def test_a_paused_rollout_brings_its_first_version_to_no_pod(serving: str | None
     assert made.status.live != release(NEW)
 
 
+def test_an_order_of_another_rollout_with_a_higher_term_outranks_only_that_one() -> None:
+    theirs = dataclasses.replace(
+        pod("z", OLD, rollout="other"), order=order(OLD, activate=OLD, uid="uid-z", term=9, rollout="other")
+    )
+    seen = observed(*BOTH, *staged(3), theirs, other_claims={"z": ("other",)}, memory=CANARY)
+    made = plan(desired(), seen)
+    assert (made.is_outranked, len(moved(made))) == (False, 1)
+
+
+def test_of_two_versions_that_a_new_rollout_finds_that_of_most_pods_is_live() -> None:
+    there = [*pods(1, OLD, staged=[NEW]), *(pod(name, NEW, staged=[OLD]) for name in ("x", "y"))]
+    made = plan(desired(), observed(*BOTH, version(NEXT), *there))
+    assert (made.status.live, made.status.target) == (release(NEW), release(NEXT))
+
+
+def test_what_a_pod_of_another_model_served_before_its_label_was_changed_is_not_found_live() -> None:
+    foreign = release(NEW).model_copy(update={"model_name": ModelName("other"), "version_name": "other-1.1.0"})
+    standing = order(NEW, activate=NEW, uid="uid-a").model_copy(update={"releases": (foreign,)})
+    relabelled = dataclasses.replace(pod("a", NEW), order=standing)
+    assert plan(desired(), observed(version(NEXT), relabelled)).status.live is None
+
+
+def test_a_version_that_failed_is_in_no_rollback_window() -> None:
+    memory = status(NEXT, OLD, history=(revision(NEXT), revision(OLD, "Failed")))
+    seen = observed(version(OLD), *pods(4, NEXT, staged=[OLD]), memory=memory)
+    made = plan(desired(steps=(step(1),), max_unavailable=4), seen)
+    assert len(moved(made, OLD)) == 1
+
+
+def test_a_pod_that_was_not_serving_when_it_was_moved_is_not_counted_as_taken() -> None:
+    broken = pod("a", OLD, staged=[NEW], ready=False)
+    made = plan(desired(steps=(), max_unavailable=1), observed(*BOTH, broken, *named("b"), memory=CANARY))
+    notes = {a.pod_name: a.order.moved_in for a in made.actions if isinstance(a, Assign)}
+    assert notes == {"a": None, "b": 0}
+
+
+def test_a_first_version_that_every_pod_that_answers_gave_up_has_failed_though_one_says_nothing() -> None:
+    gave_up = [pod(name, failed=failure(NEW), staged=[]) for name in ("a", "b")]
+    silent = pod("c", ordered=None, answers=False)
+    made = plan(desired(), observed(version(NEW), *gave_up, silent, memory=status(target=NEW)))
+    assert [f.manifest_digest for f in made.status.failed_versions] == [digest(NEW)]
+
+
 def test_an_operator_that_was_replaced_writes_nothing() -> None:
     seen = observed(*BOTH, *pods(3, OLD), memory=status(OLD), term=0)
     made = plan(desired(), seen)

@@ -481,6 +481,25 @@ def test_what_failed_under_the_default_stays_failed_under_the_users_rollout() ->
     scenario(test)
 
 
+def test_the_default_stays_until_each_of_its_orders_is_handed_over() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        for name in ("web-0", "web-1"):
+            world.pod(name)
+        await world.settle()
+        world.rollout("mine", spec={"suspend": True})
+        world.api.faults["apply ModelParamAssignment"] += [errors.APIUnavailable("away")]
+        with pytest.raises(errors.APIUnavailable):
+            await world.pass_()
+        assert world.api.at(ROLLOUTS, DEFAULT) is not None
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+        orders = world.api.objects[ASSIGNMENTS.plural].values()
+        assert {one["spec"]["rolloutName"] for one in orders} == {"mine"}
+
+    scenario(test)
+
+
 def test_a_rollout_under_another_name_takes_over_what_the_one_before_remembers() -> None:
     async def test(world: World) -> None:
         world.version("1.0.0")
