@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from modelparams.protocol import Resident
 
@@ -89,6 +88,14 @@ def _asks(value: object, harmless: tuple[object, ...]) -> bool:
     return not any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in harmless)
 
 
+class Unsupported(ValueError):
+    """A field that asks for what this server cannot do."""
+
+    def __init__(self, param: str) -> None:
+        super().__init__(f"{param} is not supported by this server")
+        self.param = param
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
     unsupported: ClassVar[Harmless] = {}
@@ -101,7 +108,7 @@ class _Request(BaseModel):
         if isinstance(data, dict):
             for name, harmless in cls.unsupported.items():
                 if _asks(data.get(name), harmless):
-                    raise PydanticCustomError("unsupported", "{param} is not supported by this server", {"param": name})
+                    raise Unsupported(name)
         return data
 
 

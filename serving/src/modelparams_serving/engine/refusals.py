@@ -85,5 +85,5 @@ def parsed(body: bytes, kind: type[R]) -> R:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        param = place or first.get("ctx", {}).get("param")
+        param = place or getattr(first.get("ctx", {}).get("error"), "param", None)
         raise Refused(400, f"{place}: {message}" if place else message, code="invalid_value", param=param) from error
