@@ -8,8 +8,9 @@
         answer = module(batch)                       print("live:", loader.live)
 
 What is inside of `step` sees one version from its first to its last line: keep a whole answer in it, or at least what
-must not be mixed, and take no tensor of the module out of it. `update` fetches, opens and checks everything beside the
-running steps, and then waits for a moment without a step to exchange the parameters, in about a microsecond each.
+must not be mixed, and take no tensor of the module out of it. In coroutines it is `async with loader.step()`. `update`
+fetches, opens and checks everything beside the running steps, and then waits for a moment without a step to exchange
+the parameters, in about a microsecond each.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from modelparams.strictjson import loads
 from modelparams.trust import TrustPolicy
 from modelparams.verify import manifest_key
 from modelparams_serving.module_tensors import Staged, brought_near, exchange, places_of, present, stage
-from modelparams_serving.step_lock import StepLock
+from modelparams_serving.step_lock import Step, StepLock
 
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
 
@@ -120,7 +121,7 @@ class ParamLoader:
         in_place: bool = False,
         workers: int = 4,
     ) -> None:
-        self._places = places_of(module)
+        self._module, self._places = module, places_of(module)
         self._store = open_store(source) if isinstance(source, str | Path) else source
         self._keys, self._key_ref = _provider(keys, key_ref)
         self._trust = _policy(trust)
@@ -144,8 +145,12 @@ class ParamLoader:
         """What `rollback` goes back to."""
         return self._idle.live
 
-    def step(self) -> contextlib.AbstractContextManager[None]:
-        """A stretch of work that sees one version. Many may run at once; they may be nested."""
+    def step(self) -> Step:
+        """A stretch of work that sees one version: `with` in threads, `async with` in coroutines. They may be nested.
+
+        Many may run at once. A plain `with` around an `await` is safe too, but coroutines of one thread that overlap
+        in it without end let no update through.
+        """
         return self._steps.step()
 
     def update(self, version: str | Version | Digest, *, progress: Progress | None = None) -> bool:
@@ -164,6 +169,7 @@ class ParamLoader:
         """
         self._steps.refuse_inside_step()
         with self._changing, _hints_for_a_program():
+            self._require_its_tensors()
             sealed = self._open(version)
             if sealed.manifest.manifest.sequence <= self._newest:
                 return False
@@ -175,11 +181,12 @@ class ParamLoader:
         """Go back to the version before, which is still in memory; again, to go forward.
 
         Raises:
-            UsageError: there is none.
+            UsageError: there is none, or the module has got other tensors.
             SequenceTooLow: the live version's publisher forbids to serve it any more; the live one stays.
         """
         self._steps.refuse_inside_step()
         with self._changing:
+            self._require_its_tensors()
             if self._idle.live is None:
                 raise UsageError("there is no version to go back to", hint="update to the one that you want")
             _check_floor(self._idle.live, self._now.manifest)
@@ -187,6 +194,22 @@ class ParamLoader:
             self._now, self._idle = self._idle, self._now
             assert self._now.live
             return self._now.live
+
+    def _require_its_tensors(self) -> None:
+        """Refuse to exchange tensors that the module does not compute with any more.
+
+        Raises:
+            UsageError: some of the module's were replaced.
+        """
+        known, now = (
+            {(place.names, id(place.tensor)) for place in places} for places in (self._places, places_of(self._module))
+        )
+        if changed := now - known:
+            name = min(names[0] for names, _ in changed)
+            raise UsageError(
+                f"the module has got another tensor as {name} than the loader was made for",
+                hint="make a new ParamLoader after load_state_dict(assign=True), another dtype or another submodule",
+            )
 
     def _open(self, version: str | Version | Digest) -> SealedRelease:
         wanted, digest = self._resolve(version)

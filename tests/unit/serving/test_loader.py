@@ -216,6 +216,32 @@ def test_a_pinned_digest_that_is_not_there_is_missing(repository: Repository) ->
     says_what_a_program_can_do(raised.value)
 
 
+@pytest.mark.parametrize(
+    "replace",
+    [
+        lambda module: module.load_state_dict({k: v.clone() for k, v in module.state_dict().items()}, assign=True),
+        lambda module: setattr(
+            module, "head", nn.Linear(module.head.in_features, module.head.out_features, bias=False)
+        ),
+    ],
+    ids=["load-state-dict", "a-submodule"],
+)
+def test_a_module_that_got_other_tensors_is_told_of_instead_of_half_updated(
+    repository: Repository, replace: Callable[[Any], object]
+) -> None:
+    repository.publish("1.0.0", seeded(1))
+    repository.publish("1.1.0", seeded(2))
+    module = seeded(9)
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    replace(module)
+    for change in (lambda: loader.update("1.1.0"), loader.rollback):
+        with pytest.raises(errors.UsageError, match=r"got another tensor as .*Make a new ParamLoader"):
+            change()
+    assert loader.live is not None
+    assert str(loader.live.version) == "1.0.0"
+
+
 @pytest.mark.parametrize("version", [None, 1.0, b"1.0.0"])
 def test_what_is_no_text_is_no_version_either(repository: Repository, version: Any) -> None:
     with pytest.raises(errors.InvalidVersion, match="is no semantic version"):

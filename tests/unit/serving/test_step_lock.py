@@ -1,0 +1,120 @@
+"""Steps of threads and of coroutines, and the swap that waits for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from modelparams.errors import UsageError
+from modelparams_serving.step_lock import StepLock
+
+
+class Swapping:
+    """A swap in a thread of its own."""
+
+    def __init__(self, lock: StepLock) -> None:
+        self.done = threading.Event()
+        self._lock, self._thread = lock, threading.Thread(target=self._swap)
+
+    def _swap(self) -> None:
+        with self._lock.swap():
+            self.done.set()
+
+    def begin(self) -> None:
+        """Start it, and return once it waits for its turn."""
+        self._thread.start()
+        with self._lock._changed:
+            assert self._lock._changed.wait_for(lambda: self._lock._swaps_waiting or self.done.is_set(), timeout=10)
+
+    def end(self) -> None:
+        self._thread.join(10)
+        assert self.done.is_set()
+
+
+def running(test: Callable[[StepLock, Swapping], Awaitable[None]]) -> None:
+    lock = StepLock()
+
+    async def limited() -> None:
+        async with asyncio.timeout(20):
+            await test(lock, Swapping(lock))
+
+    asyncio.run(limited())
+
+
+def test_a_swap_waits_for_every_coroutine_whose_steps_overlap_in_one_thread() -> None:
+    async def test(lock: StepLock, swap: Swapping) -> None:
+        first, second, ends = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def other() -> None:
+            with lock.step():
+                second.set()
+                await ends.wait()
+
+        with lock.step():
+            beside = asyncio.create_task(other())
+            await second.wait()
+            swap.begin()
+        assert not swap.done.is_set()
+        first.set()
+        assert not await asyncio.to_thread(swap.done.wait, 0.05)
+        ends.set()
+        await beside
+        await asyncio.to_thread(swap.end)
+
+    running(test)
+
+
+def test_a_coroutine_that_waits_for_a_swap_holds_up_no_other() -> None:
+    async def test(lock: StepLock, swap: Swapping) -> None:
+        seen: list[str] = []
+
+        async def later() -> None:
+            async with lock.step():
+                seen.append("after" if swap.done.is_set() else "before")
+
+        async with lock.step():
+            swap.begin()
+        # The step of a task that began in none of ours: it comes after the swap that waits.
+        await asyncio.create_task(later())
+        await asyncio.to_thread(swap.end)
+        assert seen == ["after"]
+
+    running(test)
+
+
+def test_a_step_within_a_step_of_one_coroutine_waits_for_no_swap() -> None:
+    async def test(lock: StepLock, swap: Swapping) -> None:
+        async with lock.step():
+            swap.begin()
+            async with lock.step():
+                assert not swap.done.is_set()
+        await asyncio.to_thread(swap.end)
+
+    running(test)
+
+
+def test_a_step_that_ends_in_another_thread_has_ended() -> None:
+    lock = StepLock()
+    step, swap = lock.step(), Swapping(lock)
+    beginning = threading.Thread(target=step.__enter__)
+    beginning.start()
+    beginning.join(10)
+    swap.begin()
+    assert not swap.done.is_set()
+    step.__exit__()
+    swap.end()
+
+
+def test_a_coroutine_inside_of_a_step_may_not_swap_nor_may_a_thread_that_it_waits_for() -> None:
+    async def test(lock: StepLock, _: Swapping) -> None:
+        async with lock.step():
+            with pytest.raises(UsageError, match="inside of a step"):
+                lock.refuse_inside_step()
+            with pytest.raises(UsageError, match="inside of a step"):
+                await asyncio.to_thread(lock.refuse_inside_step)
+        lock.refuse_inside_step()
+
+    running(test)
