@@ -299,6 +299,19 @@ def test_nothing_is_ordered_while_pods_or_orders_cannot_be_followed(mirror: str)
     scenario(test)
 
 
+def test_no_default_is_made_while_orders_cannot_be_followed_since_they_may_be_a_user_s() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.orders.blind_since = datetime.now(UTC)
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is None
+        world.orders.blind_since = None
+        await world.settle()
+        assert world.api.at(ROLLOUTS, DEFAULT) is not None
+
+    scenario(test)
+
+
 def test_pods_that_no_rollout_selects_are_told_of_once_and_on_one_of_the_rollouts() -> None:
     async def test(world: World) -> None:
         world.version("1.0.0")

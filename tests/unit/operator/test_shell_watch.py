@@ -143,6 +143,22 @@ def test_while_the_server_refuses_to_be_watched_it_says_since_when_it_is_blind()
     scenario(test)
 
 
+def test_one_that_can_list_nothing_from_the_beginning_says_that_it_tried_and_is_blind() -> None:
+    async def test(api: FakeAPI, _: Follower) -> None:
+        api.faults["list"] += [errors.APIDenied("no right")] * 100
+        late = Follower(api)
+        task = asyncio.create_task(late.mirror.run())
+        await late.mirror.tried.wait()
+        assert (late.mirror.synced.is_set(), late.mirror.blind_since is None) == (False, False)
+        api.faults["list"].clear()
+        await late.mirror.synced.wait()
+        await until(lambda: late.mirror.blind_since is None, "sight")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    scenario(test)
+
+
 def test_a_bookmark_moves_the_place_to_go_on_from() -> None:
     async def test(api: FakeAPI, follower: Follower) -> None:
         api.last = 777

@@ -82,7 +82,7 @@ class Reconciler:
         if model.is_empty:
             self._orders.forget(key)
             return None
-        if await self._see_to_default(model):
+        if self._blind_since(key) is None and await self._see_to_default(model):
             return 0
         seen = observe.version_views(model, self.verifier.outcome)
         trouble = list[BaseException]()

@@ -90,7 +90,7 @@ async def _lead(
             await stack.enter_async_context(_background(mirror.run()))
         stack.push_async_callback(parts.stop)
         for mirror in parts.mirrors():
-            await _unless(stop, mirror.synced.wait())
+            await _unless(stop, mirror.tried.wait())  # where one cannot be followed, nothing is ordered until it can
         logger.info("Operating", namespaces=settings.watch_namespaces or "all", term=lease.term)
         try:
             await handlers.run(

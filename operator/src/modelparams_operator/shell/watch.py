@@ -62,7 +62,8 @@ class Mirror(Generic[T]):
         self._known: defaultdict[str, dict[str, Known[T]]] = defaultdict(dict)
         self._since: str | None = None
         self._lost_at: float | None = 0.0
-        self.synced = asyncio.Event()
+        self.tried, self.synced = asyncio.Event(), asyncio.Event()
+        """The first list was asked for, with whatever outcome; and one is complete."""
         self.heard_at = 0.0
         """The loop's time when the server last told us anything, bookmarks included."""
         self.blind_since: datetime | None = None
@@ -97,8 +98,10 @@ class Mirror(Generic[T]):
             await self._wait(problem)
 
     async def _wait(self, problem: errors.APIError) -> None:
+        self.tried.set()
+        self.blind_since = self.blind_since or datetime.now(UTC).replace(microsecond=0)
         if self._lost_at is None:
-            self._lost_at, self.blind_since = _now(), datetime.now(UTC).replace(microsecond=0)
+            self._lost_at = _now()
         pause = self._backoff.next()
         logger.info(
             "Watch interrupted",
@@ -120,6 +123,7 @@ class Mirror(Generic[T]):
         self._drop_all_but(present)
         self._since = version
         self._heard()
+        self.tried.set()
         self.synced.set()
 
     async def _follow(self) -> None:
