@@ -464,6 +464,15 @@ def test_of_many_versions_that_fail_no_one_is_tried_again_when_the_memory_of_the
     assert {f.version_name for f in made.failed_versions} == {f"chat-{number}" for number in MANY}
 
 
+def test_a_pinned_version_that_fails_is_remembered_though_the_memory_is_full() -> None:
+    versions = [version(number) for number in ("1.0.0", *MANY, "1.51.0")]
+    full = status(OLD, "1.51.0", failed_versions=tuple(failed(number) for number in MANY), progressed_at=NOW)
+    gave_up = pod("a", OLD, failed=failure("1.51.0"))
+    made = plan(desired(pin="1.51.0"), observed(*versions, gave_up, memory=full)).status
+    assert made.failed_versions[-1].version_name == "chat-1.51.0"
+    assert len(made.failed_versions) == 50
+
+
 def test_failures_of_versions_that_are_gone_make_room_for_another_try_and_for_no_one_elses() -> None:
     full = status(OLD, failed_versions=tuple(failed(number) for number in MANY), attempt=1)
     versions = [version(number) for number in ("1.0.0", "1.50.0", "1.51.0")]

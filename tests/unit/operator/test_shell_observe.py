@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from builders.fake_api import FakeAPI, running
-from builders.rollouts import facts, final, version_spec
+from builders.rollouts import facts, final, pod, version_spec
+from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VersionStatus
 from modelparams.names import ModelName
-from modelparams_operator.shell.observe import Model, read, version_views
+from modelparams_operator.core.default_rollout import handed_over
+from modelparams_operator.shell.observe import Model, joined, read, version_views
 from modelparams_operator.shell.ports import VERSIONS, ModelKey, ObjectKey
-from modelparams_operator.shell.views import Custom
+from modelparams_operator.shell.views import Custom, Pod
 
 FOUND, REMEMBERED, OTHER = facts("1.0.0"), facts("1.0.0", sequence=7), facts("1.0.0", content="other bytes")
 REFUSED = final()
@@ -46,3 +50,18 @@ def test_what_users_write_beside_a_spec_is_not_kept_however_many_objects_they_ma
         assert "annotations" not in broken.subject["metadata"]
 
     running(test)
+
+
+def test_a_pod_that_has_ended_is_none_of_the_model_s() -> None:
+    there = {
+        name: Pod(name, f"uid-{name}", "chat", {MODEL_LABEL: "chat"}, ready=False, deleting=False, finished=finished)
+        for name, finished in (("web-0", False), ("job-0", True))
+    }
+    assert [one.name for one in joined(model(VersionStatus()), there, {}).pods] == ["web-0"]
+
+
+@pytest.mark.parametrize(("uid", "names"), [("uid-a", ["a"]), ("uid-later", [])])
+def test_the_order_of_an_earlier_namesake_is_handed_to_nobody(uid: str, names: list[str]) -> None:
+    ordered = dataclasses.replace(pod("a", "1.0.0", rollout="chat-default"), uid=uid)
+    made = handed_over([ordered], {"a": ("mine",)}, {"chat-default"})
+    assert [one.pod_name for one in made] == names

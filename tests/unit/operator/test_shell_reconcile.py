@@ -494,6 +494,21 @@ def test_what_failed_under_the_default_stays_failed_under_the_users_rollout() ->
     scenario(test)
 
 
+def test_a_rollout_that_is_going_inherits_no_order_of_the_default() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.rollout("going", spec={"suspend": True}, deletionTimestamp="2026-11-24T12:00:00Z", finalizers=["held"])
+        world.rollout("mine", spec={"suspend": True, "selector": {"matchLabels": {"tier": "none"}}})
+        await world.settle()
+        order = world.api.at(ASSIGNMENTS, "web-0")
+        assert order is not None
+        assert order["spec"]["rolloutName"] == DEFAULT
+
+    scenario(test)
+
+
 def test_the_default_stays_until_each_of_its_orders_is_handed_over() -> None:
     async def test(world: World) -> None:
         world.version("1.0.0")
