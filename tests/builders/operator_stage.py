@@ -50,6 +50,19 @@ def open_namespace(api: Api, namespace: str) -> None:
         _apply(api, namespace, subject)
 
 
+def open_alone(api: Api, namespace: str, user: str) -> None:
+    """Give `user` an operator's rights in this namespace and no other, as the chart does for watched namespaces."""
+    rules = [rule for one in _documents("rbac.yaml") if one["kind"] in ("ClusterRole", "Role") for rule in one["rules"]]
+    secrets = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
+    role = _object("rbac.authorization.k8s.io/v1", "Role", "alone") | {"rules": [*rules, secrets]}
+    binding = _object("rbac.authorization.k8s.io/v1", "RoleBinding", "alone") | {
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "alone"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    }
+    for subject in (role, binding):
+        _apply(api, namespace, subject)
+
+
 def _documents(file: str) -> list[Object]:
     return [document for document in yaml.safe_load_all((DEPLOY / file).read_text()) if document]
 

@@ -7,15 +7,16 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from builders.agents import Agents
-from builders.operator_stage import OPERATOR_USER, Stage, conditions, install_rights, open_namespace
+from builders.operator_stage import OPERATOR_USER, Stage, conditions, install_rights, open_alone, open_namespace
 from builders.releases import Releases
 from cluster.api import Api
-from cluster.control_plane import ControlPlane
+from cluster.control_plane import Access, ControlPlane
 from cluster.process import wait_until
 from modelparams.reasons import Reason
 
@@ -119,6 +120,18 @@ def test_after_a_restore_that_lost_the_orders_a_restart_makes_pods_obey_again(st
         operator.start()
         stage.wait_until_all_live("1.1.0")
         assert stage.agents.all()[0].term == 42
+
+
+def test_a_watched_namespace_that_is_gone_keeps_no_other_waiting(stage: Stage, control_plane: Access) -> None:
+    open_alone(stage.api, stage.namespace, "operator-of-one")
+    kubeconfig = control_plane.kubeconfig_for("operator-of-one", ["system:serviceaccounts"])
+    alone = replace(stage, kubeconfig=kubeconfig)
+    alone.pods("web-0")
+    alone.apply("1.0.0")
+    watched = {"MODELPARAMS_WATCH_NAMESPACES": f"{stage.namespace},gone"}
+    with alone.operator(environment=watched, is_restarted=True) as operator:
+        alone.wait_until_live(web_0="1.0.0")
+        assert operator.said("Orders not read")
 
 
 def test_an_api_server_that_goes_away_and_comes_back(

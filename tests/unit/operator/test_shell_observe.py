@@ -57,7 +57,7 @@ def test_a_pod_that_has_ended_is_none_of_the_model_s() -> None:
         name: Pod(name, f"uid-{name}", "chat", {MODEL_LABEL: "chat"}, ready=False, deleting=False, finished=finished)
         for name, finished in (("web-0", False), ("job-0", True))
     }
-    assert [one.name for one in joined(model(VersionStatus()), there, {}).pods] == ["web-0"]
+    assert [one.name for one in joined(Model(ModelKey("ns", "chat"), (), ()), there, {}).pods] == ["web-0"]
 
 
 @pytest.mark.parametrize(("uid", "names"), [("uid-a", ["a"]), ("uid-later", [])])
