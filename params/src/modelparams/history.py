@@ -14,7 +14,16 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from modelparams.digest import Digest
-from modelparams.errors import IntegrityError, ManifestInvalid, ModelParamsError, ObjectMissing, UsageError, WrongModel
+from modelparams.errors import (
+    IntegrityError,
+    ManifestInvalid,
+    ModelParamsError,
+    ObjectMissing,
+    SignerUnknown,
+    TooFewSignatures,
+    UsageError,
+    WrongModel,
+)
 from modelparams.manifest import Expectation, Manifest, VerifiedManifest
 from modelparams.names import ModelName, Version
 from modelparams.parallel import for_each
@@ -28,6 +37,11 @@ _MANY = 50
 _READERS = 8
 _IN_A_ROW = 100
 """Numbers that may be claimed behind the last publish: those of publishers at once, of killed ones, and some junk."""
+
+_CHANGE_KEYS = (
+    "to change keys, publish once under a policy that the last version satisfies, such as its own (--trust FILE), "
+    "signed by the old keys and the new: from then on there is a version that the new policy takes"
+)
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -76,7 +90,7 @@ class Past:
             return history
         found, failures = self._read_all(versions, pointer_key, self._of_version)
         if failures and not found:
-            raise failures[min(failures)]
+            raise _under_this_policy(failures[min(failures)])
         return _history(found)
 
     def of_version(self, version: Version) -> VerifiedManifest:
@@ -171,6 +185,12 @@ def _history(found: Iterable[VerifiedManifest], floor: int = 0) -> History:
     for one in sorted(found, key=lambda one: one.digest.text):  # of twins of one sequence, always the same
         history = history.having(one)
     return history
+
+
+def _under_this_policy(error: ModelParamsError) -> ModelParamsError:
+    if isinstance(error, SignerUnknown | TooFewSignatures):
+        error.next_step = _CHANGE_KEYS
+    return error
 
 
 def _other_sequence(key: str, said: int, found: VerifiedManifest) -> str:

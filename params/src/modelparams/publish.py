@@ -9,12 +9,13 @@ that is killed anywhere leaves nothing half: run again, it sends only what its j
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from modelparams.assets import check_assets
+from modelparams.assets import TOKENIZER, check_assets
 from modelparams.commit import Draft, commit, require_end, require_floor, require_same
 from modelparams.digest import Digest
 from modelparams.errors import IndexInvalid, ObjectMissing, UsageError, VersionExists
@@ -32,6 +33,8 @@ from modelparams.sealing import NamedVersion, Sending, lost_blobs, named
 from modelparams.store.contract import ObjectStore
 from modelparams.trust import SigningKey, TrustPolicy
 from modelparams.wording import counted
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,8 @@ def publish(
 
 
 def _check_servable(directory: Path, plain: PlainVersion) -> None:
+    if TOKENIZER not in plain.assets:
+        _log.warning("%s has no %s: a program can take it, and no engine serves it", directory, TOKENIZER)
     try:
         check_assets(plain.assets)
     except IndexInvalid as error:

@@ -210,10 +210,19 @@ def test_hash_writes_none_for_files_that_publish_would_refuse(ready: Run) -> Non
     assert (directory / "config.json").read_bytes() == before
 
 
-def test_a_new_signer_is_told_how_the_old_one_stays_trusted(ready: Run) -> None:
+def test_a_change_of_keys_is_told_how_and_then_works(ready: Run) -> None:
     assert ready("keys", "signer", "new.pem").code == 0
-    ran = ready("publish", "params/tiny/v1.1.0", "--version=1.3.0", "-s", "store", "--sign=new.pem")
-    assert (ran.code, "give --trust FILE, a policy that lists both" in ran.err) == (Exit.INTEGRITY, True)
+    assert ready("keys", "trust", "release.pem", "new.pem", "--threshold=2", "--out=two.json").code == 0
+    both = ("--sign=release.pem", "--sign=new.pem")
+    for keys in (("--sign=new.pem",), (*both, "--trust=two.json")):
+        ran = ready("publish", "params/tiny/v1.1.0", "--version=1.3.0", "-s", "store", *keys)
+        assert ran.code == Exit.INTEGRITY
+        assert "to change keys, publish once under a policy that the last version satisfies" in ran.err.lower()
+    assert (
+        ready("publish", "params/tiny/v1.1.0", "--version=1.3.0", "-s", "store", *both, "--trust=trust.json").code == 0
+    )
+    after = ready("publish", "params/tiny/v1.0.0", "--version=1.4.0", "-s", "store", *both, "--trust=two.json")
+    assert after.code == 0
 
 
 def test_hash_writes_and_then_agrees(run: Run) -> None:
@@ -343,6 +352,14 @@ def test_diff_names_the_changed_tensor_and_by_how_much(ready: Run, sides: tuple[
     assert (found["name"], found["what"], found["elements"]) == ("model.layers.1.mlp.weight", "changed", 64 * 64)
     assert found["maxAbs"] == 0.50390625 - 0.25
     assert found["relativeL2"] == pytest.approx((0.50390625 - 0.25) / 0.50390625)
+
+
+def test_a_digest_is_one_word_on_a_terminal_of_80_columns(ready: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "_WIDE", 80)
+    shown = ready("inspect", "1.1.0", "-s", "store", "--trust", "trust.json").out
+    digest = ready("inspect", "1.1.0", "-s", "store", "--trust", "trust.json", "-o", "json").json["manifestDigest"]
+    assert str(digest) in shown.split()
+    assert [line for line in shown.splitlines() if line.endswith(" ")] == []
 
 
 @pytest.mark.parametrize(("columns", "is_whole"), [(200, True), (60, False)])

@@ -105,6 +105,17 @@ def test_another_content_never_takes_the_place_of_a_version(publisher: Publisher
     assert resolve(publisher.store, "v1.0.0") == first.manifest_digest
 
 
+@pytest.mark.parametrize("has_one", [True, False])
+def test_a_directory_that_no_engine_could_serve_for_want_of_a_tokenizer_is_told_of(
+    publisher: Publisher, caplog: pytest.LogCaptureFixture, has_one: bool
+) -> None:
+    directory = publisher.directory("1.0.0")
+    if not has_one:
+        (directory / "tokenizer.json").unlink()
+    publisher.publish("1.0.0", directory=directory)
+    assert ("has no tokenizer.json: a program can take it, and no engine serves it" in caplog.text) is not has_one
+
+
 def test_of_two_publishers_of_the_same_at_once_the_second_succeeds_by_the_first_s(
     publisher: Publisher, tmp_path: Path
 ) -> None:

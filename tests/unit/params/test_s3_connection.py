@@ -97,6 +97,18 @@ def part(body: bytes) -> bytes:
     return head % (len(body), len(body) - 1, len(body)) + body
 
 
+@pytest.mark.parametrize("scheme", ["https"], indirect=True)
+def test_a_certificate_that_nobody_trusts_is_named_with_the_way_to_trust_it(
+    tls: Tls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    with (
+        serving(lambda *_: None, tls) as (store, _),
+        pytest.raises(StoreUnavailable, match=r"certificate is not trusted \(.+\)\. Name the file of its CA by AWS_CA"),
+    ):
+        store.get("k", limit=100)
+
+
 # --- heads ----------------------------------------------------------------------------------------------------------
 
 ASKS: dict[str, Callable[[S3Store], object]] = {

@@ -16,7 +16,6 @@ from modelparams.errors import (
     ModelParamsError,
     ObjectMissing,
     ParamsHashMismatch,
-    SignerUnknown,
     StoreDenied,
     StoreError,
     SwapError,
@@ -91,11 +90,6 @@ _HERE: tuple[tuple[type[ModelParamsError], str], ...] = (
     (APIDenied, "check what you may do there: kubectl auth can-i --list"),
     (BlobDigestMismatch, _ANEW),
     (BlobSizeMismatch, _ANEW),
-    (
-        SignerUnknown,
-        "if that key is yours too, give --trust FILE, a policy that lists both: "
-        "'modelparams keys trust KEY KEY --out FILE', each KEY a PEM file or a public key in hex",
-    ),
     (WrongModel, "give that model's --model, or another --store"),
     (WrongVersion, f"its pointer below versions/ was changed: {_AGAIN}"),
     (ManifestDigestMismatch, f"give the digest that 'modelparams publish' printed; if it is right, {_AGAIN}"),

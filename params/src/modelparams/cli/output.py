@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from modelparams.cli.exits import Exit, exit_code, next_step
@@ -23,6 +25,9 @@ from modelparams.errors import ModelParamsError, UsageError
 from modelparams.whole_files import replace_file
 
 _WIDE = 240  # of what is no terminal: whoever reads it later wraps it, but a digest that was cut cannot be mended
+
+_PADDING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)  # also before what ends a style
+_NEARLY_FITS = 110  # columns of a table that is printed whole where there are fewer
 
 
 class Output(StrEnum):
@@ -98,7 +103,19 @@ def result(data: Any, table: Table | str, output: Output) -> None:
         echo(table)
     else:
         with _to_stdout():
-            console().print(table)
+            _print_whole(console(), table)
+
+
+def _print_whole(where: Console, table: Table) -> None:
+    """Leave lines that a digest makes a little too long to the terminal: broken by us, it could not be copied."""
+    natural = Measurement.get(where, where.options.update(width=_NEARLY_FITS), table).maximum
+    if not where.width < natural < _NEARLY_FITS:
+        where.print(table)
+        return
+    where.width = natural
+    with where.capture() as captured:
+        where.print(table)
+    where.file.write(_PADDING.sub(r"\1", captured.get()))  # it would be broken into empty lines
 
 
 def table(title: str, *columns: str) -> Table:

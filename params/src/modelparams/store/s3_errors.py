@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from http.client import HTTPException
+from ssl import SSLCertVerificationError
 
 import urllib3.exceptions
 from botocore import exceptions as boto
@@ -92,6 +93,9 @@ def translated(error: Exception, what: str) -> ModelParamsError:
         return StoreDenied(f"{what}: no usable credentials", hint=_SET_THEM)
     if isinstance(error, boto.ParamValidationError):
         return UsageError(f"{what} is not a name that S3 takes", hint="check bucket and prefix")
+    if untrusted := next((one for one in _origins(error) if isinstance(one, SSLCertVerificationError)), None):
+        told = f"{what}: the endpoint's certificate is not trusted ({untrusted.verify_message})"
+        return StoreUnavailable(told, hint="name the file of its CA by AWS_CA_BUNDLE; it is tried again")
     return StoreUnavailable(f"{what}: {_happened(error)}")
 
 
