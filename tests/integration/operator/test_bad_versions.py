@@ -261,7 +261,7 @@ def test_two_rollouts_that_claim_one_pod_are_told_so_and_the_second_gets_none(st
             wait_for_warning(stage, name, twice)
             assert kubectl("get", "mpr", name, "--no-headers").split()[-3:-1] == ["False", twice]
             claim = f"pods web-0 and 1 more are selected by rollout {other} too"
-            message = f"{claim}; make the selectors exclude each other"
+            message = f"{claim}; make the selectors exclude each other, or delete one of the two"
             assert message in ready(stage.rollout(name))
             assert re.search(rf"\n +Warning +{twice} .*{message}", kubectl("describe", "mpr", name))
         assert stage.agents.live() == dict.fromkeys(PODS, GOOD)

@@ -75,6 +75,7 @@ RETRIED = [("Ready", "False", "SourceUnavailable"), ("Reconciling", "True", "Sou
         ([rollout(READY, live="1.0.0")], [version("1.1.0", *STALLED)], Outcome.FAILED),
         ([rollout(READY, live="1.1.0")], [version("1.0.0", *STALLED)], Outcome.READY),
         ([], [version("1.0.0", *STALLED)], Outcome.FAILED),
+        ([rollout(*SWAPPING, live="1.0.0", target="1.2.0")], [version("1.1.0", *STALLED)], Outcome.MOVING),
     ],
     ids=[
         "nothing there",
@@ -91,6 +92,7 @@ RETRIED = [("Ready", "False", "SourceUnavailable"), ("Reconciling", "True", "Sou
         "a failed version above what is live",
         "a failed version below what is live is history",
         "a failed first version",
+        "a failed version below what is on its way",
     ],
 )
 def test_the_outcome_is_what_a_pipeline_needs(rollouts: list[Object], versions: list[Object], outcome: Outcome) -> None:

@@ -121,6 +121,21 @@ ASKS: dict[str, Callable[[S3Store], object]] = {
 
 
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_an_answer_that_ends_within_its_head_is_none(ask: Callable[[S3Store], object], tls: Tls) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n"
+    left = iter((15, 17, len(head) - 5, len(head) - 4, len(head) - 2))
+
+    def answer(client: socket.socket, _: int) -> None:
+        client.sendall(head[: next(left)])
+        raise OSError("the connection ends")
+
+    with serving(answer, tls) as (store, _):
+        for _ in range(5):
+            with pytest.raises(StoreUnavailable, match=r"ended early|closed the connection"):
+                ask(store)
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 @pytest.mark.parametrize(("first", "piece"), ENDLESS_HEADS.values(), ids=ENDLESS_HEADS)
 def test_an_endless_head_is_not_read_to_its_end(
     first: bytes, piece: bytes, ask: Callable[[S3Store], object], tls: Tls

@@ -200,6 +200,12 @@ def test_next_step(wanted: Order | None, state: EngineState | None, memory: Memo
     assert decide(wanted, state, memory, NOW) == step
 
 
+def test_a_failure_of_a_clock_that_was_ahead_holds_nothing_back_once_the_clock_is_set() -> None:
+    memory, wanted = failed("1.0.0", SOON), order("1.0.0")
+    assert decide(wanted, engine(), memory, NOW + timedelta(seconds=1)) == Wait(NOW + timedelta(seconds=2))
+    assert decide(wanted, engine(), memory, NOW - timedelta(hours=1)) == Stage(release("1.0.0"))
+
+
 def test_a_cancelled_staging_that_hangs_holds_up_no_rollback() -> None:
     hanging = Memory(underway=Underway(release("1.2.0"), is_cancelled=True))
     state = engine(slot(CURRENT, "1.1.0"), slot(RESIDENT, "1.0.0"))

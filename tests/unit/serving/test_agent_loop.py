@@ -386,6 +386,20 @@ def test_a_change_of_the_order_cancels_a_staging(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+def test_an_engine_that_will_not_discard_ends_no_agent(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.stages.failures["1.1.0"] = [errors.StoreDenied("no")]
+        pod.engine.refusals["discard"] = [errors.SealBroken("an odd answer")]
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await pod.until(lambda: not pod.engine.refusals["discard"])
+        pod.assign("1.2.0", "1.0.0", activate="1.2.0")
+        await served(pod, "1.2.0")
+
+    play(tmp_path, scene)
+
+
 def test_a_passing_refusal_of_the_arena_is_tried_again(tmp_path: Path) -> None:
     async def scene(pod: Pod) -> None:
         pod.assign("1.0.0", activate="1.0.0")

@@ -24,6 +24,7 @@ from modelparams.tensors import TensorSpec
 from modelparams_serving.engine import device, weights
 from modelparams_serving.engine.generate import Prompt, TextGenerator
 from modelparams_serving.engine.residents import ResidentVersion
+from modelparams_serving.engine.skeleton import Blueprint
 from modelparams_serving.engine.swap import Swapper
 
 pytestmark = pytest.mark.model
@@ -143,6 +144,21 @@ def test_a_missing_tensor_is_refused(tmp_path: Path) -> None:
     assert isinstance(error, LayoutMismatch)
     assert "1 tensor is missing" in error.message
     assert NORM not in error.message, "it leaves the pod, and names are confidential"
+
+
+def test_more_layers_than_tensors_are_refused_before_any_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = Blueprint.build
+
+    def built(plan: Blueprint) -> object:
+        return build(plan) if plan.config.num_hidden_layers < 1000 else pytest.fail("modules without end")
+
+    monkeypatch.setattr(Blueprint, "build", built)
+    config = json.loads((SAMPLES / "v1.0.0" / "config.json").read_text()) | {"num_hidden_layers": 100_000}
+    error = refused(tmp_path, assets={"config.json": json.dumps(config).encode()})
+    assert isinstance(error, LayoutMismatch)
+    assert "says 100000 layers" in error.message
 
 
 def test_an_unexpected_tensor_is_refused(tmp_path: Path) -> None:

@@ -141,7 +141,9 @@ def _claimed_twice(facts: Facts) -> Verdict | None:
     more = len(claims) - 1
     pods = f"pods {claims[0][0]} and {more} more are" if more else f"pod {claims[0][0]} is"
     claim = f"{pods} selected by rollout {claims[0][1]} too"
-    return _stalled(Reason.PODS_CLAIMED_TWICE, f"{claim}; make the selectors exclude each other")
+    return _stalled(
+        Reason.PODS_CLAIMED_TWICE, f"{claim}; make the selectors exclude each other, or delete one of the two"
+    )
 
 
 def _leaving(facts: Facts) -> bool:

@@ -66,6 +66,7 @@ async def operate(settings: Settings) -> int:
         try:
             return await _lead(api, settings, trust, lease, health, stop)
         finally:
+            logger.info("Stopping")
             await lease.release()
             metrics.LEADER.set(0)
 

@@ -86,18 +86,18 @@ class Overview:
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of what counts: every rollout, every version on its way, and a failure of one above what is live.
+        """The worst of what counts: rollouts, versions on their way, and a failure of one above what is live or comes.
 
-        A version that failed below what is live is history, and must not spoil a script for ever.
+        A version that failed below that is history, and must not spoil a script for ever.
         """
         counted = [row.outcome for row in self.rollouts]
         counted += [row.outcome for row in self.versions if row.outcome is Outcome.MOVING or self._is_news(row)]
         return max(counted, default=Outcome.READY)
 
     def _is_news(self, row: VersionRow) -> bool:
-        live = [_number(r.live) for r in self.rollouts if (r.namespace, r.model) == (row.namespace, row.model)]
-        number = _number(row.version)
-        return number is None or all(other is None or other < number for other in live)
+        rollouts = [r for r in self.rollouts if (r.namespace, r.model) == (row.namespace, row.model)]
+        number, reached = _number(row.version), [_number(text) for r in rollouts for text in (r.live, r.target)]
+        return number is None or all(other is None or other < number for other in reached)
 
     def wire(self) -> dict[str, Any]:
         """The form of `--output json`; field names are API."""

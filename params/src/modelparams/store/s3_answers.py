@@ -81,6 +81,8 @@ class _Head:
         self._left -= len(line)
         if self._left < 0:
             raise AnswerRefused
+        if not line.endswith(b"\n") and self._left < HEAD_LIMIT:  # http.client takes an end for that of the head
+            raise http.client.IncompleteRead(line)
         return line
 
     def flush(self) -> None:

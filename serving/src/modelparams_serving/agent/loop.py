@@ -113,7 +113,7 @@ class Agent:
         logger.info("Next step", step=type(step).__name__)
         try:
             await self._act(step, order, engine)
-        except errors.SwapError as error:
+        except errors.ModelParamsError as error:
             logger.warning("Step refused", step=type(step).__name__, reason=error.reason, problem=error.message)
             return AFTER_FAILURE
         return 0.0

@@ -50,10 +50,10 @@ class Setback:
     """How often the engine died while it took the release."""
 
     def holds_back(self, attempt: str, now: datetime) -> bool:
-        """Whether it is too early, or wrong, to try again."""
+        """Whether it is too early, or wrong, to try again. A failure of a time to come is of a clock that was set."""
         if attempt != self.attempt:
             return False
-        return self.retry_at is None or now < self.retry_at
+        return self.retry_at is None or self.at <= now < self.retry_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,7 @@ def load(
     with _assets_of(identity):
         assets = parse_assets(readable.assets())
     plan = blueprint(assets.config)
+    _check_depth(plan, readable, identity)
     model = plan.build()
     schema = Schema(plan.architecture, dict(readable.specs))
     _check_layout(model, schema, beside, identity)
@@ -174,6 +175,15 @@ def _check_layout(model: Any, schema: Schema, beside: Schema | None, identity: R
     weights.refuse_differences(
         weights.differences(weights.wanted_layout(model, given), given), against=f"a {schema.architecture}"
     )
+
+
+def _check_depth(plan: Blueprint, readable: ReadableArena, identity: Resident) -> None:
+    """Refuse a model of more layers than tensors before it is built: each layer is modules, whatever they hold."""
+    layers, tensors = getattr(plan.config, "num_hidden_layers", None), len(readable.specs)
+    if isinstance(layers, int) and layers > tensors:
+        raise LayoutMismatch(
+            f"config.json of {identity.version_name} says {layers} layers, and it has {tensors} tensors"
+        )
 
 
 def _check_finite(readable: ReadableArena, identity: Resident) -> None:
