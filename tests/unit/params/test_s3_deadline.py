@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -141,3 +143,27 @@ def test_deadlines_are_met_while_the_collector_takes_connections_away() -> None:
     for connection in connections:
         watch.set(connection, 0.0)
         assert connection.is_broken_off()
+
+
+FORKING = """
+import os, socket, sys
+from modelparams.store.s3_deadline import expect_within
+
+class Connection:
+    def __init__(self):
+        self.awaited, self.other = socket.socketpair()
+        self.awaited.settimeout(10)
+
+def is_broken_off():
+    expect_within(connection := Connection(), 0.05)
+    return connection.awaited.recv(1) == b""
+
+assert is_broken_off()
+if not (child := os.fork()):
+    os._exit(0 if is_broken_off() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_process_that_was_forked_off_meets_deadlines_too() -> None:
+    assert subprocess.run([sys.executable, "-c", FORKING], check=False).returncode == 0

@@ -7,6 +7,7 @@ when its answer is awaited; whoever reads a body sets another for each piece. On
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -22,6 +23,10 @@ class _Watch:
     """The deadlines of all connections, by `time.monotonic()`, and the thread that meets them."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Without a deadline or a thread: as it is made, and in a process that was forked off, which has no threads."""
         self._due = WeakKeyDictionary[Any, float]()
         self._changed, self._wakes = threading.Condition(), float("inf")
         self._thread: threading.Thread | None = None
@@ -55,6 +60,7 @@ class _Watch:
 
 
 _watch = _Watch()
+os.register_at_fork(after_in_child=_watch.begin)
 
 
 def expect_within(connection: Any, seconds: float) -> float:
