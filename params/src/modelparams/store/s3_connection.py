@@ -56,6 +56,9 @@ class _Watched:
             expect_within(self, ANSWER_SECONDS)
             try:
                 self._response_received = not answer.invites()
+            except BaseException:
+                answer.close()
+                raise
             finally:
                 rest(self)
         self._send_message_body(message_body)  # type: ignore[attr-defined]
