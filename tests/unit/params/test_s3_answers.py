@@ -148,6 +148,8 @@ def test_a_condition_that_nobody_made_is_a_store_s_error(ask: Callable[[S3Store]
         pytest.param("an object", error(500, b"x</Error><Error>y"), id="two-errors"),
         pytest.param("an object", b"\x00\xff\x00garbage\r\n\r\n", id="no-http"),
         pytest.param("a list", listing(b"<IsTruncated>true</IsTruncated>"), id="a-list-that-goes-on-nowhere"),
+        pytest.param("a list", listing(b""), id="a-list-that-does-not-say-whether-it-goes-on"),
+        pytest.param("a list", length(b"0"), id="a-list-of-no-bytes"),
         pytest.param(
             "a list", listing(b"", before=b'<!DOCTYPE a [<!ENTITY x "y">]>'), id="a-list-that-defines-entities"
         ),

@@ -102,11 +102,10 @@ def test_a_certificate_that_nobody_trusts_is_named_with_the_way_to_trust_it(
     tls: Tls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_CA_BUNDLE")
-    with (
-        serving(lambda *_: None, tls) as (store, _),
-        pytest.raises(StoreUnavailable, match=r"certificate is not trusted \(.+\)\. Name the file of its CA by AWS_CA"),
-    ):
-        store.get("k", limit=100)
+    with serving(lambda *_: None, tls) as (store, _):
+        store._attempts = 2  # the second try's error has the first one's about it
+        with pytest.raises(StoreUnavailable, match=r"is not trusted \(.+\)\. Name the file of its CA by AWS_CA"):
+            store.get("k", limit=100)
 
 
 # --- heads ----------------------------------------------------------------------------------------------------------

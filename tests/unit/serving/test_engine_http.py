@@ -308,7 +308,8 @@ def test_a_long_prompt_is_made_tokens_of_beside_the_loop_that_swaps(
         for text in ("a", "a" * 5000):
             await client.post(COMPLETIONS, json={"prompt": text})
             await client.post(CHAT, json={"messages": [{"role": "user", "content": text}]})
-        assert threads == [True, True, False, False]
+        # A chat's is rendered by a template, which may go on without end, whatever it is of.
+        assert threads == [True, False, False, False]
 
     live(tmp_path, scene)
 

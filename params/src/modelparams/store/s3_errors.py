@@ -113,6 +113,9 @@ def _origins(error: BaseException | None) -> Iterator[BaseException]:
     """It and what it came from, since libraries wrap errors in theirs; not what an earlier try ended with."""
     while error is not None and not isinstance(error, ModelParamsError):
         yield error
+        within = getattr(error, "kwargs", {}).get("error")  # botocore's; in a later try its context is the one before
+        if isinstance(within, BaseException):
+            yield from _origins(within)
         error = error.__cause__ or error.__context__
 
 

@@ -29,8 +29,9 @@ def page_of(answer: Mapping[str, Any], top: str) -> Page:
     keys = [text_in(entry, "Key") for entry in answer.get("Contents", ())]
     if strange := [key for key in keys if not key.startswith(top)]:
         raise ValueError(f"{len(strange)} keys that were not asked for")
+    is_last = not answer["IsTruncated"]  # what does not say so may be no list at all, such as an empty body
     following = text_in(answer, "NextContinuationToken") if "NextContinuationToken" in answer else ""
-    return Page(keys, not answer.get("IsTruncated"), following)
+    return Page(keys, is_last, following)
 
 
 def text_in(answer: Mapping[str, Any], name: str) -> str:

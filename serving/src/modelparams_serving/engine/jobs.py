@@ -84,7 +84,8 @@ async def prompt_ids(
     context, param = serving_as(version, TextGenerator).context, asked.called_in
     check_length(length := asked.length, context, what=asked.called, param=param)
     try:
-        return await tokenizing(length, lambda: prompt(version.tokenizer))
+        renders = isinstance(asked, ChatRequest)
+        return await tokenizing(length, lambda: prompt(version.tokenizer), renders=renders)
     except ValueError as error:
         raise Refused(400, str(error), code="invalid_prompt", param=param) from error
 
