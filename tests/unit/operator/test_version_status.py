@@ -110,6 +110,14 @@ def judged(
             id="its-sequence-is-too-low",
         ),
         pytest.param(
+            version("2.0.0", sequence=90),
+            [use(status(OLD))],
+            "True",
+            "Standby",
+            None,
+            id="its-sequence-is-low-and-it-is-the-next-major-s",
+        ),
+        pytest.param(
             version(OLD),
             [use(status(NEW, floor=105))],
             "False",

@@ -10,12 +10,13 @@ from modelparams.api.conditions import Condition, ConditionStatus, ConditionType
 from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.errors import InvalidVersion
+from modelparams.names import VersionRange
 from modelparams.reasons import Reason
 from modelparams.wording import counted
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.rollout_status import Verdict
-from modelparams_operator.core.selection import Choice, choose, is_sequence_too_low
+from modelparams_operator.core.selection import Choice, choose, is_inside, is_sequence_too_low
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +178,24 @@ def _wanted(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None
             return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.VERIFYING, message)
     for use in rollouts:
         is_pinned = use.desired.spec.version_policy.type == "Pinned"
-        if view.facts is not None and is_sequence_too_low(view, use.status, is_pinned=is_pinned):
+        if view.facts is None or not is_sequence_too_low(view, use.status, is_pinned=is_pinned):
+            continue
+        if view.facts.sequence < use.status.floor or _is_in_policy(view, use.desired):
             least = max(use.status.floor, use.status.live_sequence)
             message = f"its sequence {view.facts.sequence} is below {least}; publish it again to give it a higher one"
             return Verdict(ConditionStatus.FALSE, "Stalled", Reason.SEQUENCE_TOO_LOW, message)
     return None
+
+
+def _is_in_policy(view: VersionView, desired: Desired) -> bool:
+    """Tell whether the rollout would ever choose it: of one outside of its range its sequence is no trouble."""
+    policy = desired.spec.version_policy
+    if policy.type == "Pinned":
+        return policy.version_name == view.name
+    try:
+        return is_inside(VersionRange(policy.range or ""), view.version)
+    except InvalidVersion:
+        return False
 
 
 def _choice(desired: Desired, status: RolloutStatus, versions: Sequence[VersionView], now: datetime | None) -> Choice:
