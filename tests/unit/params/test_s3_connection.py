@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
+import os
 import socket
 import ssl
 import threading
@@ -308,3 +310,18 @@ def test_a_connection_through_two_layers_of_tls_is_broken_off_as_well() -> None:
     with ours, theirs:
         break_off(Layered(ours))
         assert theirs.recv(1) == b""
+
+
+def test_a_connection_that_an_error_left_behind_is_closed_with_the_error() -> None:
+    def behind(store: S3Store) -> int:
+        body, _ = store.open_part("k", "k", 0, 64)
+        left: list[object] = [body]
+        left.append(left)  # as an error, its traceback and its frames hold each other
+        return int(body._raw_stream.connection.sock.fileno())
+
+    with serving(lambda client, _: client.sendall(part(b"x" * 64))) as (store, _):
+        number = behind(store)
+        assert os.fstat(number)
+        gc.collect()  # the collector in no order of its own: a socket before what would close it is told of as a leak
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
+from contextlib import suppress
 from typing import Any
 
 from urllib3.util import wait_for_read
@@ -28,6 +31,7 @@ class _Watched:
     response_class: Any = Answer
     sock: Any
     _answering: Any = None
+    _left: Any = None
 
     @property
     def awaited(self) -> Any:
@@ -37,9 +41,15 @@ class _Watched:
     def connect(self) -> Any:
         expect_within(self, ANSWER_SECONDS)
         try:
-            return super().connect()  # type: ignore[misc]
+            made = super().connect()  # type: ignore[misc]
         finally:
             rest(self)
+        if self._left is not None:
+            self._left.detach()
+        # One that an error leaves behind, in whose traceback it is, ends with it: the collector may be long in coming.
+        self._left = weakref.finalize(self, _give_back, self.sock)
+        self._left.atexit = False
+        return made
 
     def request(self, *arguments: Any, **named: Any) -> Any:
         rest(self)  # sending takes as long as it takes
@@ -76,6 +86,12 @@ class _Watched:
             answer.close()
             _require_time(due)
         return bounded(answer)
+
+
+def _give_back(sock: Any) -> None:
+    """Close a socket for good, whatever still reads from it; one that is closed already stays so."""
+    with suppress(OSError, AttributeError):
+        os.close(sock.detach())
 
 
 def _require_time(due: float) -> None:
