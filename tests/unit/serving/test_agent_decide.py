@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders.agent_pod import NOW, digest_of, engine, filled, order, release, resident, slot
-from modelparams.api.assignment import AssignmentStatus, PodState
+from modelparams.api.assignment import AssignmentStatus, PodState, ReleaseFailure
 from modelparams.failure import Failure
 from modelparams.protocol import EngineState, Slot, SlotPhase, SlotState
 from modelparams.reasons import Reason
@@ -204,6 +204,32 @@ def test_a_failure_of_a_clock_that_was_ahead_holds_nothing_back_once_the_clock_i
     memory, wanted = failed("1.0.0", SOON), order("1.0.0")
     assert decide(wanted, engine(), memory, NOW + timedelta(seconds=1)) == Wait(NOW + timedelta(seconds=2))
     assert decide(wanted, engine(), memory, NOW - timedelta(hours=1)) == Stage(release("1.0.0"))
+
+
+def test_while_a_cancelled_staging_has_not_ended_no_other_begins_to_write() -> None:
+    hanging = Memory(underway=Underway(release("1.2.0"), is_cancelled=True))
+    state = engine(slot(CURRENT, "1.0.0"), slot(FILLING, "1.2.0"))
+    assert not isinstance(decide(order("1.1.0", "1.0.0"), state, hanging, NOW), Stage)
+
+
+def test_a_staging_that_nobody_orders_any_more_is_cancelled() -> None:
+    memory = Memory(underway=Underway(release("1.1.0")))
+    assert decide(None, engine(slot(FILLING, "1.1.0")), memory, NOW) == CancelStaging()
+
+
+@pytest.mark.parametrize(("is_final", "attempts"), [(True, {"1"}), (False, set())])
+def test_of_an_earlier_life_s_failures_those_are_kept_that_were_final(is_final: bool, attempts: set[str]) -> None:
+    failure = ReleaseFailure(
+        version_name="tiny-1.0.0",
+        manifest_digest=digest_of("1.0.0"),
+        reason=Reason.SOURCE_UNAVAILABLE,
+        message="the store is away",
+        attempt="1",
+        final=is_final,
+        time=NOW,
+    )
+    adopted = Memory().adopting(AssignmentStatus(pod_uid="uid", last_failure=failure))
+    assert {setback.attempt for setback in adopted.setbacks} == attempts
 
 
 def test_a_cancelled_staging_that_hangs_holds_up_no_rollback() -> None:
