@@ -758,6 +758,14 @@ def test_a_retry_token_from_the_beginning_tries_what_failed_in_another_rollout()
     assert (made.target, made.failed_versions) == (release(NEW), ())
 
 
+def test_a_retry_token_that_a_rollout_without_pods_acted_on_itself_is_not_taken_for_another_one_s() -> None:
+    other = status(OLD, failed_versions=(failed(NEW),))
+    first = plan(desired(retry_token="1"), observed(*BOTH, lessons=lessons([other]))).status
+    known = lessons([other, first])  # as the shell sums them up: its own is among them
+    again = plan(desired(retry_token="1"), observed(*BOTH, lessons=known, memory=first)).status
+    assert (again.target, again.failed_versions, again.attempt) == (release(NEW), (), first.attempt)
+
+
 def test_an_order_to_an_earlier_pod_of_the_same_name_does_not_count() -> None:
     namesake = dataclasses.replace(pod("a", OLD), uid="uid-later", ready=False)
     made = plan(desired(), observed(version(OLD), namesake, memory=status(OLD)))

@@ -164,7 +164,7 @@ def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
 def lessons(memories: Sequence[RolloutStatus]) -> Lessons:
     """Sum up what rollouts of one model know of failures."""
     all_of_them = functools.reduce(_having_learned, map(_of_one, memories), RolloutStatus())
-    tokens = frozenset(one.last_handled_retry_token for one in memories if one.last_handled_retry_token is not None)
+    tokens = Counter(one.last_handled_retry_token for one in memories if one.last_handled_retry_token is not None)
     return Lessons(all_of_them.failed_versions, all_of_them.floor, all_of_them.attempt, tokens)
 
 
@@ -186,14 +186,19 @@ def begun(memory: RolloutStatus, desired: Desired, observed: Observed, fleet: Fl
     moves = (m.order.moved_in for m in fleet.members if m.order is not None and m.order.moved_in is not None)
     if observed.predecessors:
         memory = functools.reduce(inherited, observed.predecessors, memory)
-    elif last is None or last in known.retry_tokens:
+    elif last is None or _is_of_another(last, memory, known):
         memory = _having_learned(memory, known)
     return changed(
         memory,
         failed_versions=_not_served(memory, fleet),
-        last_handled_retry_token=token if token in known.retry_tokens else last,
+        last_handled_retry_token=token if token is not None and _is_of_another(token, memory, known) else last,
         revision=max([memory.revision, *moves]),
     )
+
+
+def _is_of_another(token: str, memory: RolloutStatus, known: Lessons) -> bool:
+    """Tell whether another rollout acted on a retry token: what is known of all of them is known of this one too."""
+    return known.retry_tokens.get(token, 0) > (memory.last_handled_retry_token == token)
 
 
 def _not_served(memory: RolloutStatus, fleet: Fleet) -> tuple[FailedVersion, ...]:

@@ -110,8 +110,8 @@ class Lessons:
     failed_versions: tuple[FailedVersion, ...] = ()
     floor: int = 0
     attempt: int = 0
-    retry_tokens: frozenset[str] = frozenset()
-    """Those that were acted on."""
+    retry_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Those that were acted on, and by how many rollouts."""
 
 
 @dataclass(frozen=True, slots=True)

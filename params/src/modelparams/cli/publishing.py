@@ -144,7 +144,7 @@ def _told_how_to_go_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        note("stopped; the same command goes on where it ended, and no reader sees anything of it before")
+        note("stopped; the same command goes on where it ended")
         raise
 
 
