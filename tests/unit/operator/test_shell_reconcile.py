@@ -299,6 +299,21 @@ def test_nothing_is_ordered_while_pods_or_orders_cannot_be_followed(mirror: str)
     scenario(test)
 
 
+def test_no_order_is_withdrawn_while_it_is_not_seen_which_pods_there_are() -> None:
+    """One that may not list pods from its start sees none: all orders would pass for those of pods long gone."""
+
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        await world.settle()
+        world.pods._known.clear()
+        world.pods.blind_since = datetime.now(UTC)
+        await world.pass_(is_quiet=True)
+        assert world.api.at(ASSIGNMENTS, "web-0") is not None
+
+    scenario(test)
+
+
 def test_no_default_is_made_while_orders_cannot_be_followed_since_they_may_be_a_user_s() -> None:
     async def test(world: World) -> None:
         world.version("1.0.0")

@@ -88,7 +88,7 @@ class Reconciler:
         trouble = list[BaseException]()
         plans = [await _kept(self._roll(model, rollout, seen, now, trouble), trouble) for rollout in _standing(model)]
         trouble += await self._sum_up(model, plans, seen, now)
-        if is_quiet:
+        if is_quiet and self._blind_since(key) is None:
             trouble += await each((self._withdraw(key, name, known) for name, known in _orphans(model)), self._places)
         if trouble:
             raise trouble[0]
