@@ -70,7 +70,9 @@ class FakeAPI:
 
     def writes(self) -> list[tuple[str, str, str]]:
         """Calls that change something: verb, kind, name."""
-        return [call for call in self.calls if call[0] in ("create", "apply", "replace", "merge", "delete")]
+        return [
+            call for call in self.calls if call[0] in ("create", "apply", "write_status", "replace", "merge", "delete")
+        ]
 
     # What the operator does.
 
@@ -129,17 +131,19 @@ class FakeAPI:
         self._require_present(self._known(resource, key), body)
         return self.put(resource, body)
 
-    async def apply(self, resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
+    async def apply(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         await self._called("apply", resource, key.name)
         known = self.objects[resource.plural].get(key)
         if known is None:
-            if subresource:
-                raise errors.APIMissing(key.name)
             return self.put(resource, {**body, "metadata": {**body.get("metadata", {}), **key._asdict()}})
-        self._require_present(known, body)
-        part = subresource or "spec"
-        metadata = known["metadata"] if subresource else {**known["metadata"], **body.get("metadata", {})}
-        return self.put(resource, {**known, "metadata": metadata, part: body[part]})
+        metadata = {**known["metadata"], **body.get("metadata", {})}
+        return self.put(resource, {**known, "metadata": metadata, "spec": body["spec"]})
+
+    async def write_status(self, resource: Resource, key: ObjectKey, read_at: str, status: JSON) -> JSON:
+        await self._called("write_status", resource, key.name)
+        known = self._known(resource, key)
+        self._require_present(known, {"metadata": {"resourceVersion": read_at}})
+        return self.put(resource, {**known, "status": status})
 
     async def merge(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         await self._called("merge", resource, key.name)

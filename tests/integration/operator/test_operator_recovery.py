@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from builders.agents import Agents
-from builders.operator_stage import OPERATOR_USER, Stage, conditions, install_rights, open_alone, open_namespace
+from builders.operator_stage import (
+    DEFAULT,
+    OPERATOR_USER,
+    Stage,
+    conditions,
+    install_rights,
+    open_alone,
+    open_namespace,
+)
 from builders.releases import Releases
 from cluster.api import Api
 from cluster.control_plane import Access, ControlPlane
@@ -120,6 +128,22 @@ def test_after_a_restore_that_lost_the_orders_a_restart_makes_pods_obey_again(st
         operator.start()
         stage.wait_until_all_live("1.1.0")
         assert stage.agents.all()[0].term == 42
+
+
+def test_a_status_that_a_backup_tool_restored_is_taken_over_whole(stage: Stage) -> None:
+    stage.pods("web-0")
+    stage.apply("1.0.0")
+    with stage.operator() as operator:
+        stage.wait_until_all_live("1.0.0")
+        operator.kill()
+        old = stage.rollout()
+        kind = {field: old[field] for field in ("apiVersion", "kind")}
+        status = {**old["status"], "stepReachedAt": "2026-01-01T00:00:00Z"}
+        path = stage.path("modelparamrollouts", DEFAULT)
+        stage.api.apply(f"{path}/status", {**kind, "metadata": {"name": DEFAULT}, "status": status}, manager="backups")
+        operator.start()
+        stage.wait_for_rollout(Ready="True/Promoted")
+        stage.wait(lambda: "stepReachedAt" not in stage.rollout()["status"], "what was restored is gone")
 
 
 def test_a_watched_namespace_that_is_gone_keeps_no_other_waiting(stage: Stage, control_plane: Access) -> None:

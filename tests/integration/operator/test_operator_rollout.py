@@ -127,6 +127,8 @@ def test_a_users_rollout_takes_the_default_ones_place(stage: Stage) -> None:
     stage.apply("1.0.0")
     with stage.operator():
         stage.wait_until_all_live("1.0.0")
+        for asked in ({"retryToken": "once-more"}, {"paused": True}, {"paused": False}):  # by people on call
+            stage.api.patch(stage.path("modelparamrollouts", DEFAULT), {"spec": asked})
         stage.apply_rollout("mine")
         stage.wait(lambda: not stage.rollout(), "the default rollout to go")
         stage.wait_for_rollout("mine", Ready=f"True/{Reason.PROMOTED}")

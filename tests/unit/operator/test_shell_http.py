@@ -21,7 +21,7 @@ from modelparams_operator import handlers
 from modelparams_operator.settings import Settings
 from modelparams_operator.shell import kube
 from modelparams_operator.shell.kube import Kube
-from modelparams_operator.shell.ports import EVENTS, OPENED, PODS, ROLLOUTS, VERSIONS, ObjectKey
+from modelparams_operator.shell.ports import ASSIGNMENTS, EVENTS, OPENED, PODS, VERSIONS, ObjectKey
 from modelparams_operator.shell.run import operate
 
 KEY = ObjectKey("ns", "chat")
@@ -66,16 +66,16 @@ def test_each_refusal_has_its_own_error_with_the_servers_words(
     with_client(monkeypatch, tmp_path, test)
 
 
-def test_a_write_is_a_forced_apply_of_our_own_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_order_is_a_forced_apply_of_our_own_fields(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def test(server: FakeServer, api: Kube) -> None:
-        await api.apply(ROLLOUTS, KEY, {"metadata": {"resourceVersion": "7"}, "status": {"step": "1/3"}}, "status")
-        path = "/apis/modelparams.dev/v1alpha1/namespaces/ns/modelparamrollouts/chat/status"
+        await api.apply(ASSIGNMENTS, KEY, {"metadata": {"labels": {"a": "b"}}, "spec": {"term": 3}})
+        path = "/apis/modelparams.dev/v1alpha1/namespaces/ns/modelparamassignments/chat"
         assert server.requests == [("PATCH", path)]
         assert server.query == {"fieldManager": "modelparams-operator", "force": "true"}
         assert server.headers["Content-Type"] == "application/apply-patch+yaml"
         assert server.headers["Authorization"] == "Bearer token-of-a-test"
-        assert server.body["metadata"] == {"resourceVersion": "7", "name": "chat", "namespace": "ns"}
-        assert (server.body["kind"], server.body["status"]) == ("ModelParamRollout", {"step": "1/3"})
+        assert server.body["metadata"] == {"labels": {"a": "b"}, "name": "chat", "namespace": "ns"}
+        assert (server.body["kind"], server.body["spec"]) == ("ModelParamAssignment", {"term": 3})
 
     with_client(monkeypatch, tmp_path, test)
 

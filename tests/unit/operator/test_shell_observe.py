@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
 from builders.fake_api import FakeAPI, running
-from builders.rollouts import facts, final, pod, version_spec
+from builders.rollouts import desired, facts, final, pod, version_spec
 from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VersionStatus
 from modelparams.names import ModelName
 from modelparams_operator.core.default_rollout import handed_over
+from modelparams_operator.shell import views
 from modelparams_operator.shell.observe import Model, joined, read, version_views
-from modelparams_operator.shell.ports import VERSIONS, ModelKey, ObjectKey
+from modelparams_operator.shell.ports import ROLLOUTS, VERSIONS, ModelKey, ObjectKey
 from modelparams_operator.shell.views import Custom, Pod
 
 FOUND, REMEMBERED, OTHER = facts("1.0.0"), facts("1.0.0", sequence=7), facts("1.0.0", content="other bytes")
@@ -50,6 +52,30 @@ def test_what_users_write_beside_a_spec_is_not_kept_however_many_objects_they_ma
         assert "annotations" not in broken.subject["metadata"]
 
     running(test)
+
+
+@pytest.mark.parametrize(
+    ("fields", "spec", "is_default"),
+    [
+        pytest.param({"f:spec": {"f:retryToken": {}}}, {"retryToken": "again"}, True, id="another-try"),
+        pytest.param({"f:spec": {"f:paused": {}}}, {"paused": False}, True, id="a-pause-that-is-over"),
+        pytest.param({"f:spec": {"f:paused": {}}}, {"paused": True}, False, id="a-pause"),
+        pytest.param({"f:spec": {"f:suspend": {}}}, {"suspend": True}, False, id="a-suspension"),
+        pytest.param({"f:spec": {"f:strategy": {}, "f:paused": {}}}, {}, False, id="steps"),
+        pytest.param({"f:spec": {"f:versionPolicy": {"f:range": {}}}}, {}, False, id="another-range"),
+        pytest.param({"f:metadata": {"f:annotations": {}}}, {}, False, id="what-a-deployer-tracks"),
+        pytest.param(None, {}, False, id="nobody-knows-what"),
+    ],
+)
+def test_a_default_rollout_is_its_editor_s_but_not_who_asked_for_another_try_s(
+    fields: dict[str, Any] | None, spec: dict[str, Any], is_default: bool
+) -> None:
+    entry = {"manager": "kubectl-patch", "operation": "Update"} | ({} if fields is None else {"fieldsV1": fields})
+    ours = {"manager": "modelparams-operator", "operation": "Update", "fieldsV1": {"f:spec": {"f:modelName": {}}}}
+    metadata = {"labels": views.DEFAULT_LABELS, "managedFields": [ours, entry]}
+    spec = {**desired().spec.wire(), **spec}
+    subject = FakeAPI().put(ROLLOUTS, {"metadata": {"name": "chat-default", **metadata}, "spec": spec})
+    assert views.rollout(subject).is_default is is_default
 
 
 def test_a_pod_that_has_ended_is_none_of_the_model_s() -> None:

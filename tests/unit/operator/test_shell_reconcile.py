@@ -150,11 +150,11 @@ def test_a_decision_is_on_record_before_any_pod_hears_of_it(monkeypatch: pytest.
     async def test(world: World) -> None:
         recorded, apply = [], world.api.apply
 
-        async def noted(resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
+        async def noted(resource: Resource, key: ObjectKey, body: JSON) -> JSON:
             if resource is ASSIGNMENTS:
                 rollout = world.api.at(ROLLOUTS, DEFAULT) or {}
                 recorded.append(rollout.get("status", {}).get("target", {}).get("versionName"))
-            return await apply(resource, key, body, subresource)
+            return await apply(resource, key, body)
 
         monkeypatch.setattr(world.api, "apply", noted)
         world.version("1.0.0")
@@ -171,7 +171,7 @@ def test_when_the_rollout_has_changed_meanwhile_nothing_is_ordered() -> None:
         world.rollout("mine")
         await world.settle()
         world.pod("web-0")
-        world.api.faults["apply ModelParamRollout"] += [errors.APIConflict("the object has changed")]
+        world.api.faults["write_status ModelParamRollout"] += [errors.APIConflict("the object has changed")]
         with pytest.raises(errors.APIConflict):
             await world.pass_()
         assert world.api.at(ASSIGNMENTS, "web-0") is None
@@ -401,7 +401,8 @@ def test_the_default_gives_way_to_a_users_rollout_and_one_that_was_edited_does_n
         world.rollout("mine")
         await world.settle()
         assert world.api.at(ROLLOUTS, DEFAULT) is None
-        edited = [{"manager": "kubectl-edit", "operation": "Update"}]
+        steps = {"f:spec": {"f:strategy": {"f:steps": {}}}}
+        edited = [{"manager": "kubectl-edit", "operation": "Update", "fieldsV1": steps}]
         world.rollout(DEFAULT, labels=views.DEFAULT_LABELS, managedFields=edited)
         await world.settle()
         assert world.api.at(ROLLOUTS, DEFAULT) is not None
@@ -571,7 +572,7 @@ def test_the_default_goes_only_after_its_memory_is_handed_on() -> None:
         assert default is not None
         world.api.put(ROLLOUTS, {**default, "status": status(failed_versions=(failed("1.1.0"),)).wire()})
         world.rollout("mine")
-        world.api.faults["apply"] += [errors.APIUnavailable("away")]
+        world.api.faults["write_status"] += [errors.APIUnavailable("away")]
         with pytest.raises(errors.APIUnavailable):
             await world.pass_()
         assert world.api.at(ROLLOUTS, DEFAULT) is not None
@@ -653,7 +654,7 @@ def test_a_version_s_status_waits_until_all_rollouts_that_may_use_it_are_known()
         assert before is not None
         assert before["status"]["usedBy"] == ["mine"]
         world.api.put(ROLLOUTS, {**edited, "metadata": {**edited["metadata"], "generation": 2}})
-        world.api.faults["apply ModelParamRollout"] += [errors.APIUnavailable("away")]
+        world.api.faults["write_status ModelParamRollout"] += [errors.APIUnavailable("away")]
         with pytest.raises(errors.APIUnavailable):
             await world.pass_()
         assert world.api.at(VERSIONS, "chat-1.0.0") == before
@@ -782,8 +783,8 @@ def test_an_order_whose_writing_got_no_answer_is_read_before_another_pod_moves()
             world.serving_pod(name, "1.0.0", beside="1.1.0")
         apply = world.api.apply
 
-        async def lost(resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
-            written = await apply(resource, key, body, subresource)
+        async def lost(resource: Resource, key: ObjectKey, body: JSON) -> JSON:
+            written = await apply(resource, key, body)
             if resource is ASSIGNMENTS:
                 world.api.apply = apply  # type: ignore[method-assign]
                 raise errors.APIUnavailable("the answer is lost")

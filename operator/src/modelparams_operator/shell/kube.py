@@ -21,6 +21,8 @@ from modelparams_operator.shell.ports import JSON, OPENED, KubernetesAPI, Object
 
 FIELD_MANAGER = "modelparams-operator"
 _JSON, _APPLY, _MERGE = "application/json", "application/apply-patch+yaml", "application/merge-patch+json"
+_PATCH = "application/json-patch+json"
+_Body = JSON | list[JSON] | None
 _REQUEST = aiohttp.ClientTimeout(total=20, connect=5)
 # The server ends a watch after 290 s; bookmarks come every minute, so 70 s of silence is a dead stream.
 _WATCH_SECONDS = 290
@@ -119,13 +121,22 @@ class Kube:
         """See `ports.KubernetesAPI`."""
         return await self._call("PUT", resource.path(*key), {"fieldManager": FIELD_MANAGER}, body)
 
-    async def apply(self, resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
+    async def apply(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         """See `ports.KubernetesAPI`."""
         full = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
         full["metadata"] = {**body.get("metadata", {}), "name": key.name, "namespace": key.namespace}
         # force: only the fields that we send are ours, and those are nobody else's to hold
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        return await self._call("PATCH", resource.path(*key, subresource), query, full, _APPLY)
+        return await self._call("PATCH", resource.path(*key), query, full, _APPLY)
+
+    async def write_status(self, resource: Resource, key: ObjectKey, read_at: str, status: JSON) -> JSON:
+        """See `ports.KubernetesAPI`."""
+        patch: list[JSON] = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": read_at},  # the server compares it
+            {"op": "add", "path": "/status", "value": status},  # RFC 6902 §4.1: in place of one that is there
+        ]
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._call("PATCH", resource.path(*key, "status"), query, patch, _PATCH)
 
     async def merge(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         """See `ports.KubernetesAPI`."""
@@ -139,7 +150,7 @@ class Kube:
             return
 
     async def _call(
-        self, method: str, path: str, query: dict[str, str] | None = None, body: JSON | None = None, kind: str = _JSON
+        self, method: str, path: str, query: dict[str, str] | None = None, body: _Body = None, kind: str = _JSON
     ) -> JSON:
         try:
             response = await self._send(method, path, query or {}, body, kind, _REQUEST)
@@ -155,7 +166,7 @@ class Kube:
         method: str,
         path: str,
         query: dict[str, str],
-        body: JSON | None,
+        body: _Body,
         kind: str,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:

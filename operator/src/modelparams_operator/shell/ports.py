@@ -104,10 +104,14 @@ class KubernetesAPI(Protocol):
     async def replace(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         """Write all of an object; APIConflict when its resourceVersion is not the present one."""
 
-    async def apply(self, resource: Resource, key: ObjectKey, body: JSON, subresource: str | None = None) -> JSON:
-        """Server-side apply as our field manager, which takes over exactly the fields in `body`.
+    async def apply(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
+        """Server-side apply as our field manager, which takes over exactly the fields in `body`."""
 
-        With a resourceVersion in `body`, APIConflict when it is not the present one.
+    async def write_status(self, resource: Resource, key: ObjectKey, read_at: str, status: JSON) -> JSON:
+        """Write all of an object's status, whoever wrote what of it before: a restore has a field manager of its own.
+
+        Raises:
+            APIConflict: `read_at` is not the object's present resourceVersion.
         """
 
     async def merge(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:

@@ -40,8 +40,7 @@ class Recorder:
             APIConflict: the object has changed since: decide anew.
         """
         self._require_lease()
-        body = {"metadata": {"resourceVersion": known.resource_version}, "status": status.wire()}
-        await self._api.apply(resource, known.key, body, "status")
+        await self._api.write_status(resource, known.key, known.resource_version, status.wire())
 
     async def refuse(self, broken: Broken) -> bool:
         """Say on an object that it cannot be used; nothing else in its status changes. False: it is said already."""
@@ -49,8 +48,8 @@ class Recorder:
         if status == (broken.subject.get("status") or {}):
             return False
         self._require_lease()
-        body = {"metadata": {"resourceVersion": broken.subject["metadata"]["resourceVersion"]}, "status": status}
-        await self._api.apply(broken.resource, broken.key, body, "status")
+        read_at = broken.subject["metadata"]["resourceVersion"]
+        await self._api.write_status(broken.resource, broken.key, read_at, status)
         return True
 
     async def order(self, model: ModelKey, action: Assign, known: Assignment | None) -> JSON:

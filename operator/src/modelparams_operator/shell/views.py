@@ -123,19 +123,30 @@ def _custom(subject: JSON, spec: type[SpecT], status: type[StatusT]) -> Custom[S
         deleting="deletionTimestamp" in metadata,
         spec=_parsed(spec, subject.get("spec"), "spec"),
         status=_parsed(status, subject.get("status"), "status"),
-        is_default=_is_default(metadata),
+        is_default=_is_default(metadata, subject.get("spec") or {}),
     )
 
 
-def _is_default(metadata: JSON) -> bool:
-    """We made it, and no one else has written to anything but its status since: it is nobody's but ours."""
-    ours = all((metadata.get("labels") or {}).get(key) == value for key, value in DEFAULT_LABELS.items())
-    others = (
-        entry
-        for entry in metadata.get("managedFields") or ()
-        if entry.get("manager") != FIELD_MANAGER and entry.get("subresource") != "status"
-    )
-    return ours and not any(others)
+def _is_default(metadata: JSON, spec: JSON) -> bool:
+    """We made it, and nobody has made it theirs since.
+
+    Whoever writes to it does, but for its status, and for what people on call patch: another try, or a hold that is
+    over. A hold that stands is somebody's will, and does not end because a file arrives.
+    """
+    if any((metadata.get("labels") or {}).get(key) != value for key, value in DEFAULT_LABELS.items()):
+        return False
+    controls = {"f:retryToken"} | {f"f:{hold}" for hold in ("paused", "suspend") if not spec.get(hold)}
+    return all(_fields(entry) <= controls for entry in metadata.get("managedFields") or () if _is_others(entry))
+
+
+def _is_others(entry: JSON) -> bool:
+    return entry.get("manager") != FIELD_MANAGER and entry.get("subresource") != "status"
+
+
+def _fields(entry: JSON) -> set[str]:
+    """What a manager owns of an object: names in its spec, and whole parts beside it."""
+    fields = dict(entry.get("fieldsV1") or {"?": {}})
+    return {*fields.pop("f:spec", {}), *fields}
 
 
 def _parsed(kind: type[SpecT], data: object, part: str) -> SpecT:
