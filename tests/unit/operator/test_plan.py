@@ -481,6 +481,24 @@ def test_failures_of_versions_that_are_gone_make_room_for_another_try_and_for_no
     assert ([f.version_name for f in made.failed_versions], made.attempt) == (["chat-1.50.0"], 1)
 
 
+def test_failures_below_what_is_live_keep_no_newer_version_away() -> None:
+    full = status("1.51.0", failed_versions=tuple(failed(number) for number in MANY))
+    versions = [version(number) for number in (*MANY, "1.51.0", "1.52.0")]
+    made = plan(desired(), observed(*versions, *pods(2, "1.51.0"), memory=full)).status
+    assert made.target == release("1.52.0")
+    assert {f.version_name for f in made.failed_versions} == {f"chat-{number}" for number in MANY[1:]}
+
+
+def test_who_waits_because_so_many_failed_is_told_on_the_rollout() -> None:
+    full = status(OLD, failed_versions=tuple(failed(number) for number in MANY))
+    versions = [version(number) for number in ("1.0.0", *MANY, "1.51.0")]
+    stalled = find(
+        plan(desired(), observed(*versions, *pods(2, OLD), memory=full)).status.conditions, ConditionType.STALLED
+    )
+    assert stalled is not None
+    assert stalled.message.endswith("50 versions have failed: none is tried before you set spec.retryToken")
+
+
 # Orders.
 
 

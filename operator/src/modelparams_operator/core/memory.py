@@ -66,7 +66,7 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
         memory,
         floor=floor,
         attempt=attempt,
-        failed_versions=() if is_retried else _with_room(failed, versions),
+        failed_versions=() if is_retried else _with_room(failed, memory.live, versions),
         last_handled_retry_token=token if token is not None else last,
         live=_current(memory.live, versions),
         live_sequence=_sequence_of(memory.live.manifest_digest, versions, memory) if memory.live is not None else 0,
@@ -74,12 +74,21 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
     )
 
 
-def _with_room(failed: tuple[FailedVersion, ...], versions: Sequence[VersionView]) -> tuple[FailedVersion, ...]:
-    """Forget failures of versions that are gone, once there is no room for another one."""
+def _with_room(
+    failed: tuple[FailedVersion, ...], live: Release | None, versions: Sequence[VersionView]
+) -> tuple[FailedVersion, ...]:
+    """Forget failures once there is no room for another one: of versions that are gone, and the lowest below live.
+
+    No rollout comes to those but by many deletions. Of the newer ones none is forgotten: it would be tried again at
+    once, and so all of them in a circle.
+    """
     if len(failed) < FAILED_LIMIT:
         return failed
-    there = {view.digest for view in versions}
-    return tuple(one for one in failed if one.manifest_digest in there)
+    there = {view.digest: view.version for view in versions}
+    kept = tuple(one for one in failed if one.manifest_digest in there)
+    passed = (one for one in kept if live is not None and there[one.manifest_digest] < live.version)
+    lowest = sorted(passed, key=lambda one: there[one.manifest_digest])[: max(0, len(kept) - FAILED_LIMIT + 1)]
+    return tuple(one for one in kept if one not in lowest)
 
 
 def _current(release: Release | None, versions: Sequence[VersionView]) -> Release | None:

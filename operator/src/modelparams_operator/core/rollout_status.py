@@ -21,7 +21,7 @@ from modelparams_operator.core.failing import behind
 from modelparams_operator.core.fleet import ANSWERED_TERM_MAX, Member
 from modelparams_operator.core.memory import is_at_rest, is_failed
 from modelparams_operator.core.model import Desired
-from modelparams_operator.core.selection import is_inside
+from modelparams_operator.core.selection import FAILED_LIMIT, is_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +218,8 @@ def _failed(facts: Facts) -> Verdict | None:
     else:
         stays = f"{memory.live.version_name} stays live" if memory.live is not None else "pods keep what they serve"
     next_step = "publish a new version, or set spec.retryToken to try again"
+    if len(memory.failed_versions) >= FAILED_LIMIT:
+        next_step = f"{FAILED_LIMIT} versions have failed: none is tried before you set spec.retryToken"
     return _stalled(found.reason, f"{found.version_name} failed{where}; {stays}; {next_step}")
 
 

@@ -140,7 +140,7 @@ class _Court:
             or view.is_refused
             or (view.spec.suspend and not self._has(view))
             or (self._has_failed(view.digest) and not self._is_held(view))
-            or (len(self.memory.failed_versions) >= FAILED_LIMIT and not self._has(view))
+            or (self._is_full() and not self._has(view))
             or is_sequence_too_low(view, self.memory)
         )
 
@@ -153,6 +153,9 @@ class _Court:
 
     def _has_failed(self, digest: Digest) -> bool:
         return any(failed.manifest_digest == digest for failed in self.memory.failed_versions)
+
+    def _is_full(self) -> bool:
+        return len(self.memory.failed_versions) >= FAILED_LIMIT
 
     def _is_held(self, view: VersionView) -> bool:
         """Under `onFailure: Pause` a failed target stays the target, so that a person can look at it."""
@@ -230,6 +233,8 @@ class _Court:
             return f"was refused: {view.failure.message.rstrip('.')}"
         if self._has_failed(view.digest):
             return "has failed: publish a new version, or set spec.retryToken"
+        if self._is_full() and not self._has(view):
+            return f"waits: {FAILED_LIMIT} others have failed: find out why, then set spec.retryToken"
         return "is suspended" if view.spec.suspend else "has too low a sequence: publish it again"
 
     def _remembered(self, name: str) -> Choice:
