@@ -6,17 +6,33 @@ worker, and its size and SHA-256 are compared with the signed ones.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelparams.digest import Digest
-from modelparams.errors import BlobDigestMismatch, BlobSizeMismatch, ManifestDigestMismatch, ObjectMissing
-from modelparams.manifest import MANIFEST_LIMIT, BlobEntry, Expectation, VerifiedManifest, verify_manifest
+from modelparams.errors import (
+    BlobDigestMismatch,
+    BlobSizeMismatch,
+    ManifestDigestMismatch,
+    ManifestInvalid,
+    ObjectMissing,
+)
+from modelparams.manifest import (
+    ENVELOPE_PARTS,
+    MANIFEST_LIMIT,
+    BlobEntry,
+    Expectation,
+    VerifiedManifest,
+    verify_manifest,
+)
+from modelparams.names import ModelName
 from modelparams.parallel import Stopped, for_each, never
 from modelparams.progress import NoProgress, Progress
 from modelparams.store.contract import ObjectStore
+from modelparams.strictjson import loads
 from modelparams.trust import TrustPolicy
 
 _PIECE = 1 << 20
@@ -50,14 +66,34 @@ def fetch_manifest(store: ObjectStore, digest: Digest, *, trust: TrustPolicy, ex
         StoreError: it cannot be read.
         IntegrityError: as `verify_manifest`.
     """
+    return verify_manifest(_envelope(store, digest), pinned=digest, trust=trust, expect=expect)
+
+
+def claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
+    """Which model a manifest says that it is for. What is done with the answer is verify it: it opens no door.
+
+    Raises:
+        StoreError: it cannot be read.
+        ManifestDigestMismatch, ManifestInvalid: it is another one, or none.
+    """
+    envelope = _envelope(store, digest)
+    if Digest.of(envelope) != digest:  # nothing of it is parsed then
+        raise ManifestDigestMismatch(f"the manifest is not the pinned {digest}")
     try:
-        envelope = store.get(manifest_key(digest), limit=MANIFEST_LIMIT)
+        payload = base64.b64decode(loads(envelope, limit=MANIFEST_LIMIT, most=ENVELOPE_PARTS)["payload"])
+        return ModelName(loads(payload, limit=MANIFEST_LIMIT)["predicate"]["model"]["name"])
+    except (ValueError, KeyError, TypeError):
+        raise ManifestInvalid(f"{manifest_key(digest)} is no manifest: it does not name its model") from None
+
+
+def _envelope(store: ObjectStore, digest: Digest) -> bytes:
+    try:
+        return store.get(manifest_key(digest), limit=MANIFEST_LIMIT)
     except ObjectMissing as error:
         is_plain = error.next_step == ObjectMissing.hint  # a bucket that is not there has a hint of its own
         raise ObjectMissing(error.message, hint=_NO_MANIFEST if is_plain else error.next_step) from None
     except BlobSizeMismatch as error:  # whatever is longer than any manifest, or ends early, does not hash to the pin
         raise ManifestDigestMismatch(f"the manifest is not the pinned {digest}: {error.message}") from None
-    return verify_manifest(envelope, pinned=digest, trust=trust, expect=expect)
 
 
 def verify_release(

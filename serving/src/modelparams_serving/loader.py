@@ -15,18 +15,18 @@ the parameters, in about a microsecond each.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hmac
 import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from modelparams.arena import ReadableArena
@@ -35,7 +35,6 @@ from modelparams.errors import (
     IndexInvalid,
     InvalidVersion,
     KeyUnavailable,
-    ManifestInvalid,
     ModelParamsError,
     SequenceTooLow,
     UsageError,
@@ -44,17 +43,17 @@ from modelparams.errors import (
 )
 from modelparams.index import tensors_digest
 from modelparams.keys import KeyProvider, LocalKeyProvider
-from modelparams.manifest import MANIFEST_LIMIT, Expectation, Manifest
+from modelparams.manifest import Expectation, Manifest
 from modelparams.names import ModelName, Version
 from modelparams.pointers import read_pointer, resolve
 from modelparams.progress import Progress
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
 from modelparams.store import ObjectStore, open_store
-from modelparams.strictjson import loads
 from modelparams.trust import TrustPolicy
-from modelparams.verify import manifest_key
+from modelparams.verify import claimed_model
 from modelparams_serving.module_tensors import Staged, brought_near, exchange, places_of, present, stage
 from modelparams_serving.step_lock import Step, StepLock
+from modelparams_serving.uninterrupted import uninterrupted
 
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
 
@@ -191,7 +190,6 @@ class ParamLoader:
                 raise UsageError("there is no version to go back to", hint="update to the one that you want")
             _check_floor(self._idle.live, self._now.manifest)
             self._exchange(self._idle.staged, self._now.staged)
-            self._now, self._idle = self._idle, self._now
             assert self._now.live
             return self._now.live
 
@@ -213,7 +211,7 @@ class ParamLoader:
 
     def _open(self, version: str | Version | Digest) -> SealedRelease:
         wanted, digest = self._resolve(version)
-        model = self._model or _name_in(self._store.get(manifest_key(digest), limit=MANIFEST_LIMIT))
+        model = self._model or claimed_model(self._store, digest)
         expect = Expectation(model, version=wanted, now=datetime.now(UTC))
         sealed = open_release(
             self._store, digest, trust=self._trust, expect=expect, keys=self._keys, key_ref=self._key_ref
@@ -247,24 +245,35 @@ class ParamLoader:
     def _apply(self, pulled: PulledParams, staged: list[Staged]) -> None:
         manifest = pulled.manifest.manifest
         before = self._now.staged or present(self._places, in_place=self._in_place)
-        self._exchange(staged, before)
-        self._idle.manifest, self._idle.staged = manifest, staged
-        self._idle.live = LiveVersion(
+        coming = LiveVersion(
             manifest.model.name,
             manifest.version,
             manifest.sequence,
             pulled.manifest.digest,
             pulled.index.tensors_digest,
         )
-        self._now, self._idle = self._idle, self._now
-        self._newest, self._model, self._uid = manifest.sequence, manifest.model.name, manifest.model.uid
 
-    def _exchange(self, staged: list[Staged], before: list[Staged]) -> None:
-        near = brought_near(staged)
-        with self._steps.swap():
-            began = time.perf_counter()
-            exchange(near, before, in_place=self._in_place)
-            self.pause_seconds = time.perf_counter() - began
+        def note() -> None:
+            self._idle.manifest, self._idle.staged, self._idle.live = manifest, staged, coming
+            self._newest, self._model, self._uid = manifest.sequence, manifest.model.name, manifest.model.uid
+
+        self._exchange(staged, before, note)
+
+    def _exchange(self, staged: list[Staged], before: list[Staged], note: Callable[[], None] = lambda: None) -> None:
+        """Exchange the parameters, and with them the arenas: an interrupt finds both done, or neither."""
+        is_inference, given_up = torch.is_inference_mode_enabled(), threading.Event()
+
+        def work() -> None:
+            with torch.inference_mode(is_inference):  # it is the thread's own
+                near = brought_near(staged)
+                with self._steps.swap(given_up):
+                    began = time.perf_counter()
+                    exchange(near, before, in_place=self._in_place)
+                    self.pause_seconds = time.perf_counter() - began
+                    note()
+                    self._now, self._idle = self._idle, self._now
+
+        uninterrupted(work, lambda: self._steps.give_up(given_up))
 
 
 # A pod's errors say what to correct in an object, and that its agent tries again. Only where they have no other hint.
@@ -336,12 +345,3 @@ def _policy(trust: str | Path | TrustPolicy | None) -> TrustPolicy:
     if not path:
         raise UsageError("nobody is trusted", hint="give trust, a policy's file, or set MODELPARAMS_TRUST to its path")
     return TrustPolicy.load(Path(path))
-
-
-def _name_in(envelope: bytes) -> ModelName:
-    """The model that a manifest is for by its own word, which then has to be signed."""
-    try:
-        payload = base64.b64decode(loads(envelope, limit=MANIFEST_LIMIT)["payload"])
-        return ModelName(str(loads(payload, limit=MANIFEST_LIMIT)["predicate"]["model"]["name"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ManifestInvalid("the manifest does not name its model") from error

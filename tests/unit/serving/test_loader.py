@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from modelparams.digest import Digest
 from modelparams.store import FileStore
 from modelparams.trust import SigningKey
 from modelparams.verify import manifest_key
+from modelparams_serving import loader as loader_module
 from modelparams_serving.loader import ParamLoader
 
 pytestmark = pytest.mark.model
@@ -261,6 +263,13 @@ def test_a_manifest_that_nests_too_deep_is_none(repository: Repository) -> None:
         loader_of(repository, seeded(2)).update(Digest.of(envelope))
 
 
+def test_of_a_manifest_that_is_not_the_pinned_one_nothing_is_parsed(repository: Repository) -> None:
+    pinned, other = Digest.of(b"{}"), b"[" + b"{}," * 1000 + b"{}]"
+    FileStore(repository.store).put_new(manifest_key(pinned), other)
+    with pytest.raises(errors.ManifestDigestMismatch):
+        loader_of(repository, seeded(2)).update(pinned)
+
+
 def test_nobody_is_trusted_by_default(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MODELPARAMS_TRUST", raising=False)
     with pytest.raises(errors.UsageError, match="nobody is trusted"):
@@ -376,6 +385,73 @@ def test_an_exchange_that_is_interrupted_is_undone(repository: Repository, monke
     with pytest.raises(KeyboardInterrupt):
         loader.update("1.1.0")
     assert holds(module, one)
+
+
+@pytest.fixture
+def interrupting() -> Iterator[Callable[[], None]]:
+    """Raises KeyboardInterrupt in the main thread, as Ctrl-C does, in whatever thread it is called."""
+
+    def handler(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    main = threading.main_thread().ident
+    assert main is not None
+    yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["by-pointer", "in-place"])
+def test_an_interrupt_right_after_the_exchange_leaves_module_and_loader_of_one_mind(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, interrupting: Callable[[], None], in_place: bool
+) -> None:
+    for number in (1, 2, 3):
+        repository.publish(f"1.{number}.0", seeded(number))
+    module, real = seeded(9), loader_module.exchange
+    loader = loader_of(repository, module, in_place=in_place)
+    loader.update("1.1.0")
+
+    def then_interrupted(*args: Any, **named: Any) -> None:
+        real(*args, **named)
+        interrupting()
+
+    monkeypatch.setattr(loader_module, "exchange", then_interrupted)
+    for change, number in ((lambda: loader.update("1.2.0"), 2), (loader.rollback, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            change()
+        assert loader.live
+        assert (loader.live.version.text, holds(module, seeded(number))) == (f"1.{number}.0", True)
+    monkeypatch.setattr(loader_module, "exchange", real)
+    assert loader.update("1.3.0")
+    assert holds(module, seeded(3))
+
+
+def test_an_update_that_waits_for_a_step_can_be_interrupted_and_asked_for_again(
+    repository: Repository, interrupting: Callable[[], None]
+) -> None:
+    repository.publish("1.0.0", seeded(1))
+    module = seeded(9)
+    loader = loader_of(repository, module)
+    inside, ends, steps = threading.Event(), threading.Event(), loader._steps
+
+    def step() -> None:
+        with loader.step():
+            inside.set()
+            with steps._changed:
+                steps._changed.wait_for(lambda: steps._swaps_waiting, timeout=10)
+            interrupting()
+            ends.wait(10)
+
+    running = threading.Thread(target=step)
+    running.start()
+    inside.wait(10)
+    with pytest.raises(KeyboardInterrupt):
+        loader.update("1.0.0")
+    assert (loader.live, holds(module, seeded(9))) == (None, True)
+    ends.set()
+    running.join(10)
+    assert loader.update("1.0.0")
+    assert holds(module, seeded(1))
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["by-pointer", "in-place"])

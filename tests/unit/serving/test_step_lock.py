@@ -108,6 +108,63 @@ def test_a_step_that_ends_in_another_thread_has_ended() -> None:
     swap.end()
 
 
+def test_a_step_that_has_ended_opens_no_door_to_the_tasks_that_its_coroutine_begins_later() -> None:
+    async def test(lock: StepLock, swap: Swapping) -> None:
+        async with lock.step():
+            pass
+        inside, ends = asyncio.Event(), asyncio.Event()
+
+        async def long() -> None:
+            async with lock.step():
+                inside.set()
+                await ends.wait()
+
+        async def late() -> bool:
+            async with lock.step():
+                return swap.done.is_set()
+
+        first = asyncio.create_task(long())
+        await inside.wait()
+        await asyncio.to_thread(lock.refuse_inside_step)  # an update may be asked for here
+        swap.begin()
+        second = asyncio.create_task(late())
+        await asyncio.sleep(0)  # its first try
+        ends.set()
+        await first
+        assert await second, "it went before the swap that waited"
+        await asyncio.to_thread(swap.end)
+
+    running(test)
+
+
+def test_a_task_that_outlives_the_step_in_which_it_was_begun_waits_for_swaps_as_any_other() -> None:
+    async def test(lock: StepLock, swap: Swapping) -> None:
+        goes_on, ends = asyncio.Event(), asyncio.Event()
+
+        async def child() -> bool:
+            async with lock.step():  # of the one around: no wait
+                await goes_on.wait()
+            async with lock.step():
+                return swap.done.is_set()
+
+        async def sibling() -> None:
+            async with lock.step():
+                await ends.wait()
+
+        async with lock.step():
+            tasks = [asyncio.create_task(child()), asyncio.create_task(sibling())]
+            await asyncio.sleep(0)
+        swap.begin()
+        goes_on.set()
+        await asyncio.sleep(0)
+        ends.set()
+        assert await tasks[0], "it went before the swap that waited"
+        await tasks[1]
+        await asyncio.to_thread(swap.end)
+
+    running(test)
+
+
 def test_a_coroutine_inside_of_a_step_may_not_swap_nor_may_a_thread_that_it_waits_for() -> None:
     async def test(lock: StepLock, _: Swapping) -> None:
         async with lock.step():

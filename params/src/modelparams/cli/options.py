@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,16 +13,15 @@ import typer
 
 from modelparams.cli.output import Output
 from modelparams.digest import Digest
-from modelparams.errors import InvalidVersion, ManifestInvalid, UsageError
+from modelparams.errors import InvalidVersion, UsageError
 from modelparams.keys import LocalKeyProvider
-from modelparams.manifest import ENVELOPE_PARTS, MANIFEST_LIMIT, Expectation, VerifiedManifest
+from modelparams.manifest import Expectation, VerifiedManifest
 from modelparams.names import ModelName, Version
 from modelparams.pointers import resolve
 from modelparams.sealed import SealedRelease, open_release
 from modelparams.store import ObjectStore, existing_store
-from modelparams.strictjson import loads
 from modelparams.trust import TrustPolicy
-from modelparams.verify import fetch_manifest, manifest_key
+from modelparams.verify import claimed_model, fetch_manifest
 
 StoreUrl = Annotated[
     str,
@@ -79,7 +77,7 @@ class Asked:
         """
         store, policy = existing_store(store_url), TrustPolicy.load(trust)
         digest = resolve(store, release)
-        name = ModelName(model) if model else _claimed_model(store, digest)
+        name = ModelName(model) if model else claimed_model(store, digest)
         version = None if release.startswith("sha256:") else Version.from_directory(release)
         return cls(store, digest, policy, Expectation(name, version=version, now=datetime.now(UTC)))
 
@@ -93,17 +91,6 @@ class Asked:
             raise UsageError("opening a sealed version takes its key", hint="give --keys DIR")
         provider, ref = LocalKeyProvider(keys), key_ref or str(self.expect.model)
         return open_release(self.store, self.digest, trust=self.trust, expect=self.expect, keys=provider, key_ref=ref)
-
-
-def _claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
-    """Which model a manifest says that it is for. What is done with the answer is verify it: it opens no door."""
-    found = store.get(manifest_key(digest), limit=MANIFEST_LIMIT)
-    try:
-        envelope = loads(found, limit=MANIFEST_LIMIT, most=ENVELOPE_PARTS)
-        payload = loads(base64.b64decode(envelope["payload"]), limit=MANIFEST_LIMIT)
-        return ModelName(payload["predicate"]["model"]["name"])
-    except (ValueError, KeyError, TypeError):
-        raise ManifestInvalid(f"{manifest_key(digest)} is no manifest") from None
 
 
 def refuse_idle(context: typer.Context, names: Iterable[str], why: str) -> None:
