@@ -654,10 +654,62 @@ def test_a_term_that_no_restart_would_reach_is_the_pod_s_own_affair(obeyed: int,
 
 def test_a_pod_that_obeys_and_is_late_fails_the_version_beside_one_that_cannot() -> None:
     late = status(OLD, NEW, progressed_at=NOW - timedelta(seconds=601), pods=PodCounts(total=2))
-    seen = observed(*BOTH, pod("a", OLD, obeyed=9), pod("b", OLD), memory=late, term=3)
+    seen = observed(*BOTH, pod("a", OLD, obeyed=9), pod("b", OLD, holds=[OLD, NEW]), memory=late, term=3)
     failure = plan(desired(), seen).status.last_failure
     assert failure is not None
     assert failure.pod_name == "b"
+
+
+def on_the_way_home_with_a_fix(**fields: Any) -> RolloutStatus:
+    """1.1.0 failed, its pods go home to 1.0.0, and 1.2.0 is to mend it."""
+    return status(OLD, NEXT, failed_versions=(failed(NEW),), started_at=NOW, **fields)
+
+
+def test_a_pod_that_is_broken_where_it_was_sent_gets_the_fix_though_others_are_not_home_yet() -> None:
+    sick = pod("a", OLD, ready=False, staged=[NEXT], moved_in=0)
+    parts = (version(NEXT), sick, pod("b", NEW, staged=[OLD]), pod("c", OLD, staged=[NEXT]))
+    made = plan(desired(), observed(*BOTH, *parts, memory=on_the_way_home_with_a_fix()))
+    assert moved(made, NEXT) == ["a"]
+
+
+def after_the_deadline(*parts: PodView | VersionView, memory: RolloutStatus) -> Plan:
+    """The plan when nothing has changed for 601 s."""
+    before = plan(desired(), observed(*parts, memory=memory)).status
+    return plan(desired(), observed(*parts, memory=before, now=NOW + timedelta(seconds=601)))
+
+
+def test_a_fix_that_waits_for_pods_to_come_home_is_not_to_blame_for_that() -> None:
+    sick, stray = pod("a", OLD, ready=False, holds=[OLD, NEXT], moved_in=0), pod("b", NEW, staged=[OLD])
+    parts = (*BOTH, version(NEXT), sick, stray, pod("c", OLD, staged=[NEXT]))
+    made = after_the_deadline(*parts, memory=on_the_way_home_with_a_fix())
+    assert [one.version_name for one in made.status.failed_versions] == [f"chat-{NEW}"]
+    assert (made.status.revision, moved(made, OLD)) == (1, ["b"]), "the sick one had its time, and c is well there"
+
+
+def test_a_pod_that_has_no_order_for_a_version_says_nothing_of_it() -> None:
+    waits, refuses = pod("a", OLD), pod("b", OLD, holds=[OLD, NEW])
+    assert after_the_deadline(*BOTH, waits, memory=CANARY).status.failed_versions == ()
+    (failed,) = after_the_deadline(*BOTH, waits, refuses, memory=CANARY).status.failed_versions
+    assert failed.message.startswith("pod b")
+
+
+def test_no_pod_follows_others_to_a_version_on_which_none_of_them_is_well() -> None:
+    sick = pod("a", OLD, ready=False, moved_in=0)
+    memory = status(OLD, failed_versions=(failed(NEW),))
+    parts = (*BOTH, sick, pod("b", NEW, staged=[OLD]), pod("c", NEW, staged=[OLD]))
+    made = after_the_deadline(*parts, memory=memory)
+    assert (made.status.revision, moved(made, OLD)) == (0, [])
+    assert stalled(made).reason is Reason.PROGRESS_DEADLINE_EXCEEDED
+    well = after_the_deadline(*parts, pod("d", OLD), memory=memory)
+    assert (well.status.revision, moved(well, OLD)) == (1, ["b"])
+
+
+def test_a_version_that_made_its_pods_unready_is_not_found_live_beside_ready_ones() -> None:
+    sick, well = pod("a", NEW, ready=False), pod("b", NEXT)
+    seen = (version(OLD), version(NEW), withdrawn(NEXT), version("1.3.0"))
+    assert plan(desired(), observed(*seen, sick, well, memory=RolloutStatus())).status.live is None
+    alone = plan(desired(), observed(*seen, sick, memory=RolloutStatus())).status.live
+    assert alone == release(NEW), "all may be unready for a while, after a power cut"
 
 
 def test_an_order_that_its_pod_ignores_is_written_again_with_the_higher_term() -> None:

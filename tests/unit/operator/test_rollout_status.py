@@ -245,6 +245,9 @@ def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:
             desired(), observed(version(OLD), memory=status(OLD)), "True", "NoPods", "Current", id="no-pods-at-rest"
         ),
         pytest.param(
+            desired(), observed(version(OLD), memory=status(NEW)), "True", "NoPods", "Current", id="no-pods-to-go-back"
+        ),
+        pytest.param(
             desired(),
             observed(*pods(2, OLD), memory=status(OLD)),
             "False",

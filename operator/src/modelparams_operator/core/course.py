@@ -54,7 +54,6 @@ def steer(
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
     home = _home(memory, observed.versions)
-    places = _digests(memory.live, home, target)
     return memory, Course(
         live=memory.live,
         home=home,
@@ -67,9 +66,15 @@ def steer(
         is_at_rest=is_at_rest(memory),
         barred=_barred(memory),
         pause_ends_at=ends if ends is not None and ends > observed.now else None,
-        places=places,
-        homes=_digests(target) if is_direct and target is not None else places,
+        places=_digests(memory.live, home, target),
+        homes=_homes(memory, home, is_direct=is_direct),
     )
+
+
+def _homes(memory: RolloutStatus, home: Release | None, *, is_direct: bool) -> frozenset[Digest]:
+    if is_direct and memory.target is not None:
+        return _digests(memory.target)
+    return _digests(memory.live, home, memory.target)
 
 
 def _digests(*releases: Release | None) -> frozenset[Digest]:
@@ -135,8 +140,18 @@ def _barred(memory: RolloutStatus) -> frozenset[Digest]:
 
 def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
     """Find the ready pods that are on their way from a version that was given up; not those that refused to go."""
-    homes, attempt = course.homes, attempt_of(memory)
     home = course.target if course.is_direct else course.home
+    return _astray(home, course.homes, attempt_of(memory), fleet)
+
+
+def have_strays(memory: RolloutStatus, strategy: Strategy, versions: Sequence[VersionView], fleet: Fleet) -> bool:
+    """Tell the same before the choice: as long as there are some, no ready pod has been sent to the target."""
+    home, is_direct = _home(memory, versions), is_without_steps(memory, strategy)
+    homes = _homes(memory, home, is_direct=is_direct)
+    return bool(_astray(memory.target if is_direct else home, homes, attempt_of(memory), fleet))
+
+
+def _astray(home: Release | None, homes: frozenset[Digest], attempt: str, fleet: Fleet) -> tuple[Member, ...]:
     found = (m for m in fleet.members if m.is_ready and m.is_outside(homes))
     return tuple(m for m in found if home is None or not m.gave_up(home.manifest_digest, attempt))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from modelparams.api.release import Release
@@ -58,12 +59,14 @@ def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime
 def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
     """Name the first pod that is behind, as the failure of a rollout that ran into its deadline.
 
-    A first version has nothing to return to: its deadline is only reported.
+    A first version has nothing to return to: its deadline is only reported. So it is where no pod is behind that was
+    ordered to have the target: one that waits for its order says nothing of those bytes.
     """
     target = memory.target
     if target is None or memory.live is None:
         return None
-    member = behind(target.manifest_digest, fleet)
+    ordered = tuple(m for m in fleet.members if m.release(target.manifest_digest) is not None)
+    member = behind(target.manifest_digest, replace(fleet, members=ordered))
     if member is None:
         return None
     said = member.failure(target.manifest_digest, attempt_of(memory))

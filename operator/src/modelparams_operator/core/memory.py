@@ -104,14 +104,16 @@ def found_live(
     """Learn from the pods what is live, when nothing is remembered but they serve something else than the choice.
 
     So a rollout that was deleted and made again goes on with its canary, and a first version that was replaced before
-    it reached all pods is what the next one is compared with. The version of most pods counts, the older one of two.
+    it reached all pods is what the next one is compared with. The version of most pods counts, the older one of two;
+    of the ready pods, if any is: what made its pods unready is nothing to go back to.
     A pod whose label was changed still has the other model's order, which says nothing of this one; and a newer version
     whose object is gone was taken back, if there is another one to have.
     """
     chosen = choice.release
     if memory.live is not None or (chosen is None and memory.target is not None):
         return memory
-    served = Counter(m.serves for m in fleet.members if m.serves is not None)
+    serving = [member for member in fleet.members if member.serves is not None]
+    served = Counter(m.serves for m in [m for m in serving if m.is_ready] or serving)
     if chosen is not None:
         del served[chosen.manifest_digest]
     known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}

@@ -44,8 +44,9 @@ def _dropped(memory: RolloutStatus, versions: Sequence[VersionView]) -> frozense
 def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mapping[str, Release | None]:
     """Say where each pod belongs now.
 
-    Under steps, pods join the target as the count asks, the broken first, and stay. None joins while ready
-    pods are still on a version that was given up: they go home first, so that no third version is live for long.
+    Under steps, pods join the target as the count asks, the broken first, and stay. While ready pods are still on a
+    version that was given up, only broken ones do, by which no third version is live: those go home first, so that
+    it is not for long, and may wait for the very ones that the target mends.
     """
     target = course.target
     if target is None or course.is_direct:
@@ -53,7 +54,7 @@ def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mappin
     digest = target.manifest_digest
     on_target = [member for member in fleet.members if member.side == digest]
     joined = {member.name for member in on_target}
-    if course.is_open and not strays(memory, course, fleet):
+    if course.is_open:
         joined |= _joining(target, memory, course, fleet, on_target)
     return {m.name: target if m.name in joined else _outside(m, memory, course) for m in fleet.members}
 
@@ -82,6 +83,8 @@ def _joining(
     candidates = [m for m in fleet.members if m.side != digest and m.holds(digest) and not m.gave_up(digest, attempt)]
     candidates.sort(key=lambda m: (m.side is None or m.side in course.homes, m.name))
     broken = [m.name for m in candidates if not m.is_ready][: max(0, min(need, course.count - broken_there))]
+    if strays(memory, course, fleet):
+        return set(broken)
     room = max(0, min(need - len(broken), course.allowance - fleet.away(memory.revision)))
     return set(broken) | {m.name for m in [m for m in candidates if m.is_ready][:room]}
 

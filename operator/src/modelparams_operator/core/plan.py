@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from modelparams.api.rollout import RolloutStatus
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import Course, is_complete, steer, strays
+from modelparams_operator.core.course import Course, have_strays, is_complete, steer, strays
 from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
@@ -129,7 +129,7 @@ def _arrived(
 def _judged(
     desired: Desired, observed: Observed, memory: RolloutStatus, fleet: Fleet, versions: Sequence[VersionView]
 ) -> tuple[RolloutStatus, bool]:
-    """Stop the rollout of a target that a pod gave up, or that made no progress in time.
+    """Stop the rollout of a target that a pod gave up, or that made no progress in time while it was its turn.
 
     Also says whether the deadline has passed, which is only reported when there is nothing to stop.
     """
@@ -137,7 +137,7 @@ def _judged(
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
-    if failure is None and is_late:
+    if failure is None and is_late and not have_strays(memory, desired.spec.strategy, versions, fleet):
         failure = overdue_failure(memory, fleet.within(observed.term), observed.now)
     if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
         return memory, is_late
@@ -150,11 +150,18 @@ def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, fleet:
 
 
 def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
-    """Note that the fleet is at rest: all pods that were moved are back on what is live, or had their time for it."""
-    if not is_at_rest(memory):
+    """Note that the fleet is at rest: all pods that were moved are back on what is live, or had their time for it.
+
+    So others are not kept where they may not stay by one that is sick for reasons of its own, which it is only if some
+    pod is well where it was sent.
+    """
+    if not is_at_rest(memory) and not strays(memory, course, fleet):
         return memory
     if fleet.away(memory.revision):
-        return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_overdue else memory
+        is_sick = is_overdue and course.home is not None and fleet.settled_on(course.home.manifest_digest) > 0
+        return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_sick else memory
+    if not is_at_rest(memory):
+        return memory
     was_moved = any(m.order is not None and m.order.moved_in == memory.revision for m in fleet.members)
     if was_moved and not strays(memory, course, fleet):
         return changed(memory, revision=memory.revision + 1)

@@ -180,7 +180,7 @@ def _rolling_back(facts: Facts) -> Verdict | None:
     """Speak of pods that leave a version that failed or was given up."""
     memory, target = facts.memory, facts.memory.target
     is_returning = facts.course.is_going_back and facts.course.is_open
-    if target is None or facts.is_overdue or not (is_returning or _leaving(facts)):
+    if target is None or not facts.fleet.total or facts.is_overdue or not (is_returning or _leaving(facts)):
         return None
     because = memory.last_failure if _failed_candidate(facts) else None
     message = f"{memory.pods.updated} of {memory.pods.total} pods are back on {target.version_name}"
