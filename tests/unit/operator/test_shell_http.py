@@ -169,12 +169,13 @@ def test_an_event_that_cannot_be_read_has_all_listed_anew(monkeypatch: pytest.Mo
     with_client(monkeypatch, tmp_path, test)
 
 
-def test_a_watch_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_watch_that_falls_silent_is_given_up_for_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may do so again, each time it is begun where the last one ended: what has happened would never be seen."""
     monkeypatch.setattr(kube, "_WATCH", aiohttp.ClientTimeout(total=None, sock_read=0.1))
 
     async def test(server: FakeServer, api: Kube) -> None:
         async with watching(server, api) as (task, _):
-            with pytest.raises(errors.APIUnavailable):
+            with pytest.raises(errors.APIGone, match="bookmark"):
                 await task
 
     with_client(monkeypatch, tmp_path, test)

@@ -106,6 +106,8 @@ class Kube:
                     yield _event(line, path)
         except json.JSONDecodeError:
             raise errors.APIGone(f"watch {path}: an event cannot be read") from None  # nor could it be the next time
+        except aiohttp.SocketTimeoutError:  # what buffers answers or hangs may do it again, without end
+            raise errors.APIGone(f"watch {path}: not even a bookmark for {_WATCH.sock_read:.0f} s") from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise _unreachable(error, "watch", path) from None
 

@@ -91,8 +91,8 @@ class KubernetesAPI(Protocol):
         Before them OPENED with nothing: the server took the request.
 
         Raises:
-            APIGone: `since` is no longer known.
-            APIUnavailable: the stream was cut, or silent for too long.
+            APIGone: only a list tells the truth: `since` is no longer known, or the stream was silent for too long.
+            APIUnavailable: the stream was cut.
         """
 
     async def get(self, resource: Resource, key: ObjectKey) -> JSON:
