@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -36,6 +38,20 @@ def environment_is_left_as_it_was() -> Iterator[None]:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _SET_BY_IMPORTS}
+
+
+@pytest.fixture
+def interrupting() -> Iterator[Callable[[], None]]:
+    """Raises KeyboardInterrupt in the main thread, as Ctrl-C does, in whatever thread it is called."""
+
+    def handler(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    main = threading.main_thread().ident
+    assert main is not None
+    yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
+from queue import SimpleQueue
 from typing import TypeVar
+
+from modelparams.uninterrupted import uninterrupted
 
 T = TypeVar("T")
 Stopped = Callable[[], bool]
@@ -30,16 +33,20 @@ def for_each(
 
     Raises:
         CancelledError: `cancelled` turned true.
-        Exception: the first that a worker raised; the other threads have ended by then.
+        Exception: the first that a worker raised; the other threads have ended by then. So they have when a Ctrl-C
+            goes on upwards, or when a thread could not be started.
     """
     queue, lock, failures = iter(items), threading.Lock(), list[BaseException]()
-    stop, was_cancelled = threading.Event(), threading.Event()
+    stops, cancellations = list[bool](), list[bool]()  # an append is atomic, also where an interrupt may come
+
+    def stop() -> None:
+        stops.append(True)
 
     def stopped() -> bool:
-        if not stop.is_set() and cancelled():  # remembered: a worker that saw it has left its item undone
-            was_cancelled.set()
-            stop.set()
-        return stop.is_set()
+        if not stops and cancelled():  # remembered: a worker that saw it has left its item undone
+            cancellations.append(True)
+            stop()
+        return bool(stops)
 
     def take() -> tuple[T] | None:
         with lock:
@@ -52,25 +59,32 @@ def for_each(
                 work(*taken)
         except BaseException as failure:
             failures.append(failure)
-            stop.set()
+            stop()
 
-    threads = [threading.Thread(target=run, name=f"modelparams-{n}", daemon=True) for n in range(workers)]
-    for thread in threads:
-        thread.start()
-    _join(threads, stop)
+    uninterrupted(lambda: _run(run, workers, stop), stop)
     if failures:
         raise failures[0]
-    if was_cancelled.is_set():
+    if cancellations:
         raise CancelledError
 
 
-def _join(threads: list[threading.Thread], stop: threading.Event) -> None:
-    """Wait for all; a Ctrl-C in the meantime ends them too before it goes on upwards."""
+def _run(work: Callable[[], None], workers: int, stop: Callable[[], None]) -> None:
+    """Start so many threads, and wait for all; also for those that were started before one could not be."""
+    ended, begun = SimpleQueue[None](), 0
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            ended.put(None)
+
     try:
-        for thread in threads:
-            thread.join()
-    except BaseException:
-        stop.set()
-        for thread in threads:
-            thread.join()
+        for number in range(workers):
+            threading.Thread(target=run, name=f"modelparams-{number}", daemon=True).start()
+            begun += 1
+    except RuntimeError:
+        stop()
         raise
+    finally:
+        for _ in range(begun):
+            ended.get()

@@ -25,6 +25,7 @@ from modelparams.parallel import Stopped, for_each, never
 from modelparams.progress import NoProgress, Progress
 from modelparams.sealed import SealedRelease, checked_index, open_blob, open_release, segment_buffer
 from modelparams.tensors import is_finite
+from modelparams.uninterrupted import uninterrupted
 
 __all__ = ["PulledParams", "ReusableArena", "SealedRelease", "open_release", "pull"]
 
@@ -107,7 +108,7 @@ def pull(
     try:
         return work.run(workers, cancelled)
     except BaseException:
-        work.wipe()
+        uninterrupted(work.wipe, lambda: None)
         raise
 
 

@@ -50,10 +50,10 @@ from modelparams.progress import Progress
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
 from modelparams.store import ObjectStore, open_store
 from modelparams.trust import TrustPolicy
+from modelparams.uninterrupted import uninterrupted
 from modelparams.verify import claimed_model
 from modelparams_serving.module_tensors import Staged, brought_near, exchange, places_of, present, stage
 from modelparams_serving.step_lock import Step, StepLock
-from modelparams_serving.uninterrupted import uninterrupted
 
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
 
@@ -94,7 +94,10 @@ class _Arena:
 class ParamLoader:
     """Keeps a module's parameters and persistent buffers at a verified version. Safe to use from several threads.
 
-    Memory: two arenas of the version's size beside what the module had before.
+    Memory: two arenas of the version's size beside what the module had before. On a CPU the module's tensors lie in
+    them: what an optimizer or running statistics write over a version is what `rollback` finds there later.
+
+    It is of one process: after a fork, each child makes its own.
 
     Args:
         module: on a CPU, or on devices; its tensors' names, dtypes and shapes must be exactly the version's.
@@ -120,7 +123,7 @@ class ParamLoader:
         in_place: bool = False,
         workers: int = 4,
     ) -> None:
-        self._module, self._places = module, places_of(module)
+        self._module, self._places, self._process = module, places_of(module), os.getpid()
         self._store = open_store(source) if isinstance(source, str | Path) else source
         self._keys, self._key_ref = _provider(keys, key_ref)
         self._trust = _policy(trust)
@@ -166,6 +169,7 @@ class ParamLoader:
             ModelParamsError: it is bad, or could not be fetched. The module is as it was. What `rollback` would have
                 gone back to is gone, if fetching had begun.
         """
+        self._require_its_process()
         self._steps.refuse_inside_step()
         with self._changing, _hints_for_a_program():
             self._require_its_tensors()
@@ -183,6 +187,7 @@ class ParamLoader:
             UsageError: there is none, or the module has got other tensors.
             SequenceTooLow: the live version's publisher forbids to serve it any more; the live one stays.
         """
+        self._require_its_process()
         self._steps.refuse_inside_step()
         with self._changing:
             self._require_its_tensors()
@@ -192,6 +197,18 @@ class ParamLoader:
             self._exchange(self._idle.staged, self._now.staged)
             assert self._now.live
             return self._now.live
+
+    def _require_its_process(self) -> None:
+        """Refuse what other threads may have held, or been in the middle of, when this process was forked.
+
+        Raises:
+            UsageError: the loader was made in another process.
+        """
+        if os.getpid() != self._process:
+            raise UsageError(
+                "the loader was made in another process than this fork of it",
+                hint="make a ParamLoader in each process, after the fork",
+            )
 
     def _require_its_tensors(self) -> None:
         """Refuse to exchange tensors that the module does not compute with any more.
@@ -261,19 +278,19 @@ class ParamLoader:
 
     def _exchange(self, staged: list[Staged], before: list[Staged], note: Callable[[], None] = lambda: None) -> None:
         """Exchange the parameters, and with them the arenas: an interrupt finds both done, or neither."""
-        is_inference, given_up = torch.is_inference_mode_enabled(), threading.Event()
+        is_inference, interrupts = torch.is_inference_mode_enabled(), list[bool]()
 
         def work() -> None:
             with torch.inference_mode(is_inference):  # it is the thread's own
                 near = brought_near(staged)
-                with self._steps.swap(given_up):
+                with self._steps.swap(lambda: bool(interrupts)):
                     began = time.perf_counter()
                     exchange(near, before, in_place=self._in_place)
                     self.pause_seconds = time.perf_counter() - began
                     note()
                     self._now, self._idle = self._idle, self._now
 
-        uninterrupted(work, lambda: self._steps.give_up(given_up))
+        uninterrupted(work, lambda: interrupts.append(True))
 
 
 # A pod's errors say what to correct in an object, and that its agent tries again. Only where they have no other hint.

@@ -1,137 +1,126 @@
-"""Many steps at once, or one swap: the boundary between what runs on a model and what exchanges its parameters."""
+"""Many steps at once, or one swap: the boundary between what runs on a model and what exchanges its parameters.
+
+Made of one lock and one set, whose operations are atomic: a signal's exception (Ctrl-C) may come between any two of
+them, and would leave a `threading.Condition` locked for ever.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 from modelparams.errors import UsageError
+from modelparams.parallel import never
 
 _LOOK_AGAIN = 0.0005
-"""Seconds. A coroutine must not wait for a lock: it would hold up the very ones whose steps have to end first."""
+"""Seconds."""
+_TELL_AFTER = 30.0
+"""Seconds."""
+_log = logging.getLogger(__name__)
 
 
 class GivenUp(Exception):
     """A swap that waited for steps to end was told to wait no longer."""
 
 
-@dataclass(slots=True)
-class _Inside:
-    """One step, and the one around it: while either lasts, whoever is in it waits for no swap, which waits for it."""
-
-    around: _Inside | None
-    lasts: bool = True
-
-
-class _OfThread(threading.local):
-    newest: _Inside | None = None
-
-
 class StepLock:
     """A lock for many readers or one writer; a waiting writer goes before new readers, so it never starves."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._steps = 0
-        self._swaps_waiting = 0
-        self._is_swapping = False
-        self._of_thread = _OfThread()
-        self._of_task = ContextVar[_Inside | None]("modelparams-steps", default=None)
+        self._gate = threading.Lock()
+        """Held by a step for the moment in which it begins, and by a swap from when it waits until it is done."""
+        self._open = set[Step]()
+        self._newest = _OfThread()
+        self._of_task = ContextVar[Step | None]("modelparams-steps", default=None)
 
     def step(self) -> Step:
         """Hold off swaps: `with` in threads, `async with` in coroutines. May be nested.
 
         Whoever is inside of one already waits for no swap, which waits for it. So in one thread that is always inside
-        of some step by plain `with`, in one coroutine or another, a swap waits for ever.
+        of some step by plain `with`, in one coroutine or another, a swap waits for ever; and a thread that another one
+        waits for inside of its step is taken for inside of it only when it was begun by `asyncio.to_thread`.
         """
         return Step(self)
 
     @contextlib.contextmanager
-    def swap(self, given_up: threading.Event | None = None) -> Iterator[None]:
+    def swap(self, given_up: Callable[[], bool] = never) -> Iterator[None]:
         """Wait until no step runs, and let none begin.
 
         Args:
-            given_up: set by `give_up`.
+            given_up: asked while it waits.
 
         Raises:
             UsageError: this thread or coroutine is inside of a step, and would wait for itself.
-            GivenUp: it waited, and `given_up` was set.
+            GivenUp: `given_up` turned true.
         """
         self.refuse_inside_step()
-        given_up = given_up or threading.Event()
-        with self._changed:
-            self._swaps_waiting += 1
-            try:
-                self._changed.wait_for(lambda: given_up.is_set() or not (self._steps or self._is_swapping))
-                if given_up.is_set():
-                    raise GivenUp
-                self._is_swapping = True
-            finally:
-                self._swaps_waiting -= 1
-                self._changed.notify_all()
-        try:
+        with self._gate:
+            self._wait(given_up)
             yield
-        finally:
-            with self._changed:
-                self._is_swapping = False
-                self._changed.notify_all()
-
-    def give_up(self, waiting: threading.Event) -> None:
-        """Have the swap that was begun with `waiting` end, unless it has its turn already."""
-        with self._changed:
-            waiting.set()
-            self._changed.notify_all()
 
     def refuse_inside_step(self) -> None:
         """Raise UsageError in a thread or a coroutine that is inside of a step."""
-        if _lasting(self._of_thread.newest) or _lasting(self._of_task.get()):
+        if self.is_inside():
             raise UsageError(
                 "a swap was asked for inside of a step", hint="call it between steps, or in another thread"
             )
 
-    def enter_in_thread(self) -> _Inside:
-        """Begin a step, after the swaps that run or wait."""
-        around = _lasting(self._of_thread.newest)
-        with self._changed:
-            if around is None:
-                self._changed.wait_for(self._is_free)
-            self._of_thread.newest = step = self._begun(around)
-        return step
+    def is_inside(self) -> bool:
+        """Tell whether this thread or coroutine, or who began it, is inside of a step."""
+        return bool(self._lasting(self._newest.step) or self._lasting(self._of_task.get()))
 
-    async def enter_in_task(self) -> _Inside:
-        """The same without holding up other coroutines."""
-        while True:
-            with self._changed:
-                around = _lasting(self._of_task.get())
-                if around is not None or self._is_free():
-                    self._of_task.set(step := self._begun(around))
-                    return step
+    def begin_in_thread(self, step: Step) -> None:
+        """Begin a step, after the swap that waits or runs."""
+        if self.is_inside():
+            self._begin(step)
+        else:
+            with self._gate:
+                self._begin(step)
+        self._newest.step = step
+
+    async def begin_in_task(self, step: Step) -> None:
+        """The same without holding up other coroutines, whose steps may have to end first."""
+        while not self.is_inside():
+            if self._gate.acquire(blocking=False):
+                try:
+                    self._begin(step)
+                finally:
+                    self._gate.release()
+                break
             await asyncio.sleep(_LOOK_AGAIN)
+        else:
+            self._begin(step)
+        self._of_task.set(step)
 
-    def leave(self, step: _Inside) -> None:
-        """End a step, wherever it began."""
-        with self._changed:
-            step.lasts = False
-            self._steps -= 1
-            self._changed.notify_all()
+    def end(self, step: Step) -> None:
+        """End a step, wherever it began; of one that has ended, or never began, nothing."""
+        self._open.discard(step)
+        step.around = tuple(filter(None, map(self._lasting, step.around)))  # or a chain would grow
 
-    def _begun(self, around: _Inside | None) -> _Inside:
-        self._steps += 1
-        return _Inside(around)
+    def _begin(self, step: Step) -> None:
+        step.around = tuple(filter(None, map(self._lasting, (self._newest.step, self._of_task.get()))))
+        self._open.add(step)
 
-    def _is_free(self) -> bool:
-        return not self._is_swapping and not self._swaps_waiting
+    def _lasting(self, step: Step | None) -> Step | None:
+        """Give the step, or the first around it, that lasts."""
+        if step is None or step in self._open:
+            return step
+        return next(filter(None, map(self._lasting, step.around)), None)
 
-
-def _lasting(step: _Inside | None) -> _Inside | None:
-    """Give the step, or the one around it, that lasts."""
-    while step is not None and not step.lasts:
-        step = step.around
-    return step
+    def _wait(self, given_up: Callable[[], bool]) -> None:
+        tell_at = time.monotonic() + _TELL_AFTER
+        while self._open:
+            if given_up():
+                raise GivenUp
+            if time.monotonic() > tell_at:
+                _log.warning("a swap waits for %d steps to end: let none last for ever", len(self._open))
+                tell_at = float("inf")
+            time.sleep(_LOOK_AGAIN)
 
 
 class Step:
@@ -139,20 +128,31 @@ class Step:
 
     def __init__(self, lock: StepLock) -> None:
         self._lock = lock
-        self._inside: _Inside | None = None
+        self.around: tuple[Step, ...] = ()
+        """The steps that lasted when it began, of its thread and of its coroutine."""
 
     def __enter__(self) -> None:
-        self._inside = self._lock.enter_in_thread()
+        try:
+            self._lock.begin_in_thread(self)
+        except BaseException:
+            self._lock.end(self)
+            raise
 
     def __exit__(self, *_: object) -> None:
-        self._leave()
+        self._lock.end(self)
 
     async def __aenter__(self) -> None:
-        self._inside = await self._lock.enter_in_task()
+        try:
+            await self._lock.begin_in_task(self)
+        except BaseException:
+            self._lock.end(self)
+            raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._leave()
+        self._lock.end(self)
 
-    def _leave(self) -> None:
-        if self._inside is not None:
-            self._lock.leave(self._inside)
+
+class _OfThread(threading.local):
+    """The newest step of each thread, which may have ended."""
+
+    step: Step | None = None

@@ -78,26 +78,48 @@ def test_a_cancellation_that_was_seen_counts_even_if_it_is_taken_back() -> None:
         for_each([1], make_worker, workers=1, cancelled=lambda: next(answers, False))
 
 
-def test_an_interrupt_while_it_waits_ends_the_workers_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    join, interrupts, ended = threading.Thread.join, iter([True]), threading.Event()
-
-    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
-        if next(interrupts, False):
-            raise KeyboardInterrupt
-        join(thread, timeout)
+def test_an_interrupt_while_it_waits_ends_the_workers_first(interrupting: Callable[[], None]) -> None:
+    began, ended = threading.Barrier(2), list[int]()
 
     def make_worker(stopped: Stopped) -> Callable[[int], None]:
         def work(item: int) -> None:
+            began.wait(10)
+            if item == 0:
+                interrupting()
             while not stopped():
                 pass
-            ended.set()
+            threading.Event().wait(0.05)  # a read that does not end at once
+            ended.append(item)
 
         return work
 
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        for_each([1], make_worker, workers=1)
-    assert ended.is_set()
+        for_each([0, 1], make_worker, workers=2)
+    assert sorted(ended) == [0, 1]
+
+
+def test_when_a_thread_cannot_be_started_the_others_end_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, began, ended = threading.Thread.start, threading.Event(), list[bool]()
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "modelparams-1":
+            began.wait(10)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def make_worker(stopped: Stopped) -> Callable[[int], None]:
+        def work(_: int) -> None:
+            began.set()
+            while not stopped():
+                pass
+            ended.append(True)
+
+        return work
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RuntimeError, match="can't start"):
+        for_each([1, 2], make_worker, workers=2)
+    assert ended == [True]
 
 
 def test_nothing_to_do_is_done_at_once() -> None:

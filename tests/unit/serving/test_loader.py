@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from builders.modules import Repository, Small, seeded, tensors_of
+from cluster.process import wait_until
 from modelparams import errors
 from modelparams.digest import Digest
 from modelparams.store import FileStore
@@ -351,6 +352,14 @@ def test_an_update_inside_of_a_step_is_refused_instead_of_waiting_for_itself(rep
     assert loader.update("1.0.0")
 
 
+def test_a_fork_of_its_process_is_told_to_make_its_own(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = loader_of(repository, seeded(1))
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    for change in (loader.rollback, lambda: loader.update("1.0.0")):
+        with pytest.raises(errors.UsageError, match="Make a ParamLoader in each process"):
+            change()
+
+
 def test_an_unchanged_blob_is_copied_and_not_fetched(repository: Repository) -> None:
     one, two = seeded(1), seeded(1)
     with torch.no_grad():
@@ -385,20 +394,6 @@ def test_an_exchange_that_is_interrupted_is_undone(repository: Repository, monke
     with pytest.raises(KeyboardInterrupt):
         loader.update("1.1.0")
     assert holds(module, one)
-
-
-@pytest.fixture
-def interrupting() -> Iterator[Callable[[], None]]:
-    """Raises KeyboardInterrupt in the main thread, as Ctrl-C does, in whatever thread it is called."""
-
-    def handler(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    main = threading.main_thread().ident
-    assert main is not None
-    yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["by-pointer", "in-place"])
@@ -437,8 +432,7 @@ def test_an_update_that_waits_for_a_step_can_be_interrupted_and_asked_for_again(
     def step() -> None:
         with loader.step():
             inside.set()
-            with steps._changed:
-                steps._changed.wait_for(lambda: steps._swaps_waiting, timeout=10)
+            wait_until(steps._gate.locked, "an update that waits", seconds=10)
             interrupting()
             ends.wait(10)
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from cluster.process import wait_until
 from modelparams.errors import UsageError
-from modelparams_serving.step_lock import StepLock
+from modelparams_serving import step_lock
+from modelparams_serving.step_lock import GivenUp, Step, StepLock
+
+
+def until_a_swap_waits(lock: StepLock) -> None:
+    """Or has been done."""
+    wait_until(lambda: lock._gate.locked() or not lock._open, "a swap that waits", seconds=10)
 
 
 class Swapping:
@@ -26,8 +35,7 @@ class Swapping:
     def begin(self) -> None:
         """Start it, and return once it waits for its turn."""
         self._thread.start()
-        with self._lock._changed:
-            assert self._lock._changed.wait_for(lambda: self._lock._swaps_waiting or self.done.is_set(), timeout=10)
+        until_a_swap_waits(self._lock)
 
     def end(self) -> None:
         self._thread.join(10)
@@ -94,6 +102,81 @@ def test_a_step_within_a_step_of_one_coroutine_waits_for_no_swap() -> None:
         await asyncio.to_thread(swap.end)
 
     running(test)
+
+
+@pytest.mark.parametrize("outer", ["with", "async with"])
+@pytest.mark.parametrize("inner", ["with", "async with", "with, in a thread that it waits for"])
+def test_a_step_within_a_step_of_another_kind_waits_for_no_swap_either(outer: str, inner: str) -> None:
+    async def test(lock: StepLock, swap: Swapping) -> None:
+        def plain() -> None:
+            with lock.step():
+                assert not swap.done.is_set()
+
+        async def nested() -> None:
+            swap.begin()
+            if inner == "async with":
+                async with lock.step():
+                    assert not swap.done.is_set()
+            elif inner == "with":
+                plain()
+            elif outer == "async with":  # a thread knows of the coroutine that waits for it, and of no other thread
+                await asyncio.to_thread(plain)
+
+        if outer == "with":
+            with lock.step():
+                await nested()
+        else:
+            async with lock.step():
+                await nested()
+        await asyncio.to_thread(swap.end)
+
+    running(test)
+
+
+def test_steps_that_overlap_without_end_remember_no_more_than_those_that_last() -> None:
+    lock = StepLock()
+    last = lock.step()
+    last.__enter__()
+    first = weakref.ref(last)
+    for _ in range(10):
+        step = lock.step()
+        step.__enter__()
+        last.__exit__()
+        last = step
+    last.__exit__()
+    gc.collect()
+    assert first() is None
+
+
+def test_a_step_that_could_not_begin_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = StepLock()
+    begin = lock._begin
+
+    def interrupted(step: Step) -> None:
+        begin(step)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock, "_begin", interrupted)
+    with pytest.raises(KeyboardInterrupt), lock.step():
+        pytest.fail("it is interrupted before")
+    monkeypatch.undo()
+    with lock.swap():
+        pass
+
+
+def test_a_swap_that_waits_long_says_what_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(step_lock, "_TELL_AFTER", 0)
+    lock = StepLock()
+    told = iter([False, False, False, True])
+    step = lock.step()
+    beginning = threading.Thread(target=step.__enter__)
+    beginning.start()
+    beginning.join(10)
+    with pytest.raises(GivenUp), lock.swap(lambda: next(told)):
+        pytest.fail("a step lasts")
+    assert [record.message for record in caplog.records] == ["a swap waits for 1 steps to end: let none last for ever"]
 
 
 def test_a_step_that_ends_in_another_thread_has_ended() -> None:

@@ -112,8 +112,8 @@ def found_live(
     chosen = choice.release
     if memory.live is not None or (chosen is None and memory.target is not None):
         return memory
-    serving = [member for member in fleet.members if member.serves is not None]
-    served = Counter(m.serves for m in [m for m in serving if m.is_ready] or serving)
+    serving = [(member.serves, member.is_ready) for member in fleet.members if member.serves is not None]
+    served = Counter([digest for digest, is_ready in serving if is_ready] or [digest for digest, _ in serving])
     if chosen is not None:
         del served[chosen.manifest_digest]
     known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}
