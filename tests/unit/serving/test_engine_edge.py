@@ -29,7 +29,6 @@ from modelparams_serving.engine.bodies import _counted
 from modelparams_serving.engine.body_budget import Budget
 from modelparams_serving.engine.jobs import Job
 from modelparams_serving.engine.openai import ChatRequest
-from modelparams_serving.engine.pooling import rendered
 from modelparams_serving.engine.refusals import Refused
 
 pytestmark = pytest.mark.model
@@ -265,7 +264,7 @@ def test_one_whose_time_is_up_just_then_gives_way_as_any_other(tmp_path: Path, m
         readers, newcomer = bodies.Bodies(settings(tmp_path, max_requests=1)), Sender()
         slow = Sender().read_by(readers)
         await asyncio.sleep(0)
-        (late,) = readers._coming
+        (late,) = readers._moving
         late.deadline.reschedule(0.0)
         reading = newcomer.read_by(readers)  # runs after the deadline has passed, and before `slow` hears of it
         now = 5.0
@@ -345,9 +344,9 @@ def test_however_a_long_body_ends_its_room_is_another_s(
     monkeypatch.setattr(bodies, "monotonic", lambda: 0.0)
     given_back, give_back = list[tuple[int, int]](), Budget.give_back
 
-    def noting(self: Budget, request: Request) -> None:
-        taken = self.taken_by(request)
-        give_back(self, request)
+    def noting(self: Budget, owner: object) -> None:
+        taken = self.taken_by(owner)
+        give_back(self, owner)
         given_back.append((taken, self.left))
 
     monkeypatch.setattr(Budget, "give_back", noting)
@@ -370,9 +369,9 @@ def test_what_a_request_asked_counts_until_it_is_answered(tmp_path: Path, monkey
         happened.append("answered")
         return answer
 
-    def noting(self: Budget, request: Request) -> None:
-        happened.append(f"{self.taken_by(request)} bytes given back")
-        give_back(self, request)
+    def noting(self: Budget, owner: object) -> None:
+        happened.append(f"{self.taken_by(owner)} bytes given back")
+        give_back(self, owner)
 
     monkeypatch.setattr(Job, "whole", answering)
     monkeypatch.setattr(Budget, "give_back", noting)
@@ -657,9 +656,3 @@ def test_no_more_of_a_text_is_read_than_its_start_needs(tokenizer: Tokenizer, mo
     monkeypatch.setattr(Tokenizer, "_encoding", noting)
     tokenizer.encode_start("a b " * 500_000, 100)
     assert max(read) < 20_000
-
-
-@pytest.mark.parametrize("rows", [1, 40])
-def test_an_answer_of_many_rows_is_the_same_json(rows: int) -> None:
-    body = {"object": "list", "data": [{"index": i, "embedding": [0.5, 1e-9], "label": 'é"'} for i in range(rows)]}
-    assert json.loads(asyncio.run(rendered(body))) == body

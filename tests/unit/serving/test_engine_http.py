@@ -8,6 +8,7 @@ import contextlib
 import json
 import struct
 import threading
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from builders.arenas import tiny
 from builders.engines import engine, put_live, stage, until
 from modelparams_serving.engine import tokenizing
 from modelparams_serving.engine.__main__ import Engine
-from modelparams_serving.engine.http import _Leased
+from modelparams_serving.engine.http import _Pieces
 
 pytestmark = pytest.mark.model
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -463,7 +464,7 @@ def test_a_client_that_takes_nothing_of_its_stream_is_left(tmp_path: Path) -> No
                 await asyncio.Event().wait()  # as a connection does whose other end reads no more
 
         assert made.swapper.requests == 1
-        await _Leased(content(), {}, stack, stalled_seconds=0.05)({"type": "http"}, receive, send)
+        await _Pieces(content(), {}, "text/event-stream", stack, stalled_seconds=0.05)({"type": "http"}, receive, send)
         assert closed == [True]
         assert made.swapper.requests == 0
 
@@ -486,6 +487,6 @@ def test_metrics_count_requests_tokens_and_pauses_by_version(tmp_path: Path) -> 
 def test_embeddings_can_be_asked_for_as_base64() -> None:
     from modelparams_serving.engine.pooling import encoded
 
-    given = encoded([1.0, -2.0], "base64")
+    given = encoded(array("f", [1.0, -2.0]), "base64")
     assert isinstance(given, str)
     assert struct.unpack("<2f", base64.b64decode(given)) == (1.0, -2.0)

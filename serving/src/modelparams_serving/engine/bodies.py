@@ -1,9 +1,13 @@
-"""Requests' bodies: how long they are, how long they take, how many come at once, and how much JSON is in one."""
+"""Requests' bodies: how long they are, how long they take, how many come at once, and how much JSON is in one.
+
+And long answers, which share the bodies' memory and, while they are taken slowly, their fate.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import TypeVar
@@ -24,10 +28,11 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
-class _Coming:
-    """A body that has not come whole yet. `deadline` is when it is left."""
+class _Moving:
+    """A body that has not come whole yet, or an answer that has not gone. `deadline` is when it is left."""
 
-    request: Request
+    owner: object
+    """Whom its memory counts for."""
     deadline: asyncio.Timeout
     since: float
     pace: float
@@ -36,8 +41,11 @@ class _Coming:
 
     @property
     def behind(self) -> float:
-        """By so many seconds one that comes at that pace would have come earlier."""
+        """By so many seconds one that moves at that pace would have been here earlier."""
         return monotonic() - self.since - self.size / self.pace
+
+
+Going = contextlib.AbstractAsyncContextManager[_Moving | None]
 
 
 class Bodies:
@@ -46,7 +54,7 @@ class Bodies:
     def __init__(self, settings: EngineSettings) -> None:
         """Take as many at once as there may be requests, since those that come are in memory too."""
         self._most, self._seconds = settings.max_body_bytes, settings.stalled_seconds
-        self._at_once, self._coming = settings.max_requests, set[_Coming]()
+        self._at_once, self._moving = settings.max_requests, set[_Moving]()
         self._budget, self._turn = Budget(_LONGEST_AT_ONCE * self._most), asyncio.Lock()
 
     async def read(self, request: Request) -> bytes:
@@ -57,7 +65,7 @@ class Bodies:
                 end, or comes too slowly while another would begin.
             ClientDisconnect: it did not come whole.
         """
-        has_place = len(self._coming) < self._at_once or self._made_room(self._coming)
+        has_place = len(self._moving) < self._at_once or self._made_room(self._moving)
         try:
             async with asyncio.timeout(self._seconds if has_place else 0) as deadline:
                 return await self._read(request, deadline)
@@ -74,6 +82,39 @@ class Bodies:
         """It is answered: what its body took is free. Until then its texts are in memory, whatever they were made."""
         self._budget.give_back(request)
 
+    @contextlib.contextmanager
+    def holding(self, size: int) -> Iterator[object]:
+        """Count an answer of `size` bytes from before it is made until it is taken. Gives whom it counts for.
+
+        Raises:
+            Refused: 413, it is more than all may have together; 503, others have it.
+        """
+        owner = object()
+        if size > self._budget.most:
+            message = (
+                f"the answer would take {size} bytes of the {self._budget.most} that there are; ask for fewer texts"
+            )
+            raise Refused(413, message, code="too_large")
+        while not self._budget.take(owner, size):
+            if not self._made_room(self._with_memory(owner)):
+                message = "the answers to other requests take all the memory that there is; ask again in a moment"
+                raise Refused(503, message, code="overloaded")
+        try:
+            yield owner
+        finally:
+            self._budget.give_back(owner)
+
+    @contextlib.asynccontextmanager
+    async def going(self, owner: object, size: int) -> AsyncIterator[_Moving]:
+        """While an answer of about `size` bytes is sent: who takes it slowly gives way to others, by TimeoutError."""
+        async with asyncio.timeout(None) as deadline:
+            going = _Moving(owner, deadline, monotonic(), max(_SLOW, size / self._seconds))
+            self._moving.add(going)
+            try:
+                yield going
+            finally:
+                self._moving.discard(going)
+
     async def one_by_one(self, body: bytes, work: Callable[[], T]) -> T:
         """Do `work` on the loop, on long bodies one after another, with as much time between two for everybody else.
 
@@ -88,13 +129,16 @@ class Bodies:
             finally:
                 await asyncio.sleep(monotonic() - began)
 
-    def _made_room(self, among: Iterable[_Coming]) -> bool:
+    def _with_memory(self, but: object) -> Iterator[_Moving]:
+        return (one for one in self._moving if one.owner is not but and self._budget.taken_by(one.owner))
+
+    def _made_room(self, among: Iterable[_Moving]) -> bool:
         """Leave who is furthest behind: else some hundred clients that send a byte now and then are all there are."""
         slowest = max(among, key=lambda coming: coming.behind, default=None)
         if slowest is None or slowest.behind < 1.0:
             return False
-        self._coming.discard(slowest)
-        self._budget.give_back(slowest.request)
+        self._moving.discard(slowest)
+        self._budget.give_back(slowest.owner)
         if not slowest.deadline.expired():
             slowest.deadline.reschedule(0.0)
         return True
@@ -102,8 +146,8 @@ class Bodies:
     async def _read(self, request: Request, deadline: asyncio.Timeout) -> bytes:
         announced = int(request.headers.get("content-length", 0))
         # To end in time a long one has to come faster than any has to: else 32 could keep all room, and send nothing.
-        coming = _Coming(request, deadline, monotonic(), max(_SLOW, announced / self._seconds))
-        self._coming.add(coming)
+        coming = _Moving(request, deadline, monotonic(), max(_SLOW, announced / self._seconds))
+        self._moving.add(coming)
         try:
             self._count(coming, announced)
             found = bytearray()
@@ -113,14 +157,13 @@ class Bodies:
                 self._count(coming, coming.size)
             return bytes(found)
         finally:
-            self._coming.discard(coming)
+            self._moving.discard(coming)
 
-    def _count(self, coming: _Coming, size: int) -> None:
+    def _count(self, coming: _Moving, size: int) -> None:
         if size > self._most:
             raise Refused(413, f"a request may have {self._most} bytes at most", code="too_large")
-        while not self._budget.take(coming.request, size):
-            others = (one for one in self._coming if one is not coming and self._budget.taken_by(one.request))
-            if not self._made_room(others):
+        while not self._budget.take(coming.owner, size):
+            if not self._made_room(self._with_memory(coming.owner)):
                 raise Refused(
                     503,
                     "the bodies of other requests take all the memory that there is for long ones; send it again in a "

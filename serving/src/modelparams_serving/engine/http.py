@@ -21,9 +21,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from modelparams.protocol import Resident
-from modelparams_serving.engine import pooling
 from modelparams_serving.engine.assets import Tokenizer
-from modelparams_serving.engine.bodies import Bodies, check_values
+from modelparams_serving.engine.bodies import Bodies, Going, check_values
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.generate import GenerationFailed
 from modelparams_serving.engine.jobs import job, prompt_ids
@@ -39,6 +38,7 @@ from modelparams_serving.engine.openai import (
     named,
 )
 from modelparams_serving.engine.passes import PassFailed
+from modelparams_serving.engine.pooling import Hold, Pooled, classes, embeddings
 from modelparams_serving.engine.probes import COME_BACK, Probes
 from modelparams_serving.engine.refusals import Refused, parsed
 from modelparams_serving.engine.residents import ResidentVersion
@@ -117,19 +117,30 @@ class Front:
 
     async def embeddings(self, request: Request) -> Response:
         """Embed texts."""
-        return await self._pooled(request, await self._parsed(request, EmbeddingRequest), pooling.embeddings)
+        return await self._pooled(request, await self._parsed(request, EmbeddingRequest), embeddings)
 
     async def classify(self, request: Request) -> Response:
         """Classify texts."""
-        return await self._pooled(request, await self._parsed(request, ClassifyRequest), pooling.classes)
+        return await self._pooled(request, await self._parsed(request, ClassifyRequest), classes)
 
     async def _pooled(
-        self, request: Request, asked: Q, answer: Callable[[ResidentVersion, Q], Coroutine[Any, Any, dict[str, Any]]]
+        self, request: Request, asked: Q, answer: Callable[[ResidentVersion, Q, Hold], Coroutine[Any, Any, Pooled]]
     ) -> Response:
-        with self._lease(request, asked.model) as version:
-            body = await _unless_gone(request, answer(version, asked))
-            text = await pooling.rendered(body)
-            return Response(text, media_type="application/json", headers=headers(version.identity))
+        with contextlib.ExitStack() as stack:
+
+            def hold(size: int) -> object:
+                return stack.enter_context(self._bodies.holding(size))
+
+            with self._lease(request, asked.model) as version:
+                made, head = await _unless_gone(request, answer(version, asked, hold)), headers(version.identity)
+            if made.owner is None:
+                return Response(made.whole(), media_type="application/json", headers=head)
+            return self._going(made, head, stack.pop_all())
+
+    def _going(self, made: Pooled, head: dict[str, str], stack: contextlib.ExitStack) -> Response:
+        """Send it without a lease: its numbers are there, and a swap need not wait for one who reads slowly."""
+        going, stalled = self._bodies.going(made.owner, made.size), self._settings.stalled_seconds
+        return _Pieces(made.pieces(), head, "application/json", stack, stalled_seconds=stalled, going=going)
 
     async def _generate(
         self,
@@ -146,7 +157,8 @@ class Front:
             if not asked.stream:
                 return JSONResponse(await _unless_gone(request, made.whole()), headers=headers(version.identity))
             stalled = self._settings.stalled_seconds
-            return _Leased(made.stream(), headers(version.identity), stack.pop_all(), stalled_seconds=stalled)
+            head = headers(version.identity) | {"Cache-Control": "no-cache"}
+            return _Pieces(made.stream(), head, "text/event-stream", stack.pop_all(), stalled_seconds=stalled)
 
     @contextlib.contextmanager
     def _lease(self, request: Request, model: str | None) -> Iterator[ResidentVersion]:
@@ -201,7 +213,7 @@ class Front:
                 self._metrics.requests.labels(name, str(response.status_code), version).inc()
                 self._metrics.seconds.labels(name).observe(time.perf_counter() - started)
 
-            if isinstance(response, _Leased):
+            if isinstance(response, _Pieces):
                 response.stack.callback(count)
             else:
                 count()
@@ -237,30 +249,36 @@ class Front:
         return headers(identity) if identity else {}
 
 
-class _Leased(StreamingResponse):
-    """A stream that gives its lease back however it ends, also if it never began or nobody reads it."""
+class _Pieces(StreamingResponse):
+    """Gives back what it holds, `stack`, however it ends, also if it never began or nobody reads it."""
 
     def __init__(
         self,
         content: AsyncGenerator[bytes],
         head: dict[str, str],
+        kind: str,
         stack: contextlib.ExitStack,
         *,
         stalled_seconds: float,
+        going: Going | None = None,
     ) -> None:
-        super().__init__(content, headers=head | {"Cache-Control": "no-cache"}, media_type="text/event-stream")
+        super().__init__(content, headers=head, media_type=kind)
         self._content, self.stack, self._stalled = content, stack, stalled_seconds
+        self._going = going or contextlib.nullcontext(None)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def sent(message: Any) -> None:
             async with asyncio.timeout(self._stalled):
                 await send(message)
+            if going:
+                going.size += len(message.get("body", b""))
 
         with self.stack:
             try:
-                await super().__call__(scope, receive, sent)
+                async with self._going as going:
+                    await super().__call__(scope, receive, sent)
             except (TimeoutError, ClientDisconnect):
-                _log.info("left a client that took nothing more", seconds=self._stalled)
+                _log.info("left a client that took nothing more, or too slowly", seconds=self._stalled)
             finally:
                 await self._content.aclose()
 

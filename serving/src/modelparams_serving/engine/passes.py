@@ -6,15 +6,17 @@ import asyncio
 import queue
 import threading
 from abc import ABC, abstractmethod
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 _DEFAULT_POSITIONS = 512
+Row: TypeAlias = "array[float]"  # of float32: a list of as many numbers takes eight times the memory
 
 
 class PassFailed(Exception):
@@ -24,7 +26,7 @@ class PassFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class _Job:
     token_ids: Sequence[int]
-    answer: Future[list[float]]
+    answer: Future[Row]
 
 
 class OnePass(ABC):
@@ -52,6 +54,8 @@ class OnePass(ABC):
         """Token ids are below this."""
         self.context = min(_positions(model), max_sequence or _positions(model))
         """Tokens that one text may have."""
+        self.width = 0
+        """Numbers of one text's row; known after the first pass, which warms up."""
 
     @abstractmethod
     def read(self, output: Any, mask: torch.Tensor) -> torch.Tensor:
@@ -66,7 +70,7 @@ class OnePass(ABC):
         """False once the thread has ended."""
         return self._thread.is_alive()
 
-    async def rows(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
+    async def rows(self, texts: Sequence[Sequence[int]]) -> list[Row]:
         """Give one row for each text's token ids.
 
         Raises:
@@ -126,9 +130,10 @@ class OnePass(ABC):
             else:
                 batch[0].answer.set_exception(PassFailed(f"the forward pass failed: {type(error).__name__}"))
             return
+        self.width = rows.shape[-1]
         for job, row, sound in zip(batch, rows.tolist(), rows.isfinite().all(-1).tolist(), strict=True):
             if sound:
-                job.answer.set_result(row)
+                job.answer.set_result(array("f", row))
             else:
                 job.answer.set_exception(PassFailed("the forward pass gave NaN or infinity"))
 

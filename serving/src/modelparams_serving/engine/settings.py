@@ -46,7 +46,8 @@ class EngineSettings(PodSettings):
     max_requests: int = Field(default=256, ge=1)
     """Requests under way at once; more are told to come back."""
     max_body_bytes: int = Field(default=2 << 20, ge=1)
-    """Of one request; a longer one is refused. All that are longer than 64 KiB may have 32 times as much together."""
+    """Of one request; a longer one is refused. All that are longer than 64 KiB may have 32 times as much together, with
+    the numbers of embeddings and classes that clients have not taken yet."""
     stalled_seconds: float = Field(default=30.0, gt=0)
     """A client that takes nothing of its stream for so long is left: the version it holds could not be replaced. So is
     one that does not end its request's body, or asks nothing on its connection, for so long."""
