@@ -13,6 +13,7 @@ from pathlib import Path
 from builders.fake_engine import FakeEngine
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus
 from modelparams.api.release import Encryption, KeyReference, Release, S3Source, Source
+from modelparams.arena import small_hash
 from modelparams.digest import Digest
 from modelparams.names import ModelName, Version
 from modelparams.protocol import EngineState, Region, Reserve, Resident, Slot, SlotPhase, SlotState
@@ -29,6 +30,7 @@ from modelparams_serving.agent.status_writer import StatusWriter
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 MODEL, POD_UID = ModelName("tiny"), "11111111-1111-4111-8111-111111111111"
 SIZE = 8192
+REGION = Region(offset=0, size=64)
 
 
 def digest_of(version: str) -> Digest:
@@ -91,7 +93,7 @@ def engine(a: SlotState | None = None, b: SlotState | None = None, term: int = 0
 
 def filled(version: str, where: Slot = Slot.A) -> Filled:
     """An arena that was filled."""
-    return Filled(release(version), where, Region(offset=0, size=64), inode=1)
+    return Filled(release(version), where, REGION, inode=1, assets=REGION, small_hash="")
 
 
 @dataclass
@@ -123,9 +125,11 @@ class FakeStages:
             raise waiting.pop(0)
         assert state.slot
         path = self.directory / state.slot.file_name
+        written = version.encode().ljust(64)
         with path.open("r+b") as arena:
-            arena.write(version.encode().ljust(64))
-        return Staged(Filled(ticket.release, state.slot, Region(offset=0, size=64), inode_of(path), 100), self.floor)
+            arena.write(written)
+        found = small_hash(memoryview(written), REGION, REGION)
+        return Staged(Filled(ticket.release, state.slot, REGION, inode_of(path), REGION, found, 100), self.floor)
 
 
 @dataclass

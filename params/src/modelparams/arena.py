@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
+from blake3 import blake3
+
 from modelparams.errors import IndexInvalid
 from modelparams.index import INDEX_LIMIT, TensorIndex, blob_starts
 from modelparams.manifest import Manifest
@@ -55,6 +57,14 @@ class ArenaLayout:
         sizes = tuple(region.size for region in self.regions)
         if (*index.blob_sizes, index.assets_size) != (*sizes[:-2], sizes[-1]):
             raise IndexInvalid("the tensor index is for blobs of other sizes than the signed manifest")
+
+
+def small_hash(arena: memoryview, index: Region, assets: Region) -> str:
+    """BLAKE3 in hex of index and small files: they say what all the rest has to be. As `PulledParams` has it."""
+    hasher = blake3()
+    for part in (index, assets):
+        hasher.update(arena[part.offset : part.offset + part.size])
+    return hasher.hexdigest()
 
 
 class ReadableArena:

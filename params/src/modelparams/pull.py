@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from blake3 import blake3
 
 from modelparams.arena import ArenaLayout
-from modelparams.errors import ArenaExhausted, NotFinite
+from modelparams.errors import ArenaExhausted, IndexInvalid, NotFinite
 from modelparams.floe import HEADER_SIZE, wipe
 from modelparams.index import TensorIndex
 from modelparams.keys import ContentKind, content_hasher
@@ -71,6 +72,8 @@ class PulledParams:
     """Sealed bytes read from the store."""
     reused_bytes: int
     """Plain bytes copied from the reusable arena."""
+    small_hash: str
+    """What `arena.small_hash` is of it, and has to be later on where others can write to the memory too."""
     _made_by: object = None
 
     def __post_init__(self) -> None:
@@ -133,7 +136,25 @@ class _Pull:
         others = [n for n in range(len(manifest.blobs)) if n != manifest.index]
         others.sort(key=lambda n: manifest.blobs[n].size, reverse=True)
         for_each(others, self._worker(_spans(index)), workers=min(workers, len(others)), cancelled=cancelled)
-        return PulledParams(self._release.manifest, layout, index, self._fetched, self._reused, _BY_PULL)
+        small_hash, verified = self._small_hash(), self._release.manifest
+        return PulledParams(verified, layout, index, self._fetched, self._reused, small_hash, _BY_PULL)
+
+    def _small_hash(self) -> str:
+        """Hash index and small files as they lie there in the end, and only if they are the signed ones still.
+
+        Raises:
+            IndexInvalid: they were written to since they were opened.
+        """
+        hasher = blake3()
+        for position in (self._manifest.index, self._manifest.assets):
+            signed, view = content_hasher(self._release.keys.content_id_key, self._kind(position)), self._view(position)
+            for start in range(0, len(view), _COPY_PIECE):
+                piece = bytes(view[start : start + _COPY_PIECE])  # a copy, since both must see the same
+                signed.update(piece)
+                hasher.update(piece)
+            if not hmac.compare_digest(signed.digest(), bytes.fromhex(self._manifest.blobs[position].content_id)):
+                raise IndexInvalid("the index or a small file was changed in memory after it was verified")
+        return hasher.hexdigest()
 
     def wipe(self) -> None:
         """Zero every region that was begun."""

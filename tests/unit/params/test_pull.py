@@ -23,6 +23,7 @@ from modelparams.errors import (
     ArenaExhausted,
     BlobDigestMismatch,
     BlobSizeMismatch,
+    IndexInvalid,
     KeyMismatch,
     KeyUnavailable,
     ModelParamsError,
@@ -36,6 +37,7 @@ from modelparams.floe import FLOE_4M, FORMAT_1M, FORMAT_4M
 from modelparams.grouping import plan_blobs
 from modelparams.keys import KEY_OBJECT_LIMIT, KeyContext, write_key_object
 from modelparams.manifest import BlobEntry
+from modelparams.progress import NoProgress
 from modelparams.publish import Published
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, pull
 from modelparams.sealed import open_blob, segment_buffer
@@ -350,6 +352,20 @@ def test_progress_adds_up_to_every_byte_fetched_or_copied(case: Case) -> None:
     assert copying.total == copying.done == second.bytes_total
 
 
+@pytest.mark.parametrize("part", ["index", "assets"])
+def test_an_index_or_small_file_that_others_change_in_memory_meanwhile_is_refused(case: Case, part: str) -> None:
+    release = case.publisher.open(case.publisher.publish("1.0.0", BIG))
+    arena, region = memoryview(bytearray(release.layout.total)), getattr(release.layout, part)
+
+    class Writing(NoProgress):
+        def advance(self, task: str, n: int) -> None:
+            arena[region.offset + region.size - 2] = 0x7E
+
+    with pytest.raises(IndexInvalid):
+        pull(release, arena, progress=Writing(), workers=1)
+    assert set(arena) == {0}
+
+
 def test_an_interrupt_wipes_too(case: Case) -> None:
     release = case.publisher.open(case.publisher.publish("1.0.0", BIG))
     arena, calls = bytearray(b"\xaa" * release.layout.total), iter(range(100))
@@ -405,7 +421,7 @@ def test_a_model_key_that_was_replaced_in_the_store_is_refused(case: Case, tmp_p
 def test_only_pull_makes_pulled_parameters(case: Case) -> None:
     pulled, _ = case.publisher.pull(case.publisher.publish("1.0.0"))
     with pytest.raises(TypeError, match="only pull"):
-        PulledParams(pulled.manifest, pulled.layout, pulled.index, 0, 0)
+        PulledParams(pulled.manifest, pulled.layout, pulled.index, 0, 0, "")
 
 
 def test_another_model_key_wrapped_for_the_same_model_and_epoch_is_refused(case: Case) -> None:

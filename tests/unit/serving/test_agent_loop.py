@@ -15,6 +15,7 @@ from modelparams.api.assignment import PodState
 from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
 from modelparams.protocol import Region, Slot
 from modelparams.reasons import Reason
+from modelparams_serving.agent import memory
 from modelparams_serving.agent.order import Rollout
 
 Play = Callable[[Pod], Awaitable[None]]
@@ -162,6 +163,44 @@ def test_a_lost_engine_gets_back_what_it_served_without_a_fetch(tmp_path: Path) 
         await served(pod, "1.0.0")
         await pod.until(lambda: pod.held == {"1.0.0", "1.1.0"})
         assert pod.stages.staged == ["1.0.0", "1.1.0"]
+
+    play(tmp_path, scene)
+
+
+SPOIL: dict[str, Callable[[Pod], None]] = {
+    "index": lambda pod: rewrite(pod, b"another index"),
+    "tensors": lambda pod: refuse(pod, errors.IndexInvalid("the tensors in memory are not those that were published")),
+}
+
+
+def rewrite(pod: Pod, what: bytes) -> None:
+    with (pod.directory / Slot.A.file_name).open("r+b") as arena:
+        arena.write(what)
+
+
+def refuse(pod: Pod, error: errors.ModelParamsError) -> None:
+    pod.engine.refusals["prepare"] = [error]
+
+
+@pytest.mark.parametrize("spoil", SPOIL.values(), ids=SPOIL)
+def test_an_arena_that_a_lost_engine_has_rewritten_is_not_given_back_but_filled_anew(
+    tmp_path: Path, spoil: Callable[[Pod], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_SOON", timedelta(seconds=0.1))
+
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.kill()
+        await pod.until(lambda: pod.sink.last.live is None)
+        spoil(pod)
+        await pod.engine.start()
+        await served(pod, "1.0.0")
+        assert pod.stages.staged == ["1.0.0", "1.0.0"]
+        told = [status.last_failure for status in pod.sink.statuses if status.last_failure]
+        assert (told[-1].reason, told[-1].final) == (Reason.INDEX_INVALID, False)
+        assert "arena-a no longer holds what was verified there" in told[-1].message
+        assert pod.engine.heard.count("commit") == 2
 
     play(tmp_path, scene)
 

@@ -24,6 +24,7 @@ from builders.fake_engine_process import digest_in
 from builders.sealed import envelope_of
 from modelparams import errors
 from modelparams.api.release import Encryption, KeyReference, Release, S3Source, Source
+from modelparams.arena import small_hash
 from modelparams.digest import Digest
 from modelparams.failure import classify
 from modelparams.floe import sealed_size
@@ -138,6 +139,17 @@ def test_what_is_staged_is_what_was_published(shop: Shop) -> None:
 
 def test_it_says_which_file_it_filled(shop: Shop) -> None:
     assert shop.stage("1.0.0").filled.inode == (shop.runtime / Slot.A.file_name).stat().st_ino
+
+
+@pytest.mark.parametrize("name", ["index", "assets"])
+def test_it_knows_index_and_small_files_again_and_no_others(shop: Shop, name: str) -> None:
+    filled, path = shop.stage("1.0.0").filled, shop.runtime / Slot.A.file_name
+    assert small_hash(shop.arena(), filled.index, filled.assets) == filled.small_hash
+    part = filled.index if name == "index" else filled.assets
+    with path.open("r+b") as arena:
+        arena.seek(part.offset + part.size - 2)
+        arena.write(b"~")
+    assert small_hash(shop.arena(), filled.index, filled.assets) != filled.small_hash
 
 
 def test_an_arena_that_is_made_anew_while_it_is_filled_is_not_taken_for_the_filled_one(

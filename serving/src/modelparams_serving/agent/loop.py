@@ -20,6 +20,7 @@ import structlog
 
 from modelparams import errors
 from modelparams.api.release import Release
+from modelparams.arena import small_hash
 from modelparams.digest import Digest
 from modelparams.failure import classify
 from modelparams.protocol import Commit as CommitOrder
@@ -28,11 +29,12 @@ from modelparams.protocol import EngineState, Reserve, Resident, Slot, SlotState
 from modelparams.protocol import Prepare as PrepareOrder
 from modelparams.reasons import Reason
 from modelparams_serving.agent import metrics
-from modelparams_serving.agent.arena import inode_of
+from modelparams_serving.agent.arena import inode_of, mapped
+from modelparams_serving.agent.background import in_background
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Stage, Step, Wait, decide
 from modelparams_serving.agent.engine_client import SLOW, Sent
 from modelparams_serving.agent.health import Pulse
-from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway
+from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway, spoilt
 from modelparams_serving.agent.order import Order
 from modelparams_serving.agent.order_book import Orders
 from modelparams_serving.agent.report import report
@@ -220,8 +222,25 @@ class Agent:
             version=release.version,
             manifest_digest=release.manifest_digest,
         )
-        with self._blaming(resident, attempt):
+        with self._blaming(resident, attempt, filled):
+            if not await in_background(lambda: self._is_as_verified(filled)):
+                self._spoilt(filled, attempt)
+                return
             await self._engine.ask(PrepareOrder(slot=filled.slot, resident=resident, index=filled.index))
+            self._memory = self._memory.having_taken(filled)
+
+    def _is_as_verified(self, filled: Filled) -> bool:
+        """Look at index and small files; the engine compares the tensors with the index.
+
+        An engine that was taken over could have written others for the one that comes after it.
+        """
+        with mapped(self._runtime_dir / filled.slot.file_name, writable=False) as arena:
+            return small_hash(arena, filled.index, filled.assets) == filled.small_hash
+
+    def _spoilt(self, filled: Filled, attempt: str) -> None:
+        """Fetch it anew."""
+        self._memory = self._memory.without_filled(filled.digest)
+        self._fail(Failed(filled.release.version_name, filled.digest, spoilt(filled), attempt))
 
     async def _commit(self, resident: Resident, term: int, attempt: str) -> None:
         digest = resident.manifest_digest
@@ -238,29 +257,35 @@ class Agent:
             )
 
     @contextlib.contextmanager
-    def _blaming(self, resident: Resident, attempt: str) -> Iterator[None]:
+    def _blaming(self, resident: Resident, attempt: str, filled: Filled | None = None) -> Iterator[None]:
         """Hold a failure against the version that the engine was to take. What is true is read back, never assumed."""
         digest = resident.manifest_digest
         try:
             yield
         except errors.StaleTerm:
             raise
+        except errors.IntegrityError as error:
+            if filled and filled.was_taken:
+                self._spoilt(filled, attempt)
+                return
+            self._memory = self._memory.without_filled(digest)
+            self._failed(error, resident.version_name, digest, attempt)
         except errors.ModelParamsError as error:
             is_gone = isinstance(error, errors.EngineUnavailable)
-            if isinstance(error, errors.IntegrityError):
-                self._memory = self._memory.without_filled(digest)
             self._failed(error, resident.version_name, digest, attempt, took_engine_down=is_gone)
 
     def _failed(
         self, error: Exception, version_name: str, digest: Digest, attempt: str, *, took_engine_down: bool = False
     ) -> None:
-        failure = classify(error)
-        what = Failed(version_name, digest, failure, attempt, took_engine_down)
+        self._fail(Failed(version_name, digest, classify(error), attempt, took_engine_down), error)
+
+    def _fail(self, what: Failed, error: Exception | None = None) -> None:
+        failure = what.failure
         self._memory = self._memory.having_failed(what, self._now(), random.uniform(0.75, 1.25))  # noqa: S311
         metrics.FAILURES.labels(failure.reason).inc()
         logger.warning(
             "Version not taken",
-            version=version_name,
+            version=what.version_name,
             reason=failure.reason,
             problem=failure.message,
             is_final=failure.is_final,

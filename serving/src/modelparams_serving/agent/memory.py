@@ -14,20 +14,26 @@ from modelparams.reasons import Reason
 
 BACKOFF_MAX = timedelta(minutes=2)
 SETBACKS_KEPT = 16
+_SOON = timedelta(seconds=2)
 ENGINE_LOSSES_MAX = 3
 """So often may one release take the engine down before it is given up: a poisoned one must not do it for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """An arena whose every byte this process has verified and written itself."""
+    """An arena whose every byte this process has verified and written itself. Others can write to it since."""
 
     release: Release
     slot: Slot
     index: Region
     inode: int
     """The arena file's, so that a file made anew is not taken for it."""
+    assets: Region
+    small_hash: str
+    """Of index and small files as they were verified: they tell an engine what the tensors have to be."""
     fetched_bytes: int = 0
+    was_taken: bool = False
+    """An engine has built it once. What it is refused for from then on is not the version's fault."""
 
     @property
     def digest(self) -> Digest:
@@ -121,6 +127,10 @@ class Memory:
             fetched_bytes=filled.fetched_bytes,
         )
 
+    def having_taken(self, taken: Filled) -> Memory:
+        """After an engine built it."""
+        return replace(self, filled=tuple(replace(f, was_taken=True) if f == taken else f for f in self.filled))
+
     def without_slot(self, slot: Slot) -> Memory:
         """Before the arena is written again, or when its file is another one now."""
         return replace(self, filled=tuple(filled for filled in self.filled if filled.slot is not slot))
@@ -174,6 +184,17 @@ def _tells_of_an_engine(status: AssignmentStatus) -> bool:
     failure = status.last_failure
     is_lost = failure is not None and failure.reason is Reason.ENGINE_UNAVAILABLE
     return is_lost or bool(status.staged)
+
+
+def spoilt(filled: Filled) -> Failure:
+    """An arena was written to after it was verified: what is in it is nobody's any more."""
+    return Failure(
+        Reason.INDEX_INVALID,
+        f"{filled.slot.file_name} no longer holds what was verified there, so {filled.release.version_name} is fetched "
+        "anew. Only the engine and who shares the pod's memory volume can write there: look at the engine's last log, "
+        "and take the pod for compromised unless that explains it.",
+        _SOON,
+    )
 
 
 def _poisoned(version_name: str, losses: int) -> Failure:

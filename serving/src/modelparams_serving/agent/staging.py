@@ -152,7 +152,8 @@ class Stager:
             )
         metrics.FETCHED.inc(pulled.fetched_bytes)
         metrics.REUSED.inc(pulled.reused_bytes)
-        return Filled(ticket.release, slot, sealed.layout.index, inode, pulled.fetched_bytes)
+        layout, small_hash = sealed.layout, pulled.small_hash
+        return Filled(ticket.release, slot, layout.index, inode, layout.assets, small_hash, pulled.fetched_bytes)
 
     def _reusable(self, ticket: Ticket, slot: Slot, maps: contextlib.ExitStack) -> ReusableArena | None:
         """The other arena, when we know what it holds. Saving bytes is worth no failure."""
