@@ -28,6 +28,14 @@ def first(**changes: Any) -> dict[str, Any]:
     return GOOD | {"tensors": [head | changes, *rest]}
 
 
+def beside(**facts: Any) -> dict[str, Any]:
+    return GOOD | {"tensors": [GOOD["tensors"][0] | {"name": "a"} | facts, *GOOD["tensors"]]}
+
+
+def test_a_tensor_of_nothing_is_taken():
+    TensorIndex.parse(dumps(beside(shape=[0, 3], size=0)))
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -45,6 +53,7 @@ def first(**changes: Any) -> dict[str, Any]:
         pytest.param(GOOD | {"tensors": GOOD["tensors"][1:]}, id="a-tensor-missing"),
         pytest.param(first(dtype="__import__('os')"), id="a-dtype-that-is-code"),
         pytest.param(first(shape=[1 << 62, 1 << 62]), id="a-shape-beyond-all-memory"),
+        pytest.param(beside(shape=[0, 1 << 52, 1 << 52], size=0), id="nothing-in-a-shape-beyond-all-memory"),
         pytest.param(first(shape=[1] * 17), id="seventeen-dimensions"),
         pytest.param(first(offset=1 << 53), id="an-offset-beyond-exact-integers"),
         pytest.param(first(offset=-64), id="a-negative-offset"),

@@ -33,6 +33,14 @@ def changed(**fields: Any) -> dict[str, Any]:
     return GOOD | {"a": {k: v for k, v in (GOOD["a"] | fields).items() if v is not None}}
 
 
+def empty(*shape: int) -> dict[str, Any]:
+    return {"dtype": "U8", "shape": list(shape), "data_offsets": [11, 11]}
+
+
+def test_a_tensor_of_nothing_is_taken():
+    assert "c" in parse(file_of(GOOD | {"c": empty(3, 0)}))[0]
+
+
 def test_the_file_that_the_others_are_made_from_is_good():
     assert list(parse(file_of(GOOD))[0]) == ["a", "b"]
 
@@ -76,6 +84,7 @@ def test_a_malformed_file_is_refused(file):
         pytest.param(changed(shape=[True, 2]), id="true-in-the-shape"),
         pytest.param(changed(shape="2"), id="shape-as-text"),
         pytest.param(changed(shape=[1 << 32, 1 << 32]), id="a-product-beyond-64-bits"),
+        pytest.param(GOOD | {"c": empty(0, 1 << 52, 1 << 52)}, id="nothing-in-a-shape-beyond-64-bits"),
         pytest.param(changed(shape=[1 << 64]), id="a-side-beyond-64-bits"),
         pytest.param(changed(shape=[3]), id="another-size-than-its-shape"),
         pytest.param(changed(data_offsets=[0]), id="one-offset"),

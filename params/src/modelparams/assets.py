@@ -5,6 +5,7 @@ Only data is read: no code travels with a version, and `auto_map` entries that w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ from modelparams.strictjson import MAX_DEPTH, loads_foreign
 
 TOKENIZER, CONFIG, GENERATION = "tokenizer.json", "config.json", "generation_config.json"
 TEMPLATE = "chat_template.jinja"
+_UNBOUNDED = "time_step_limit"
+"""The one value of config.json that may be infinite: state space models have no longest step unless they say so."""
+_TAG = "__float__"
+"""How transformers writes a number that JSON has not: {"__float__": "Infinity"}."""
 _KINDS: dict[type, str] = {dict: "object", list: "list"}
 
 
@@ -39,14 +44,14 @@ def parse_assets(files: Mapping[str, bytes]) -> Assets:
     """Read what `save_pretrained` and sentence-transformers write; `files` by their relative names.
 
     Raises:
-        IndexInvalid: config.json is missing, or a file is no JSON object, or no text.
+        IndexInvalid: config.json is missing or has NaN among its numbers, or a file is no JSON object, or no text.
     """
     if CONFIG not in files:
         raise IndexInvalid("the version carries no config.json among its assets")
     tokenizer_config = _object(files, "tokenizer_config.json")
     modules = _modules(files)
     return Assets(
-        config=_object(files, CONFIG),
+        config=_config(files),
         generation=_object(files, GENERATION),
         tokenizer=files.get(TOKENIZER, b""),
         tokenizer_config=tokenizer_config,
@@ -65,6 +70,28 @@ def check_assets(files: Mapping[str, bytes]) -> None:
     """
     parse_assets(files)
     _object(files, TOKENIZER)
+
+
+def _config(files: Mapping[str, bytes]) -> Mapping[str, Any]:
+    config = _object(files, CONFIG)
+    if (name := _not_finite(config, CONFIG)) is not None:
+        raise IndexInvalid(
+            f"the asset {CONFIG} says that {name[:80]} is NaN or infinite, and nothing can be computed with that",
+            hint="correct it there, and publish again",
+        )
+    return config
+
+
+def _not_finite(value: Any, name: str) -> str | None:
+    """The nearest key of the first number that is none."""
+    if isinstance(value, dict) and value.keys() == {_TAG}:
+        value = float(value[_TAG]) if value[_TAG] in ("NaN", "Infinity", "-Infinity") else value[_TAG]
+    if isinstance(value, dict):
+        return next((found for key, one in value.items() if (found := _not_finite(one, key)) is not None), None)
+    if isinstance(value, list):
+        return next((found for one in value if (found := _not_finite(one, name)) is not None), None)
+    is_sound = not isinstance(value, float) or math.isfinite(value) or (name == _UNBOUNDED and not math.isnan(value))
+    return None if is_sound else name
 
 
 def _object(files: Mapping[str, bytes], name: str) -> Mapping[str, Any]:

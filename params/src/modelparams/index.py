@@ -119,6 +119,7 @@ def check(index: TensorIndex) -> None:
     for number, tensor in enumerate(index.tensors):
         _require(tensor.dtype in ITEM_SIZE, f"tensor {number} has an unknown dtype")
         _require(tensor.size == tensor.spec.size, f"tensor {number} has another size than its shape")
+        _require(tensor.spec.reach <= MAX_SAFE_INTEGER, f"tensor {number} has a shape larger than any memory")
         _require(tensor.offset % TENSOR_ALIGNMENT == 0, f"tensor {number} is not aligned")
         _require(tensor.blob < len(index.blob_sizes), f"tensor {number} is in a blob that is none")
     _require_coverage(index)

@@ -43,6 +43,11 @@ class TensorSpec:
         """Bytes. Raises KeyError for a dtype that is not in ITEM_SIZE."""
         return math.prod(self.shape) * ITEM_SIZE[self.dtype]
 
+    @property
+    def reach(self) -> int:
+        """The same with 1 for each dimension of 0: what strides are made of, which have to fit 64 bits."""
+        return math.prod(length or 1 for length in self.shape) * ITEM_SIZE[self.dtype]
+
 
 @dataclass(frozen=True, slots=True)
 class FileTensor:
@@ -168,6 +173,8 @@ def _entry(name: str, entry: Any) -> tuple[TensorSpec, int]:
     spec = TensorSpec(dtype, tuple(shape))
     if offsets[1] - offsets[0] != spec.size:
         raise ValueError(f"tensor {name[:80]!r} has another size than its shape")
+    if spec.reach > MAX_SAFE_INTEGER:
+        raise ValueError(f"tensor {name[:80]!r} has a shape larger than any memory")
     return spec, offsets[0]
 
 

@@ -674,6 +674,10 @@ DEEP = b"[" * 101 + b"]" * 101
         ("tokenizer.json", '{"a": 1}'.encode("utf-16"), "is not UTF-8"),
         ("1_Pooling/config.json", b"null", "is no JSON object"),
         ("modules.json", b"{}", "is no JSON list"),
+        ("config.json", b'{"rms_norm_eps": NaN}', "says that rms_norm_eps is NaN or infinite"),
+        ("config.json", b'{"rope": {"theta": [1, 1e999]}}', "says that theta is NaN or infinite"),
+        ("config.json", b'{"eps": {"__float__": "NaN"}}', "says that eps is NaN or infinite"),
+        ("config.json", b'{"time_step_limit": [0.0, NaN]}', "says that time_step_limit is NaN or infinite"),
         ("sentence_bert_config.json", b'{"x": %b}' % DEEP, "nested deeper"),
         ("chat_template.jinja", b"{{ caf\xe9 }}", "is not UTF-8"),
     ],
@@ -684,9 +688,19 @@ def test_a_small_file_that_every_engine_refuses_is_named_before_anything_is_writ
     directory = publisher.directory("1.0.0")
     (directory / name).parent.mkdir(exist_ok=True)
     (directory / name).write_bytes(data)
+    if name == "config.json":
+        write_hashes(directory)
     with pytest.raises(UsageError, match=f"no engine could serve .*: the asset {name} .*{why}"):
         publisher.publish("1.0.0", directory=directory)
     assert list(publisher.store.list("")) == []
+
+
+@pytest.mark.parametrize("infinity", ["Infinity", '{"__float__": "Infinity"}'])
+def test_a_step_without_a_limit_is_infinite_as_the_library_writes_it(publisher: Publisher, infinity: str) -> None:
+    directory = publisher.directory("1.0.0")
+    (directory / "config.json").write_text('{"time_step_limit": [0.0, %s]}' % infinity)  # noqa: UP031 -- braces
+    write_hashes(directory)
+    publisher.pull(publisher.publish("1.0.0", directory=directory))
 
 
 def test_a_small_file_that_no_engine_reads_may_hold_anything(publisher: Publisher) -> None:

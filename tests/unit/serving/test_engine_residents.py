@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
 import re
 import struct
 import weakref
@@ -32,10 +33,15 @@ LLAMA = b'{"architectures": ["LlamaForCausalLM"], "model_type": "llama"'
 DEEP = b'{"x": ' + b"[" * 101 + b"]" * 101 + b"}"
 
 
-def with_positions(context: int) -> bytes:
-    """config.json of the sample for a context of so many tokens."""
+def with_config(**changes: Any) -> bytes:
+    """config.json of the sample with other values."""
     config = json.loads((SAMPLES / "v1.0.0" / "config.json").read_bytes())
-    return json.dumps(config | {"max_position_embeddings": context}).encode()
+    return json.dumps(config | changes).encode()
+
+
+def with_positions(context: int) -> bytes:
+    """The same for a context of so many tokens."""
+    return with_config(max_position_embeddings=context)
 
 
 HEAD, NORM = "model.embed_tokens.weight", "model.norm.weight"
@@ -245,6 +251,8 @@ def test_tensors_that_are_not_those_published_are_refused(tmp_path: Path) -> Non
         ({"chat_template.jinja": b"{% if %}"}, IndexInvalid),
         ({"config.json": with_positions(1)}, IndexInvalid),
         ({"config.json": with_positions(-5)}, IndexInvalid),
+        ({"config.json": with_config(rms_norm_eps=math.nan)}, IndexInvalid),
+        ({"config.json": with_config(rms_norm_eps={"__float__": "Infinity"})}, IndexInvalid),
     ],
 )
 def test_assets_that_make_no_model_are_refused(tmp_path: Path, assets: dict[str, bytes], kind: type) -> None:
