@@ -18,7 +18,7 @@ import pytest
 
 from builders.arenas import tiny
 from builders.engines import engine, put_live, stage, until
-from modelparams_serving.engine import tokenizing
+from modelparams_serving.engine import rendering, tokenizing
 from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.http import _Pieces
 
@@ -313,6 +313,36 @@ def test_a_long_prompt_is_made_tokens_of_beside_the_loop_that_swaps(
         assert threads == [True, False, False, False]
 
     live(tmp_path, scene)
+
+
+def test_a_template_without_end_is_left_and_takes_a_place_from_chats_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "_AT_ONCE", 1)
+    monkeypatch.setattr(rendering, "_SECONDS", 0.1)
+    ends = threading.Event()
+
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        tokenizer = made.swapper.current.tokenizer
+        chat = tokenizer.chat
+        tokenizer.chat = lambda messages: chat(messages) if ends.wait() else []  # type: ignore[method-assign]
+        for _ in ("left", "without a place"):
+            refused = await client.post(CHAT, json={"messages": HELLO})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert refused.json()["error"]["type"] == "server_error"
+            assert "chat template did not end in time" in refused.json()["error"]["message"]
+        assert made.swapper.requests == 0
+        assert sum(thread.name == "render" for thread in threading.enumerate()) == 1
+        assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 200
+        monkeypatch.setattr(rendering, "_SECONDS", 60.0)
+        ends.set()
+        assert (await client.post(CHAT, json={"messages": HELLO, "max_tokens": 2})).status_code == 200
+
+    try:
+        live(tmp_path, scene)
+    finally:
+        ends.set()
 
 
 def test_a_template_that_fails_on_the_messages_is_the_requests_fault(tmp_path: Path) -> None:

@@ -79,13 +79,17 @@ async def prompt_ids(
     """Make the prompt of a request into token ids.
 
     Raises:
-        Refused: 400, the version does not generate, or cannot take the prompt.
+        Refused: 400, the version does not generate, or cannot take the prompt; 503, its chat template does not end.
     """
     context, param = serving_as(version, TextGenerator).context, asked.called_in
     check_length(length := asked.length, context, what=asked.called, param=param)
     try:
-        renders = isinstance(asked, ChatRequest)
-        return await tokenizing(length, lambda: prompt(version.tokenizer), renders=renders)
+        if isinstance(asked, ChatRequest):
+            return await version.renderer.run(lambda: prompt(version.tokenizer))
+        return await tokenizing(length, lambda: prompt(version.tokenizer))
+    except TimeoutError as error:
+        message = "the model's chat template did not end in time, for this conversation or for others before it"
+        raise Refused(503, message, code="overloaded") from error
     except ValueError as error:
         raise Refused(400, str(error), code="invalid_prompt", param=param) from error
 

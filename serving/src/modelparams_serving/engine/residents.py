@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import hmac
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from modelparams_serving.engine.defaults import Defaults
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator, end_tokens
 from modelparams_serving.engine.passes import OnePass, PassFailed
+from modelparams_serving.engine.rendering import Renderer
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.skeleton import Blueprint, Task, blueprint
 from modelparams_serving.module_tensors import DTYPES
@@ -57,6 +58,7 @@ class ResidentVersion:
     tokenizer: Tokenizer
     defaults: Defaults
     service: Service
+    renderer: Renderer = field(default_factory=Renderer)
     requests: int = 0
 
     def start(self) -> None:

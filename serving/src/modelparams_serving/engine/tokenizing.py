@@ -10,9 +10,6 @@ _SHORT = 1 << 12  # characters; of some scripts that is 9 ms
 T = TypeVar("T")
 
 
-async def tokenizing(length: int, work: Callable[[], T], *, renders: bool = False) -> T:
-    """Do `work` on texts of `length` characters, on a thread when they are long: swaps and others would wait for it.
-
-    So would they for a chat template, a program of the publisher's that may go on without end: `renders`.
-    """
-    return work() if length <= _SHORT and not renders else await asyncio.to_thread(work)
+async def tokenizing(length: int, work: Callable[[], T]) -> T:
+    """Do `work` on texts of `length` characters, on a thread when they are long: swaps and others would wait for it."""
+    return work() if length <= _SHORT else await asyncio.to_thread(work)

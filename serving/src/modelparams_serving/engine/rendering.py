@@ -1,0 +1,53 @@
+"""Chat templates are programs of the publisher's and may go on without end: a few at once, and none waited for long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+_AT_ONCE = 4
+_SECONDS = 10.0
+"""For a place and for the end; a template takes some ms, and tokens of the longest prompt take a second."""
+T = TypeVar("T")
+
+
+class Renderer:
+    """The places of one version: what does not end keeps its own, and none of the version's that follows."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(_AT_ONCE)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` on a thread.
+
+        Raises:
+            TimeoutError: it had no place, or did not end; then it keeps its place until it does.
+        """
+        async with asyncio.timeout(_SECONDS):
+            await self._places.acquire()
+            return await self._begun(work)
+
+    def _begun(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(give: Callable[[], None]) -> None:
+            self._places.release()
+            if not done.done():
+                give()
+
+        def run() -> None:
+            try:
+                give = partial(done.set_result, work())
+            except Exception as error:
+                give = partial(done.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the engine leaves
+                loop.call_soon_threadsafe(settle, give)
+
+        # A daemon: the engine has to be able to leave.
+        threading.Thread(target=run, name="render", daemon=True).start()
+        return done
