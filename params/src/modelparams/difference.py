@@ -1,4 +1,4 @@
-"""How two versions differ, tensor by tensor: directories or sealed versions, in any pairing.
+"""How two versions differ, tensor by tensor and in their small files: directories or sealed versions, in any pairing.
 
 Blobs that both versions share are not fetched; of the others, one of each side is open at a time.
 """
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from modelparams.floe import wipe
+from modelparams.hashes import CONFIG, without_hashes
 from modelparams.plaintext import PlainVersion
 from modelparams.sealed import SealedRelease, open_blob, read_index, segment_buffer
 from modelparams.tensors import TensorSpec
@@ -53,6 +54,13 @@ class Side(Protocol):
     def read(self, name: str) -> memoryview:
         """The tensor's bytes, valid until the next call."""
 
+    @property
+    def assets_identity(self) -> object:
+        """As `identity`, of all small files."""
+
+    def assets(self) -> Mapping[str, bytes]:
+        """The small files by name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Directory:
@@ -78,6 +86,15 @@ class Directory:
         """See `Side`."""
         return self.plain.views[name]
 
+    @property
+    def assets_identity(self) -> object:
+        """See `Side`."""
+        return None
+
+    def assets(self) -> Mapping[str, bytes]:
+        """See `Side`."""
+        return self.plain.assets
+
 
 class Sealed:
     """A sealed version; a blob is fetched and opened when the first of its tensors is read."""
@@ -85,7 +102,8 @@ class Sealed:
     def __init__(self, release: SealedRelease) -> None:
         self._release, self._manifest = release, release.manifest.manifest
         self._buffer = segment_buffer(self._manifest)
-        self._tensors = {tensor.name: tensor for tensor in read_index(release).tensors}
+        index = read_index(release)
+        self._tensors, self._assets = {tensor.name: tensor for tensor in index.tensors}, index.assets
         self._open: dict[int, memoryview] = {}
         self.fetched_bytes = 0
 
@@ -113,6 +131,16 @@ class Sealed:
         views = [self._opened(position) for position in blobs]
         joined = views[0] if len(views) == 1 else memoryview(b"".join(views))
         return joined[tensor.offset : tensor.offset + tensor.size]
+
+    @property
+    def assets_identity(self) -> object:
+        """See `Side`."""
+        return self._manifest.blobs[self._manifest.assets].sha256, tuple(self._assets)
+
+    def assets(self) -> Mapping[str, bytes]:
+        """See `Side`."""
+        view = self._opened(self._manifest.assets)
+        return {one.name: bytes(view[one.offset : one.offset + one.size]) for one in self._assets}
 
     def _blobs(self, name: str) -> tuple[int, ...]:
         """The blobs that a tensor lies in: one, unless it is larger than a blob."""
@@ -167,6 +195,20 @@ def differences(before: Side, after: Side) -> Iterator[Difference]:
             if found.elements:
                 yield found
     yield from (Difference(name, None, after.specs[name]) for name in after.names if name not in before.specs)
+
+
+def changed_files(before: Side, after: Side) -> dict[str, str]:
+    """Each small file that differs, in name order, with what became of it in a word. Hashes in config.json do not."""
+    if before.assets_identity is not None and before.assets_identity == after.assets_identity:
+        return {}
+    old, new = _comparable(before), _comparable(after)
+    added, removed = dict.fromkeys(new.keys() - old.keys(), "added"), dict.fromkeys(old.keys() - new.keys(), "removed")
+    changed = {name: "changed" for name in old.keys() & new.keys() if old[name] != new[name]}
+    return dict(sorted((added | removed | changed).items()))
+
+
+def _comparable(side: Side) -> dict[str, bytes]:
+    return {name: without_hashes(data) if name == CONFIG else data for name, data in side.assets().items()}
 
 
 def compare(name: str, spec: TensorSpec, before: memoryview, after: memoryview) -> Difference:

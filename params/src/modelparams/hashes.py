@@ -13,22 +13,24 @@ from typing import Any
 
 from modelparams.errors import ParamsHashMismatch, UsageError
 from modelparams.parameter_files import ParameterFile, map_files, opened, parameter_files
+from modelparams.progress import NoProgress, Progress
 from modelparams.regular import require_regular
 from modelparams.strictjson import loads_foreign
 from modelparams.whole_files import replace_file
 
 CONFIG = "config.json"
 _KEY = "modelparams"
+_TASK, _PIECE = "hash", 1 << 20
 
 
-def write_hashes(directory: Path) -> dict[str, str]:
+def write_hashes(directory: Path, progress: Progress | None = None) -> dict[str, str]:
     """Hash every `*.safetensors` of `directory`, write the hashes into its config.json, and return them by file name.
 
     Raises:
         UsageError: there is no config.json, or no such file, or it is a Git LFS pointer; or one of them
             cannot be read or written.
     """
-    config, hashes = _config(directory), hash_files(directory)
+    config, hashes = _config(directory), hash_files(directory, progress)
     config[_KEY] = {**_section(config), "sha256": hashes}
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     path = directory / CONFIG
@@ -41,7 +43,7 @@ def write_hashes(directory: Path) -> dict[str, str]:
     return hashes
 
 
-def check_hashes(directory: Path) -> dict[str, str]:
+def check_hashes(directory: Path, progress: Progress | None = None) -> dict[str, str]:
     """Compare every `*.safetensors` of `directory` with its config.json, and return the hashes by file name.
 
     Raises:
@@ -49,7 +51,7 @@ def check_hashes(directory: Path) -> dict[str, str]:
         UsageError: as `write_hashes`.
     """
     promised = _promised(directory)
-    found = hash_files(directory)
+    found = hash_files(directory, progress)
     _compare(directory, promised, found)
     return found
 
@@ -66,17 +68,32 @@ def open_checked(directory: Path) -> Mapping[str, ParameterFile]:
     return files
 
 
-def hash_files(directory: Path) -> dict[str, str]:
+def hash_files(directory: Path, progress: Progress | None = None) -> dict[str, str]:
     """SHA-256 in hex of every visible `*.safetensors` directly in `directory`, by file name in order."""
     files = parameter_files(directory)
     if not files:
         raise UsageError(f"{directory} has no *.safetensors file", hint="give the directory that save_pretrained wrote")
-    return {path.name: _hash(path) for path in files}
+    progress = progress or NoProgress()
+    progress.start(_TASK, sum(path.stat().st_size for path in files if path.is_file()))
+    return {path.name: _hash(path, progress) for path in files}
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, progress: Progress) -> str:
+    sha256, piece = hashlib.sha256(), memoryview(bytearray(_PIECE))
     with opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while count := file.readinto(piece):
+            sha256.update(piece[:count])
+            progress.advance(_TASK, count)
+    return sha256.hexdigest()
+
+
+def without_hashes(config: bytes) -> bytes:
+    """A config.json less what `write_hashes` put there, to be compared; one that is no JSON as it is."""
+    try:
+        parsed = loads_foreign(config)
+        return json.dumps({key: value for key, value in parsed.items() if key != _KEY}).encode()
+    except (ValueError, AttributeError):
+        return config
 
 
 def _promised(directory: Path) -> Mapping[str, object]:

@@ -229,7 +229,9 @@ def test_hash_writes_and_then_agrees(run: Run) -> None:
     write_directory(Path("v1.0.0"))
     ran = run("hash", "v1.0.0", "--output", "json")
     assert list(ran.json["sha256"]) == ["model.safetensors"]  # type: ignore[call-overload]
-    assert run("hash", "v1.0.0", "--check").code == 0
+    checked = run("hash", "v1.0.0", "--check")
+    assert checked.code == 0
+    assert re.search(r"^hash: [\d.]+ kB to do$", checked.err, flags=re.MULTILINE)
 
 
 def test_verify_by_version_and_by_digest(ready: Run) -> None:
@@ -352,6 +354,33 @@ def test_diff_names_the_changed_tensor_and_by_how_much(ready: Run, sides: tuple[
     assert (found["name"], found["what"], found["elements"]) == ("model.layers.1.mlp.weight", "changed", 64 * 64)
     assert found["maxAbs"] == 0.50390625 - 0.25
     assert found["relativeL2"] == pytest.approx((0.50390625 - 0.25) / 0.50390625)
+
+
+def test_diff_names_changed_small_files_and_no_table_is_empty(ready: Run) -> None:
+    directory = write_directory(Path("params/tiny/v1.2.0"), layered(), tokenizer='{"a": 1}', added="{}")
+    published = ready("publish", directory, "-s", "store", "--sign", "release.pem")
+    for sides in (("1.0.0", "1.2.0", *SEALED), ("1.0.0", directory, *SEALED), ("params/tiny/v1.0.0", directory)):
+        found = ready("diff", *sides, "-o", "json").json
+        assert (found["different"], published.code) == ([], 0)
+        assert found["files"] == [
+            {"name": "added.json", "what": "added"},
+            {"name": "tokenizer.json", "what": "changed"},
+        ]
+        assert ready("diff", *sides, "--exit-code").code == 1
+    shown = ready("diff", "params/tiny/v1.0.0", directory).out
+    assert re.search(r"^no tensor differs, of 8$", shown, flags=re.MULTILINE)
+    assert re.search(r"^tokenizer\.json +changed$", shown, flags=re.MULTILINE)
+    assert "elements" not in shown
+    same = ready("diff", "params/tiny/v1.0.0", "params/tiny/v1.0.0").out.splitlines()
+    assert same == ["no tensor differs, of 8", "no small file differs"]
+
+
+def test_of_a_config_its_hashes_are_no_difference_and_the_rest_is(ready: Run) -> None:
+    sides = ("params/tiny/v1.0.0", "params/tiny/v1.1.0", "-o", "json")
+    assert ready("diff", *sides).json["files"] == []
+    config = Path("params/tiny/v1.1.0/config.json")
+    config.write_text(config.read_text().replace("tiny", "tinier"))
+    assert ready("diff", *sides).json["files"] == [{"name": "config.json", "what": "changed"}]
 
 
 def test_a_digest_is_one_word_on_a_terminal_of_80_columns(ready: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -555,7 +584,7 @@ def test_the_page_s_table_of_exit_codes_has_each_and_no_other() -> None:
 
 
 def test_a_bug_is_no_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: object) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("a wrong \x1b[31mturn")
 
     monkeypatch.setattr(publishing, "check_hashes", broken)

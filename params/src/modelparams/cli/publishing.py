@@ -61,7 +61,8 @@ def hash_command(
     """
     if not check:
         read_directory(directory)  # what publish would refuse, before anybody reviews its hashes
-    hashes = check_hashes(directory) if check else write_hashes(directory)
+    with reporting() as progress:
+        hashes = check_hashes(directory, progress) if check else write_hashes(directory, progress)
     shown = table(f"{directory} {'matches' if check else 'now holds'}", "file", "sha256")
     for name, value in hashes.items():
         shown.add_row(name, value)

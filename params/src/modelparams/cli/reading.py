@@ -25,7 +25,7 @@ from modelparams.cli.options import (
 )
 from modelparams.cli.output import Output, console, facts, note, result, size, table
 from modelparams.cli.reporting import reporting
-from modelparams.difference import Difference, Directory, Sealed, Side, differences
+from modelparams.difference import Difference, Directory, Sealed, Side, changed_files, differences
 from modelparams.errors import UsageError
 from modelparams.manifest import Manifest, VerifiedManifest, spelled
 from modelparams.plaintext import read_plain
@@ -210,11 +210,11 @@ def diff_command(
     *,
     context: typer.Context,
 ) -> None:
-    r"""Show which tensors differ between two versions, and by how much.
+    r"""Show which tensors and small files differ between two versions, and tensors by how much.
 
     Each side is a directory, or a sealed version, of which only the blobs that differ are fetched and opened, in
     memory. 'max abs' is the largest change of an element; 'relative' is the Euclidean norm of the change over that
-    of the tensor before.
+    of the tensor before. Hashes that 'modelparams hash' wrote are no difference of config.json.
 
         modelparams diff params/smollm2/v1.0.0 params/smollm2/v1.1.0
         modelparams diff 1.0.0 1.1.0 -s s3://models/smollm2 \
@@ -231,8 +231,9 @@ def diff_command(
     old, new = side(before), side(after)
     found = list(differences(old, new))
     changed = sorted(found, key=lambda one: (one.relative_l2 is not None, -(one.relative_l2 or 0.0)))
-    _show_differences(changed, len(old.specs.keys() | new.specs.keys()), limit, output)
-    if exit_code and found:
+    files = changed_files(old, new)
+    _show_differences(changed, len(old.specs.keys() | new.specs.keys()), files, limit, output)
+    if exit_code and (found or files):
         raise typer.Exit(Exit.DIFFERENT)
 
 
@@ -247,9 +248,30 @@ def _sealed(text: str, store: str, trust: Path | None, model: str, keys: Path | 
     return Sealed(Asked.of(store, text, trust, model).opened(keys, key_ref))
 
 
-def _show_differences(found: list[Difference], total: int, limit: int, output: Output) -> None:
-    differ = "differs" if len(found) == 1 else "differ"
-    title = f"{counted(len(found), 'tensor')} {differ}, of {total}" if found else f"no tensor differs, of {total}"
+def _show_differences(found: list[Difference], total: int, files: dict[str, str], limit: int, output: Output) -> None:
+    named = [{"name": name, "what": what} for name, what in files.items()]
+    told = {"tensors": total, "different": [_difference(one) for one in found], "files": named}
+    if output is Output.JSON:
+        return result(told, "", output)
+    if len(found) > limit > 0:
+        note(f"{len(found) - limit} more; --limit 0 shows all")
+    result(told, _tensors(found, total, limit) if found else f"no tensor differs, of {total}", output)
+    return result(told, _files(files) if files else "no small file differs", output)
+
+
+def _files(files: dict[str, str]) -> Table:
+    shown = table(f"{counted(len(files), 'small file')} {_differ(len(files))}", "file", "")
+    for name, what in files.items():
+        shown.add_row(name, what)
+    return shown
+
+
+def _differ(count: int) -> str:
+    return "differs" if count == 1 else "differ"
+
+
+def _tensors(found: list[Difference], total: int, limit: int) -> Table:
+    title = f"{counted(len(found), 'tensor')} {_differ(len(found))}, of {total}"
     is_narrow = console().width < _ROOM_FOR_SPECS
     specs = () if is_narrow else ("dtype", "shape")
     shown = table(title, "tensor", "", *specs, "elements>", "max abs>", "relative>")
@@ -258,9 +280,7 @@ def _show_differences(found: list[Difference], total: int, limit: int, output: O
         assert spec is not None
         numbers = (str(one.elements or ""), _number(one.max_abs), _number(one.relative_l2))
         shown.add_row(one.name, one.what, *(() if is_narrow else (spec.dtype, _shape(spec))), *numbers)
-    if output is Output.TABLE and limit and len(found) > limit:
-        note(f"{len(found) - limit} more; --limit 0 shows all")
-    result({"tensors": total, "different": [_difference(one) for one in found]}, shown, output)
+    return shown
 
 
 def _number(value: float | None) -> str:
