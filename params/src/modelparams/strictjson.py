@@ -6,8 +6,8 @@ A duplicate key is the classic way to show two readers two documents; unknown fi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any, NoReturn, Self
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
@@ -16,6 +16,8 @@ Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 """32 bytes in lower-case hex."""
 Hex40 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{80}\z")]
 """40 bytes in lower-case hex: a key under AES key wrap."""
+
+T = TypeVar("T")
 
 MAX_SAFE_INTEGER = (1 << 53) - 1
 """The largest integer that every JSON reader gives back exactly (RFC 8259 §6)."""
@@ -110,14 +112,23 @@ class Record(BaseModel):
             ValueError: what is wrong, and where, without the document's content.
         """
         loads(data, limit=limit, most=most)
-        try:
-            return cls.model_validate_json(bytes(data), strict=True, by_alias=True, by_name=False)
-        except ValidationError as error:
-            raise ValueError(_first_of(error)) from None
+        return validated(cls.model_validate_json, bytes(data))
 
     def to_json(self) -> bytes:
         """The document without absent fields, the same bytes for the same value."""
         return dumps(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def validated(read: Callable[..., T], data: bytes) -> T:
+    """Make objects of one document by pydantic's `read`, in one call that lets no other thread run.
+
+    Raises:
+        ValueError: what is wrong, and where, without the document's content.
+    """
+    try:
+        return read(data, strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise ValueError(_first_of(error)) from None
 
 
 def _first_of(error: ValidationError) -> str:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import json
 import struct
 
 import pytest
 from blake3 import blake3
 
 from builders.sealed import TENSORS, bf16, built, plaintexts
+from modelparams import index as index_module
 from modelparams.errors import IndexInvalid
 from modelparams.index import AssetEntry, TensorEntry, TensorIndex, blob_starts, check, schema_digest, tensors_digest
+from modelparams.strictjson import dumps
 from modelparams.tensors import TensorSpec
 
 INDEX = plaintexts().index
@@ -25,6 +28,24 @@ def index(*tensors: TensorEntry, sizes: tuple[int, ...], assets: tuple[AssetEntr
 def test_an_index_comes_back_from_its_bytes():
     assert TensorIndex.parse(INDEX.to_json()) == INDEX
     assert TensorIndex.parse(memoryview(INDEX.to_json())) == INDEX
+
+
+def test_objects_of_many_tensors_are_made_some_at_a_time_so_that_other_threads_run(monkeypatch):
+    made, validated = [], index_module.validated
+
+    def noting(read, data):
+        made.append(data.count(b'"dtype"'))
+        return validated(read, data)
+
+    monkeypatch.setattr(index_module, "validated", noting)
+    monkeypatch.setattr(index_module, "_AT_ONCE", 3)
+    assert len(INDEX.tensors) == 4
+    assert TensorIndex.parse(INDEX.to_json()) == INDEX
+    assert sorted(made) == [0, 1, 3]
+    spoilt = json.loads(INDEX.to_json())
+    spoilt["tensors"][3]["offset"] = -1
+    with pytest.raises(IndexInvalid, match=r"of the tensors from 3 on, 0\.offset: Input should be"):
+        TensorIndex.parse(dumps(spoilt))
 
 
 @pytest.mark.parametrize(
