@@ -32,6 +32,7 @@ from torch import nn
 from modelparams.arena import ReadableArena
 from modelparams.digest import Digest
 from modelparams.errors import (
+    ArenaExhausted,
     IndexInvalid,
     InvalidVersion,
     KeyUnavailable,
@@ -79,11 +80,20 @@ class _Arena:
     staged: list[Staged] = field(default_factory=list)
 
     def emptied(self, size: int) -> memoryview:
-        """Forget the version and give `size` bytes."""
+        """Forget the version and give `size` bytes.
+
+        Raises:
+            ArenaExhausted: there is no memory.
+        """
         self.manifest, self.live, self.staged = None, None, []
         if self.memory is None or len(self.memory) < size:
             self.memory = None  # before the new one is made: at most two are there at any time
-            self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            try:
+                self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            except OSError as error:
+                raise ArenaExhausted(
+                    f"no memory for {size} bytes: {error.strerror}", hint="free some; then call update again"
+                ) from error
             with contextlib.suppress(OSError, AttributeError):
                 self.memory.madvise(mmap.MADV_HUGEPAGE)
             with contextlib.suppress(OSError):

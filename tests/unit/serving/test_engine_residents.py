@@ -210,6 +210,27 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
     assert "MistralForCausalLM" in error.message
 
 
+def test_why_a_model_does_not_run_is_told_without_its_shapes(tmp_path: Path) -> None:
+    config = json.loads((SAMPLES / "v1.0.0" / "config.json").read_text())
+    heads, size = config["num_attention_heads"], config["hidden_size"]
+    head = config.get("head_dim") or size // heads
+
+    def with_odd_heads(tensors: dict[str, Any]) -> None:
+        """They fit the config, and attention cannot share them out."""
+        for name in [name for name in tensors if name.endswith(("k_proj.weight", "v_proj.weight"))]:
+            tensors[name] = (TensorSpec("BF16", ((heads - 1) * head, size)), bytes((heads - 1) * head * size * 2))
+
+    told = {"config.json": json.dumps(config | {"num_key_value_heads": heads - 1}).encode()}
+
+    async def scene(made: Swapper) -> None:
+        with pytest.raises(LayoutMismatch) as error:
+            await stage(made, tiny("1.0.0", change=with_odd_heads, assets=told))
+        what = "the model of tiny-llama-1.0.0 did not run: a pass of it failed; the engine's log says more"
+        assert error.value.message == what
+
+    within(tmp_path, scene)
+
+
 @pytest.mark.parametrize("pattern", [0x7FC0, 0x7F80, 0xFF80], ids=["NaN", "+Inf", "-Inf"])
 def test_one_value_that_is_not_finite_is_refused(tmp_path: Path, pattern: int) -> None:
     values = struct.pack("<64H", *[0x3F80] * 63, pattern)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -358,6 +359,23 @@ def test_a_fork_of_its_process_is_told_to_make_its_own(repository: Repository, m
     for change in (loader.rollback, lambda: loader.update("1.0.0")):
         with pytest.raises(errors.UsageError, match="Make a ParamLoader in each process"):
             change()
+
+
+def test_no_memory_for_a_version_is_an_error_of_its_own(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.publish("1.0.0", seeded(1))
+    loader = loader_of(repository, module := seeded(9))
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(loader_module.mmap, "mmap", exhausted)
+    with pytest.raises(errors.ArenaExhausted, match="Cannot allocate memory"):
+        loader.update("1.0.0")
+    monkeypatch.undo()
+    assert holds(module, seeded(9))
+    assert loader.update("1.0.0")
 
 
 def test_an_unchanged_blob_is_copied_and_not_fetched(repository: Repository) -> None:

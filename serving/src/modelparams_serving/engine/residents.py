@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 import torch
 
 from modelparams.arena import ReadableArena
@@ -33,6 +34,7 @@ from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.skeleton import Blueprint, Task, blueprint
 from modelparams_serving.module_tensors import DTYPES
 
+_log = structlog.get_logger("engine")
 Service = TextGenerator | Embedder | Classifier
 _WARM_UP_LENGTHS = (1, 64)  # tokens: a decode step, a prefill
 _PROOF_LENGTHS = (1,)
@@ -78,8 +80,11 @@ class ResidentVersion:
                 for length in _PROOF_LENGTHS if beside == self.schema else _WARM_UP_LENGTHS:
                     await self._pass(min(length, self.service.context - 2))
         except (GenerationFailed, PassFailed, TimeoutError) as error:
+            # The library's words may name tensors or shapes, which are confidential, and this text leaves the pod.
+            _log.warning("Model did not run", version=self.identity.version_name, problem=str(error))
+            kind = "it took too long" if isinstance(error, TimeoutError) else "a pass of it failed"
             raise LayoutMismatch(
-                f"the model of {self.identity.version_name} did not run: {error or type(error).__name__}"
+                f"the model of {self.identity.version_name} did not run: {kind}; the engine's log says more"
             ) from error
 
     async def _pass(self, length: int) -> None:
