@@ -55,6 +55,13 @@ class FakeAPI:
         if is_told:
             self._tell(resource, "DELETED", subject)
 
+    def restore(self, resource: Resource, *subjects: JSON, last: int) -> None:
+        """Put the server back to a backup of when its numbers were lower; watchers are told nothing."""
+        self.objects[resource.plural].clear()
+        self._numbers = itertools.count(last)
+        for subject in subjects:
+            self.put(resource, subject, is_told=False)
+
     def bookmark(self, resource: Resource) -> None:
         """Tell watchers how far they are."""
         self._tell(resource, "BOOKMARK", {"metadata": {"resourceVersion": str(self.last)}})

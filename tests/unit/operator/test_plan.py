@@ -836,6 +836,32 @@ def test_a_retry_token_that_a_rollout_without_pods_acted_on_itself_is_not_taken_
     assert (again.target, again.failed_versions, again.attempt) == (release(NEW), (), first.attempt)
 
 
+def test_a_rollout_without_pods_forgets_another_one_s_failure_once_the_version_is_live_there() -> None:
+    theirs = status(OLD, failed_versions=(failed(NEW),))
+    waiting = plan(desired(), observed(*BOTH, lessons=lessons([theirs]))).status
+    assert [one.manifest_digest for one in waiting.failed_versions] == [digest(NEW)]
+    known = lessons([status(NEW), waiting])  # its own is among them
+    assert plan(desired(), observed(*BOTH, lessons=known, memory=waiting)).status.failed_versions == ()
+
+
+def test_what_failed_in_these_very_pods_is_not_tried_again_because_it_is_live_in_others() -> None:
+    before, other = status(OLD, failed_versions=(failed(NEW),)), status(NEW)
+    seen = observed(
+        *BOTH, *pods(2, OLD), predecessors=(before,), lessons=lessons([before, other]), memory=RolloutStatus()
+    )
+    assert plan(desired(), seen).status.target == release(OLD)
+
+
+def test_a_rollout_that_was_made_anew_counts_its_tries_above_those_that_its_pods_know() -> None:
+    gave_up = pods(2, OLD, holds=[OLD, NEW], failed=failure(NEW, attempt="2"), attempt="1")
+    anew = plan(desired(), observed(*BOTH, *gave_up, memory=RolloutStatus())).status
+    assert anew.attempt == 2
+    again = plan(desired(retry_token="now"), observed(*BOTH, *gave_up, memory=RolloutStatus())).status
+    assert (again.attempt, again.target, again.failed_versions) == (3, release(NEW), ())
+    absurd = pod("a", OLD, failed=failure(NEW, attempt="9" * 63))
+    assert plan(desired(), observed(*BOTH, absurd, memory=RolloutStatus())).status.attempt == 0
+
+
 def test_an_order_to_an_earlier_pod_of_the_same_name_does_not_count() -> None:
     namesake = dataclasses.replace(pod("a", OLD), uid="uid-later", ready=False)
     made = plan(desired(), observed(version(OLD), namesake, memory=status(OLD)))

@@ -245,6 +245,21 @@ def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:
             desired(), observed(version(OLD), memory=status(OLD)), "True", "NoPods", "Current", id="no-pods-at-rest"
         ),
         pytest.param(
+            desired(),
+            observed(
+                version(NEW),
+                version(OLD),
+                withdrawn("1.2.0"),
+                pod("a", NEW),
+                pod("b", "1.2.0", staged=[NEW], moved_in=0),
+                memory=status(NEW, floor=500),
+            ),
+            "False",
+            "SequenceTooLow",
+            "Failed",
+            id="live-below-the-floor-though-a-pod-is-elsewhere",
+        ),
+        pytest.param(
             desired(), observed(version(OLD), memory=status(NEW)), "True", "NoPods", "Current", id="no-pods-to-go-back"
         ),
         pytest.param(

@@ -12,7 +12,7 @@ import pytest
 from builders.fake_api import FakeAPI, running, until
 from modelparams import errors
 from modelparams_operator.shell.backoff import Backoff
-from modelparams_operator.shell.ports import PODS, ObjectKey
+from modelparams_operator.shell.ports import PODS, ObjectKey, Page
 from modelparams_operator.shell.watch import Mirror
 
 GONE, CUT = errors.APIGone("too old"), errors.APIUnavailable("cut")
@@ -180,6 +180,40 @@ def test_what_a_write_gave_back_is_seen_at_once_and_older_news_does_not_undo_it(
         assert follower.values == {"a": "three"}
         follower.mirror.note(old)
         assert follower.values == {"a": "three"}
+
+    scenario(test)
+
+
+def test_a_list_that_is_older_than_a_write_of_ours_does_not_undo_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(api: FakeAPI, follower: Follower) -> None:
+        listed, answers, list_page = asyncio.Event(), asyncio.Event(), api.list_page
+
+        async def slow(*args: Any, **named: Any) -> Page:
+            page = await list_page(*args, **named)
+            listed.set()
+            await answers.wait()
+            return page
+
+        monkeypatch.setattr(api, "list_page", slow)
+        api.cut(PODS, GONE)
+        await listed.wait()
+        follower.mirror.note(api.put(PODS, pod("b"), is_told=False))
+        api.faults["watch"] += [CUT] * 3  # nor does the stream after it say anything of it yet
+        answers.set()
+        await until(lambda: follower.slept[1:], "the list to be taken")
+        assert follower.values == {"a": "one", "b": "one"}
+
+    scenario(test)
+
+
+def test_a_server_that_was_put_back_to_a_backup_is_believed_however_low_its_numbers_are() -> None:
+    async def test(api: FakeAPI, follower: Follower) -> None:
+        api.put(PODS, pod("a", "two"))
+        api.put(PODS, pod("b"))
+        await until(lambda: follower.values == {"a": "two", "b": "one"}, "both")
+        api.restore(PODS, pod("a"), last=50)
+        api.cut(PODS, GONE)
+        await until(lambda: follower.values == {"a": "one"}, "what the backup holds")
 
     scenario(test)
 

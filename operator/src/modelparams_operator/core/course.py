@@ -43,6 +43,11 @@ class Course:
     homes: frozenset[Digest]
     """The versions on which pods may stay: without steps, the target alone."""
 
+    @property
+    def is_barred(self) -> bool:
+        """Nobody is ordered to the target: it is below the floor."""
+        return self.target is not None and self.target.manifest_digest in self.barred
+
 
 def steer(
     desired: Desired, observed: Observed, memory: RolloutStatus, choice: Choice, fleet: Fleet

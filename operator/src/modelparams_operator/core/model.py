@@ -108,6 +108,8 @@ class Lessons:
     """What the rollouts of one model know of failures, all of them together."""
 
     failed_versions: tuple[FailedVersion, ...] = ()
+    live: tuple[Digest, ...] = ()
+    """What works in some of them, though it may have failed in another."""
     floor: int = 0
     attempt: int = 0
     retry_tokens: Mapping[str, int] = field(default_factory=dict)

@@ -187,6 +187,8 @@ def _is_clock_running(memory: RolloutStatus, course: Course, fleet: Fleet) -> bo
     """Tell whether the progress deadline counts: only while somebody can and should make progress."""
     if memory.target is None or not fleet.total or not course.is_open or course.pause_ends_at is not None:
         return False
+    if course.is_barred:
+        return False
     return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(strays(memory, course, fleet))
 
 

@@ -149,7 +149,7 @@ def _claimed_twice(facts: Facts) -> Verdict | None:
 def _leaving(facts: Facts) -> bool:
     """Tell whether pods are on their way back to what is live."""
     memory = facts.memory
-    if not is_at_rest(memory):
+    if not is_at_rest(memory) or facts.course.is_barred:
         return False
     gone = (m for m in facts.fleet.members if m.is_away(memory.revision))
     return any(not _follows(memory, member) for member in (*strays(memory, facts.course, facts.fleet), *gone))

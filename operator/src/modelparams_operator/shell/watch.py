@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, NoReturn, TypeVar
@@ -61,6 +61,8 @@ class Mirror(Generic[T]):
         self._backoff = backoff or Backoff(first=0.5, last=30)
         self._known: defaultdict[str, dict[str, Known[T]]] = defaultdict(dict)
         self._since: str | None = None
+        self._told_at = "0"
+        """The newest number that the server told of, by lists and streams."""
         self._lost_at: float | None = 0.0
         self.tried, self.synced = asyncio.Event(), asyncio.Event()
         """The first list was asked for, with whatever outcome; and one is complete."""
@@ -114,14 +116,16 @@ class Mirror(Generic[T]):
 
     async def _list(self) -> None:
         metrics.RELISTS.labels(self._resource.kind).inc()
-        present, version = dict[ObjectKey, str](), ""
+        present, version = set[ObjectKey](), ""
         async for page in pages(self._api, self._resource, self._namespace, labels=self._labels):
+            if not version and _is_newer(self._told_at, page.resource_version):
+                self._drop_all_but(set())  # the server was put back to a backup: no number of before counts
             for subject in page.items:
-                present[_key(subject)] = subject["metadata"]["uid"]
+                present.add(_key(subject))
                 self._put(subject)
             version = page.resource_version
-        self._drop_all_but(present)
-        self._since = version
+        self._drop_all_but(present, listed_at=version)
+        self._since = self._told_at = version
         self._heard()
         self.tried.set()
         self.synced.set()
@@ -147,19 +151,21 @@ class Mirror(Generic[T]):
             self._heard()
             return
         self._backoff.reset()
-        self._since = subject["metadata"]["resourceVersion"]
+        self._since = self._told_at = subject["metadata"]["resourceVersion"]
         self._heard()
         if kind == "DELETED":
             self._drop(_key(subject), subject["metadata"]["uid"])
         elif kind != "BOOKMARK":
             self._put(subject)
 
-    def _drop_all_but(self, present: Mapping[ObjectKey, str]) -> None:
+    def _drop_all_but(self, present: Set[ObjectKey], listed_at: str | None = None) -> None:
+        """Drop what is gone; not what is newer than the list: we wrote it since."""
         gone = [
             (ObjectKey(namespace, name), known.uid)
             for namespace, names in self._known.items()
             for name, known in names.items()
             if ObjectKey(namespace, name) not in present
+            and (listed_at is None or not _is_newer(known.resource_version, listed_at))
         ]
         for key, uid in gone:
             self._drop(key, uid)
