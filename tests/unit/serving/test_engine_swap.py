@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -15,6 +16,7 @@ from builders.engines import put_live, stage, swapper, until
 from modelparams.digest import Digest
 from modelparams.errors import IllegalTransition, SlotBusy, StaleTerm, SwapFailed
 from modelparams.protocol import Commit, Discard, Rollback, Slot, SlotPhase
+from modelparams_serving.engine.background import Background
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.swap import NoVersion, Swapper
@@ -275,3 +277,42 @@ def test_a_request_that_is_left_early_ends_in_the_manager_too(tmp_path: Path) ->
         assert not manager.output_router.result_handlers
 
     within(tmp_path, scene)
+
+
+@pytest.mark.parametrize("moment", ["it is loaded", "it is warmed up"])
+def test_an_engine_that_leaves_while_a_version_is_built_leaves_no_thread_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    async def scene(made: Swapper) -> None:
+        loop, reached, goes_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+        run, warm_up = Background.run, ResidentVersion.warm_up
+
+        async def held(background: Background, work: Callable[[], Any]) -> Any:
+            def late() -> Any:
+                loop.call_soon_threadsafe(reached.set)
+                goes_on.wait(10)
+                return work()
+
+            return await run(background, late)
+
+        async def endless(version: ResidentVersion, beside: Any) -> None:
+            await warm_up(version, beside)
+            reached.set()
+            await asyncio.Event().wait()
+
+        await made.reserve(ONE.reserve())
+        ONE.write(made._places[Slot.A].arena.path)
+        if moment == "it is loaded":
+            monkeypatch.setattr(Background, "run", held)
+        monkeypatch.setattr(ResidentVersion, "warm_up", endless)
+        staging = asyncio.create_task(made.prepare(ONE.prepare(Slot.A)))
+        await reached.wait()
+        closing = asyncio.create_task(made.close())
+        await asyncio.sleep(0)
+        goes_on.set()
+        await closing
+        with pytest.raises(SwapFailed, match="leaving"):
+            await staging
+
+    within(tmp_path, scene)
+    assert not [thread.name for thread in threading.enumerate() if "generation" in thread.name]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
+from modelparams.errors import SwapFailed
 from modelparams.names import object_name
 from modelparams.parallel import Stopped
 from modelparams.progress import Progress
@@ -97,9 +98,10 @@ async def _served(engine: Engine, sealed: SealedRelease, at: socket.socket, prog
         tell(f"{resident_of(sealed).version_name} answers on {_where(engine.settings)}/v1; Ctrl-C ends")
     except CancelledError:
         pass  # asked to leave before it was there
-    except BaseException:
-        engine.drain.begin()
-        raise
+    except BaseException as error:
+        if not (isinstance(error, SwapFailed) and engine.drain.draining):  # which is what the engine says as it leaves
+            engine.drain.begin()
+            raise
     finally:
         if not await serving:
             tell(f"what still ran after {engine.settings.grace_seconds:.0f} s was cut off")

@@ -11,10 +11,10 @@ import contextlib
 import gc
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelparams.digest import Digest
 from modelparams.errors import IllegalTransition, IndexInvalid, StaleTerm, SwapFailed
@@ -86,6 +86,8 @@ class Swapper:
         self._current: _Place | None = None
         self._previous: Digest | None = None
         self._background = Background()
+        self._building: set[asyncio.Task[ResidentVersion]] = set()
+        self._is_closed = False
 
     # ---- what requests use
 
@@ -169,7 +171,7 @@ class Swapper:
             raise IllegalTransition(f"slot {order.slot} is reserved for another version than {digest.short}")
         after(place.phase, Happening.BUILT, slot=order.slot)
         try:
-            place.version = await self._built(place, order)
+            place.version = await self._following(self._built(place, order))
         except BaseException:
             self._empty(place, Happening.REFUSED)
             raise
@@ -177,7 +179,27 @@ class Swapper:
         place.move(Happening.BUILT)
         return self.state(slot=order.slot)
 
+    async def _following(self, building: Coroutine[Any, Any, ResidentVersion]) -> ResidentVersion:
+        """Let `close` end it: a version that began to run after that would never end.
+
+        Raises:
+            SwapFailed: the engine is leaving.
+        """
+        task = asyncio.create_task(building)
+        self._building.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task.cancelled() and self._is_closed:
+                raise SwapFailed("the engine is leaving") from None
+            task.cancel()
+            raise
+        finally:
+            self._building.discard(task)
+
     async def _built(self, place: _Place, order: Prepare) -> ResidentVersion:
+        if self._is_closed:
+            raise SwapFailed("the engine is leaving")
         if place.arena.capacity == 0:
             raise IndexInvalid(f"slot {order.slot} has no arena yet")
         load = await self._library.loader()
@@ -185,8 +207,8 @@ class Swapper:
         version = await self._background.run(
             lambda: load(memoryview(place.arena.map()), order.index, order.resident, beside=beside)
         )
-        version.start()
         try:
+            version.start()
             await version.warm_up(beside)
         except BaseException:
             await self._background.run(version.stop)
@@ -275,8 +297,12 @@ class Swapper:
             await self._background.run(gc.collect)  # a model's modules refer to each other in circles
 
     async def close(self) -> None:
-        """End all threads."""
-        self._current = None
+        """End all threads, also those of a version that is just being built."""
+        self._is_closed, self._current = True, None
+        building = tuple(self._building)
+        for task in building:
+            task.cancel()
+        await asyncio.gather(*building, return_exceptions=True)
         for place in self._places.values():
             await self._drop(place)
         await asyncio.to_thread(self._background.close)
