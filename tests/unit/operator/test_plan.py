@@ -34,9 +34,10 @@ from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.rollout import PodCounts, RolloutStatus
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
-from modelparams_operator.core.memory import is_at_rest, lessons
+from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
 from modelparams_operator.core.plan import plan
+from modelparams_operator.core.predecessors import lessons
 
 OLD, NEW, NEXT = "1.0.0", "1.1.0", "1.2.0"
 BOTH = (version(OLD), version(NEW))

@@ -25,9 +25,9 @@ from modelparams.api.rollout import RolloutStatus
 from modelparams.errors import InvalidVersion
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
-from modelparams_operator.core.memory import FAILED_LIMIT, inherited
 from modelparams_operator.core.model import Desired, VersionView
-from modelparams_operator.core.selection import Choice, choose
+from modelparams_operator.core.predecessors import inherited
+from modelparams_operator.core.selection import FAILED_LIMIT, Choice, choose
 
 PINNED_1_0 = desired(pin="1.0.0")
 FIRST = RolloutStatus()

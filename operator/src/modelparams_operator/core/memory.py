@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,11 +11,10 @@ from modelparams.api.release import Release
 from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revision, RolloutStatus
 from modelparams.digest import Digest
 from modelparams_operator.core.fleet import Fleet
-from modelparams_operator.core.model import Desired, Lessons, Observed, VersionView
+from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.selection import FAILED_LIMIT, Choice
 
 HISTORY_LIMIT = 20
-_ATTEMPT_DIGITS = 10
 
 Outcome = Literal["Promoted", "RolledBack", "Failed", "Superseded"]
 
@@ -154,93 +152,6 @@ def _release_of(digest: Digest, fleet: Fleet, versions: Sequence[VersionView], m
         return None if verified.is_withdrawn else verified.release
     ordered = next((release for member in fleet.members if (release := member.release(digest))), None)
     return None if ordered is not None and any(v.is_of(ordered) for v in versions) else ordered
-
-
-def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
-    """Take over what `before`, a rollout that gives way, knows of the same pods; doing it twice changes nothing.
-
-    What failed stays failed, and orders go on with its attempt: another one would have pods try again. Target and step
-    are not taken over: this rollout chooses by its own policy, and goes by its own steps.
-    """
-    memory = _having_learned(memory, _of_one(before))
-    fields: dict[str, Any] = {
-        "last_failure": memory.last_failure or before.last_failure,
-        "revision": max(memory.revision, before.revision),
-        "history": memory.history or before.history,
-    }
-    if memory.live is None:
-        fields |= {"live": before.live, "live_sequence": before.live_sequence}
-    return changed(memory, **fields)
-
-
-def lessons(memories: Sequence[RolloutStatus]) -> Lessons:
-    """Sum up what rollouts of one model know of failures."""
-    all_of_them = functools.reduce(_having_learned, map(_of_one, memories), RolloutStatus())
-    tokens = Counter(one.last_handled_retry_token for one in memories if one.last_handled_retry_token is not None)
-    live = tuple({one.live.manifest_digest: None for one in memories if one.live is not None})
-    return Lessons(all_of_them.failed_versions, live, all_of_them.floor, all_of_them.attempt, tokens)
-
-
-def _of_one(memory: RolloutStatus) -> Lessons:
-    return Lessons(memory.failed_versions, (), memory.floor, memory.attempt)
-
-
-def begun(memory: RolloutStatus, desired: Desired, observed: Observed, fleet: Fleet) -> RolloutStatus:
-    """Have a rollout that has not had a pod yet know what becomes of those that another one had.
-
-    It goes on from the memory of those that name its pods still: one of them may be itself under its former name. Where
-    none is left, what failed in the model's other rollouts is not tried again, unless it is live in one of them. What
-    these pods serve works in any case. A retry token that another one acted on asks for nothing more. And pods that
-    were taken from serving, by an order that still stands, are away by this rollout's count too; at an attempt in which
-    they gave something up they would not try it again.
-    """
-    if memory.live is not None or memory.pods.total:
-        return memory
-    token, last, known = desired.spec.retry_token, memory.last_handled_retry_token, observed.lessons
-    moves = (m.order.moved_in for m in fleet.members if m.order is not None and m.order.moved_in is not None)
-    if observed.predecessors:
-        memory = functools.reduce(inherited, observed.predecessors, memory)
-    elif last is None or _is_of_another(last, memory, known):
-        memory = _but(_having_learned(memory, known), known.live)
-    return changed(
-        _but(memory, (member.serves for member in fleet.members)),
-        last_handled_retry_token=token if token is not None and _is_of_another(token, memory, known) else last,
-        revision=max([memory.revision, *moves]),
-        attempt=max([memory.attempt, *_attempts(fleet)]),
-    )
-
-
-def _attempts(fleet: Fleet) -> Iterator[int]:
-    """Find the tries that pods know: at the same one again, they would answer with their refusal of then."""
-    for member in fleet.members:
-        failure = member.answer.last_failure if member.answer is not None else None
-        for name in (member.order.attempt if member.order is not None else "", failure.attempt if failure else ""):
-            if name.isascii() and name.isdigit() and len(name) < _ATTEMPT_DIGITS:  # a pod may say any
-                yield int(name)
-
-
-def _is_of_another(token: str, memory: RolloutStatus, known: Lessons) -> bool:
-    """Tell whether another rollout acted on a retry token: what is known of all of them is known of this one too."""
-    return known.retry_tokens.get(token, 0) > (memory.last_handled_retry_token == token)
-
-
-def _but(memory: RolloutStatus, working: Iterable[Digest | None]) -> RolloutStatus:
-    """Without the failures of what works."""
-    there = set(working)
-    failed = tuple(one for one in memory.failed_versions if one.manifest_digest not in there)
-    return changed(memory, failed_versions=failed)
-
-
-def _having_learned(memory: RolloutStatus, known: Lessons) -> RolloutStatus:
-    """Take over what failed, and the attempt that it failed in: pods would try again at another one."""
-    mine = {failed.manifest_digest for failed in memory.failed_versions}
-    new = tuple(failed for failed in known.failed_versions if failed.manifest_digest not in mine)
-    return changed(
-        memory,
-        failed_versions=(*new, *memory.failed_versions)[-FAILED_LIMIT:],
-        floor=max(memory.floor, known.floor),
-        attempt=max(memory.attempt, known.attempt),
-    )
 
 
 def stopped(memory: RolloutStatus, failure: PodFailure) -> RolloutStatus:

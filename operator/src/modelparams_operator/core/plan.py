@@ -12,7 +12,6 @@ from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.memory import (
-    begun,
     changed,
     found_live,
     is_at_rest,
@@ -23,6 +22,7 @@ from modelparams_operator.core.memory import (
 )
 from modelparams_operator.core.model import Desired, Observed, Plan, Verify, VersionView
 from modelparams_operator.core.orders import assignments
+from modelparams_operator.core.predecessors import begun
 from modelparams_operator.core.rollout_status import conditions, invalid, suspended, unseen
 from modelparams_operator.core.selection import Choice, choose
 

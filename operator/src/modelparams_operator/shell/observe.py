@@ -12,8 +12,8 @@ from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.errors import InvalidSpec
 from modelparams.failure import Failure
 from modelparams_operator.core.claims import Claims, claims, other_claims, selects
-from modelparams_operator.core.memory import lessons
 from modelparams_operator.core.model import Desired, Lessons, Observed, PodView, VersionView
+from modelparams_operator.core.predecessors import lessons
 from modelparams_operator.shell import views
 from modelparams_operator.shell.ports import (
     JSON,

@@ -22,9 +22,9 @@ from modelparams_operator.core.default_rollout import (
     handed_over,
     superseded_defaults,
 )
-from modelparams_operator.core.memory import inherited
 from modelparams_operator.core.model import Assign, Plan, Verify, VersionView
 from modelparams_operator.core.plan import plan
+from modelparams_operator.core.predecessors import inherited
 from modelparams_operator.core.version_status import RolloutUse, judge
 from modelparams_operator.shell import metrics, observe
 from modelparams_operator.shell.at_once import each
