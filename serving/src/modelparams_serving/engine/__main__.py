@@ -135,7 +135,7 @@ async def _run(engine: Engine) -> bool:
 
 
 def main() -> None:
-    """Start the engine; returns when it has drained."""
+    """Start the engine, and end the process when it has drained."""
     settings = started("modelparams-serve", _WHAT, EngineSettings)
     try:
         _make(settings.runtime_dir)
@@ -145,9 +145,11 @@ def main() -> None:
         asyncio.run(_run(engine))
     except UsageError as error:
         refuse("modelparams-serve", str(error))
-    if engine.library.is_under_way:  # a thread that imports cannot be stopped, and would be waited for
-        sys.stderr.flush()
-        os._exit(0)
+    # All is tidied up. The interpreter would tear torch's modules down for seconds, and wait for any thread: one that
+    # imports cannot be stopped.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _make(runtime_dir: Path) -> None:
