@@ -490,6 +490,15 @@ def test_failures_below_what_is_live_keep_no_newer_version_away() -> None:
     assert {f.version_name for f in made.failed_versions} == {f"chat-{number}" for number in MANY[1:]}
 
 
+def test_a_failure_of_what_is_pinned_or_above_what_there_is_to_go_back_to_is_not_forgotten() -> None:
+    full = status("1.60.0", failed_versions=tuple(failed(number) for number in MANY))
+    versions = [version(number) for number in (OLD, *MANY, "1.60.0")]
+    pinned = plan(desired(pin="1.1.0"), observed(*versions, *pods(2, "1.60.0"), memory=full)).status
+    assert (pinned.target, len(pinned.failed_versions)) == (release("1.60.0"), 50)
+    reverted = plan(desired(), observed(*versions[:-1], *pods(2, "1.60.0"), memory=full)).status
+    assert reverted.target == release(OLD)
+
+
 def test_who_waits_because_so_many_failed_is_told_on_the_rollout() -> None:
     full = status(OLD, failed_versions=tuple(failed(number) for number in MANY))
     versions = [version(number) for number in ("1.0.0", *MANY, "1.51.0")]
@@ -703,6 +712,19 @@ def test_no_pod_follows_others_to_a_version_on_which_none_of_them_is_well() -> N
     assert stalled(made).reason is Reason.PROGRESS_DEADLINE_EXCEEDED
     well = after_the_deadline(*parts, pod("d", OLD), memory=memory)
     assert (well.status.revision, moved(well, OLD)) == (1, ["b"])
+
+
+@pytest.mark.parametrize("way", ["a pin", "a revert"])
+def test_on_the_way_back_to_a_version_nobody_follows_a_pod_that_is_not_well_there(way: str) -> None:
+    seen = BOTH if way == "a pin" else (version(OLD),)
+    pin = {"pin": OLD} if way == "a pin" else {}
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
+    sick = pod("a", OLD, ready=False, staged=[NEW], moved_in=0)
+    parts = (*seen, sick, *named("b", "c", serving=NEW, beside=(OLD,)))
+    before = plan(desired(**pin), observed(*parts, memory=memory)).status
+    late = plan(desired(**pin), observed(*parts, memory=before, now=NOW + timedelta(seconds=601)))
+    assert moved(late, OLD) == []
+    assert late.status.target == (release(NEW) if way == "a pin" else release(OLD))
 
 
 def test_a_version_that_made_its_pods_unready_is_not_found_live_beside_ready_ones() -> None:

@@ -151,9 +151,10 @@ def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member,
 
 def have_strays(memory: RolloutStatus, strategy: Strategy, versions: Sequence[VersionView], fleet: Fleet) -> bool:
     """Tell the same before the choice: as long as there are some, no ready pod has been sent to the target."""
-    home, is_direct = _home(memory, versions), is_without_steps(memory, strategy)
-    homes = _homes(memory, home, is_direct=is_direct)
-    return bool(_astray(memory.target if is_direct else home, homes, attempt_of(memory), fleet))
+    if is_without_steps(memory, strategy):
+        return False  # who has not come to the target yet is on its way there
+    home = _home(memory, versions)
+    return bool(_astray(home, _homes(memory, home, is_direct=False), attempt_of(memory), fleet))
 
 
 def _astray(home: Release | None, homes: frozenset[Digest], attempt: str, fleet: Fleet) -> tuple[Member, ...]:

@@ -65,7 +65,7 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
         memory,
         floor=floor,
         attempt=attempt,
-        failed_versions=() if is_retried else _with_room(failed, memory.live, versions),
+        failed_versions=() if is_retried else _with_room(failed, memory, desired, versions),
         last_handled_retry_token=token if token is not None else last,
         live=_current(memory.live, versions),
         live_sequence=_sequence_of(memory.live.manifest_digest, versions, memory) if memory.live is not None else 0,
@@ -74,20 +74,27 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
 
 
 def _with_room(
-    failed: tuple[FailedVersion, ...], live: Release | None, versions: Sequence[VersionView]
+    failed: tuple[FailedVersion, ...], memory: RolloutStatus, desired: Desired, versions: Sequence[VersionView]
 ) -> tuple[FailedVersion, ...]:
     """Forget failures once there is no room for another one: of versions that are gone, and the lowest below live.
 
-    No rollout comes to those but by many deletions. Of the newer ones none is forgotten: it would be tried again at
-    once, and so all of them in a circle.
+    Those are below the version to which this rollout would go back, so that it does not come to them; nor is one
+    forgotten that is pinned. Of the newer ones none is: it would be tried again at once, and so all of them, in a
+    circle.
     """
     if len(failed) < FAILED_LIMIT:
         return failed
-    there = {view.digest: view.version for view in versions}
+    there, live = {view.digest: view.version for view in versions}, memory.live
     kept = tuple(one for one in failed if one.manifest_digest in there)
-    passed = (one for one in kept if live is not None and there[one.manifest_digest] < live.version)
-    lowest = sorted(passed, key=lambda one: there[one.manifest_digest])[: max(0, len(kept) - FAILED_LIMIT + 1)]
-    return tuple(one for one in kept if one not in lowest)
+    if live is None:
+        return kept
+    bad, pinned = {one.manifest_digest for one in kept}, desired.spec.version_policy.version_name
+    good = (v.version for v in versions if v.facts is not None and v.is_standing and v.digest not in bad)
+    bound = max((version for version in good if version < live.version), default=live.version)
+    passed = [one for one in kept if there[one.manifest_digest] < bound and one.version_name != pinned]
+    passed.sort(key=lambda one: there[one.manifest_digest])
+    forgotten = passed[: max(0, len(kept) - FAILED_LIMIT + 1)]
+    return tuple(one for one in kept if one not in forgotten)
 
 
 def _current(release: Release | None, versions: Sequence[VersionView]) -> Release | None:

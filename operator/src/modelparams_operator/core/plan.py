@@ -158,7 +158,8 @@ def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: 
     if not is_at_rest(memory) and not strays(memory, course, fleet):
         return memory
     if fleet.away(memory.revision):
-        is_sick = is_overdue and course.home is not None and fleet.settled_on(course.home.manifest_digest) > 0
+        there = course.target if course.is_direct else course.home
+        is_sick = is_overdue and there is not None and fleet.settled_on(there.manifest_digest) > 0
         return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_sick else memory
     if not is_at_rest(memory):
         return memory

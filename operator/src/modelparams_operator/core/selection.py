@@ -141,7 +141,7 @@ class _Court:
             or view.is_refused
             or (view.spec.suspend and not self._has(view))
             or (self._has_failed(view.digest) and not self._is_held(view))
-            or (self._is_full() and not self._has(view))
+            or self._is_one_too_many(view)
             or is_sequence_too_low(view, self.memory)
         )
 
@@ -155,8 +155,10 @@ class _Court:
     def _has_failed(self, digest: Digest) -> bool:
         return any(failed.manifest_digest == digest for failed in self.memory.failed_versions)
 
-    def _is_full(self) -> bool:
-        return len(self.memory.failed_versions) >= FAILED_LIMIT
+    def _is_one_too_many(self, view: VersionView) -> bool:
+        """Tell whether its failure could not be remembered. The way back to a lower version is always open."""
+        is_full, live = len(self.memory.failed_versions) >= FAILED_LIMIT, self.memory.live
+        return is_full and not self._has(view) and (live is None or view.version > live.version)
 
     def _is_held(self, view: VersionView) -> bool:
         """Under `onFailure: Pause` a failed target stays the target, so that a person can look at it."""
@@ -234,7 +236,7 @@ class _Court:
             return f"was refused: {view.failure.message.rstrip('.')}"
         if self._has_failed(view.digest):
             return "has failed: publish a new version, or set spec.retryToken"
-        if self._is_full() and not self._has(view):
+        if self._is_one_too_many(view):
             return f"waits: {FAILED_LIMIT} others have failed: find out why, then set spec.retryToken"
         return "is suspended" if view.spec.suspend else "has too low a sequence: publish it again"
 
