@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -27,25 +28,18 @@ def uninterrupted(work: Callable[[], T], give_up: Callable[[], object]) -> T:
     """
     if threading.get_ident() != threading.main_thread().ident:
         return work()
-    going = _Going(work)
-    interrupt: BaseException | None = None
-    try:
-        _thread.start_new_thread(going.run, ())
-    except BaseException as raised:
-        if going.take():  # it has not begun, and will not
-            raise
-        interrupt = raised
-        give_up()
+    going, interrupts = _Going(work), list[BaseException]()
     while True:
         try:
-            while not going.is_over:  # within: this very question may be interrupted
-                going.over.acquire()
-            break
-        except BaseException as raised:
-            interrupt = raised
-            give_up()
-    if interrupt is not None:
-        raise interrupt
+            try:
+                going.follow(interrupts, give_up)
+                break
+            except BaseException as raised:
+                interrupts.append(raised)
+        except BaseException as another:  # a second one, while the first was being caught
+            interrupts.append(another)
+    if interrupts:
+        raise interrupts[0]
     return going.result()
 
 
@@ -54,29 +48,45 @@ class _Going(Generic[T]):
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work, self._results, self._errors = [work], list[T](), list[BaseException]()
-        self.over = threading.Lock()
-        """Held until it is over."""
-        self.over.acquire()
+        self._is_asked = False
+        self._over = threading.Lock()
+        self._over.acquire()
+
+    def follow(self, interrupts: list[BaseException], give_up: Callable[[], object]) -> None:
+        """Begin it once, and wait until it is over; after an interrupt again, and then for nothing to begin."""
+        if not self._is_asked:
+            self._is_asked = True
+            _thread.start_new_thread(self._run, ())
+        if interrupts:
+            give_up()
+            self._take_back()
+        while not self._is_over:
+            self._over.acquire()
 
     @property
-    def is_over(self) -> bool:
+    def _is_over(self) -> bool:
         return bool(self._results or self._errors)
 
-    def take(self) -> list[Callable[[], T]]:
+    def _take(self) -> list[Callable[[], T]]:
         try:
             return [self._work.pop()]
         except IndexError:
             return []
 
-    def run(self) -> None:
-        for work in self.take():
+    def _take_back(self) -> None:
+        for _ in self._take():
+            self._errors.append(CancelledError())
+
+    def _run(self) -> None:
+        for work in self._take():
             try:
                 self._results.append(work())
             except BaseException as error:
                 self._errors.append(error)
-        self.over.release()
+        self._over.release()
 
     def result(self) -> T:
+        """What it gave; raises what it raised."""
         if self._errors:
             raise self._errors[0]
         return self._results[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -96,6 +97,33 @@ def test_an_interrupt_while_it_waits_ends_the_workers_first(interrupting: Callab
     with pytest.raises(KeyboardInterrupt):
         for_each([0, 1], make_worker, workers=2)
     assert sorted(ended) == [0, 1]
+
+
+def test_two_interrupts_at_once_end_the_workers_first_too(
+    interrupting: Callable[[], None],
+) -> None:
+    """The handler of the second runs while the first one's exception is being caught."""
+    main, ended = threading.main_thread().ident, list[bool]()
+    before = signal.signal(signal.SIGUSR2, signal.getsignal(signal.SIGUSR1))
+
+    def make_worker(stopped: Stopped) -> Callable[[int], None]:
+        def work(_: int) -> None:
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGUSR2)
+            interrupting()
+            while not stopped():
+                pass
+            threading.Event().wait(0.05)
+            ended.append(True)
+
+        return work
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for_each([1], make_worker, workers=1)
+        assert ended == [True]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_when_a_thread_cannot_be_started_the_others_end_first(monkeypatch: pytest.MonkeyPatch) -> None:
