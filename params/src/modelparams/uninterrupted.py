@@ -29,14 +29,10 @@ def uninterrupted(work: Callable[[], T], give_up: Callable[[], object]) -> T:
     if threading.get_ident() != threading.main_thread().ident:
         return work()
     going, interrupts = _Going(work), list[BaseException]()
-    while True:
+    while not going.is_over:
         try:
-            try:
-                going.follow(interrupts, give_up)
-                break
-            except BaseException as raised:
-                interrupts.append(raised)
-        except BaseException as another:  # a second one, while the first was being caught
+            going.outlast(interrupts, give_up)
+        except BaseException as another:  # the handlers of two signals may raise one right after the other
             interrupts.append(another)
     if interrupts:
         raise interrupts[0]
@@ -52,19 +48,27 @@ class _Going(Generic[T]):
         self._over = threading.Lock()
         self._over.acquire()
 
-    def follow(self, interrupts: list[BaseException], give_up: Callable[[], object]) -> None:
-        """Begin it once, and wait until it is over; after an interrupt again, and then for nothing to begin."""
+    def outlast(self, interrupts: list[BaseException], give_up: Callable[[], object]) -> None:
+        """Begin it, and wait until it is over; an interrupt is noted, and all that it lets begin is given up."""
+        while not self.is_over:
+            try:
+                self._follow(interrupts, give_up)
+            except BaseException as raised:
+                interrupts.append(raised)
+
+    def _follow(self, interrupts: list[BaseException], give_up: Callable[[], object]) -> None:
         if not self._is_asked:
             self._is_asked = True
             _thread.start_new_thread(self._run, ())
         if interrupts:
             give_up()
             self._take_back()
-        while not self._is_over:
+        while not self.is_over:
             self._over.acquire()
 
     @property
-    def _is_over(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether it has given or raised anything."""
         return bool(self._results or self._errors)
 
     def _take(self) -> list[Callable[[], T]]:
