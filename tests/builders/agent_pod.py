@@ -104,6 +104,8 @@ class FakeStages:
     failures: dict[str, list[Exception]] = field(default_factory=dict)
     """By version: what to raise the next times."""
     gate: asyncio.Event | None = None
+    answers: asyncio.Event | None = None
+    """Until it is set the store answers nothing, not even that a staging was cancelled."""
     staged: list[str] = field(default_factory=list)
     floors: list[int] = field(default_factory=list)
     """Below which each staging was to take nothing."""
@@ -114,6 +116,8 @@ class FakeStages:
         version = ticket.release.version.text
         self.staged.append(version)
         self.floors.append(ticket.floor)
+        if self.answers:
+            await self.answers.wait()
         state = await reserve(Reserve(manifest_digest=ticket.release.manifest_digest, size=SIZE))
         ticket.start("pull", 100)
         ticket.advance("pull", 61)

@@ -14,9 +14,10 @@ from modelparams.api.assignment import AssignmentStatus, PodState, ReleaseFailur
 from modelparams.failure import Failure
 from modelparams.protocol import EngineState, Slot, SlotPhase, SlotState
 from modelparams.reasons import Reason
-from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Stage, Step, Wait, decide
+from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Reserve, Stage, Step, Wait, decide
 from modelparams_serving.agent.memory import Failed, Memory, Underway
 from modelparams_serving.agent.order import Order
+from modelparams_serving.engine.swap_state import slot_to_fill
 
 CURRENT, RESIDENT, FILLING, DRAINING = SlotPhase.CURRENT, SlotPhase.RESIDENT, SlotPhase.FILLING, SlotPhase.DRAINING
 SOON, FOREVER = timedelta(seconds=2), None
@@ -98,6 +99,27 @@ def starting(state: EngineState) -> EngineState:
             Memory(),
             Wait(NOW + timedelta(seconds=5)),
             id="a-preferred-resident-does-not-give-way-nor-does-the-current",
+        ),
+        pytest.param(
+            NEW,
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "0.9.0")),
+            Memory(underway=Underway(release("1.1.0"), asks=9)),
+            Reserve(digest_of("1.1.0"), 9),
+            id="a-staging-that-asks-is-given-an-arena",
+        ),
+        pytest.param(
+            order("1.1.0", "1.2.0"),
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "1.1.0")),
+            Memory(underway=Underway(release("1.2.0"), asks=9)),
+            Wait(NOW + timedelta(seconds=5)),
+            id="but-not-that-of-what-became-preferred-since-it-began",
+        ),
+        pytest.param(
+            order("1.1.0", "1.2.0", activate="1.1.0", term=3),
+            engine(slot(CURRENT, "1.0.0"), slot(RESIDENT, "1.1.0")),
+            Memory(underway=Underway(release("1.2.0"), asks=9)),
+            Commit(resident("1.1.0"), 3),
+            id="nor-before-what-is-to-be-served",
         ),
         pytest.param(
             order("1.2.0", activate="1.2.0"),
@@ -302,25 +324,28 @@ def _slots(draw: st.DrawFn) -> tuple[SlotState, SlotState]:
     held=st.lists(st.sampled_from(VERSIONS), min_size=1, max_size=2, unique=True),
     serve=st.booleans(),
     live=st.sampled_from([None, *VERSIONS]),
+    asking=st.sampled_from([None, *VERSIONS]),
 )
 @settings(max_examples=400, deadline=None)
 def test_every_state_comes_to_rest_with_what_was_ordered(
-    slots: tuple[SlotState, SlotState], held: list[str], serve: bool, live: str | None
+    slots: tuple[SlotState, SlotState], held: list[str], serve: bool, live: str | None, asking: str | None
 ) -> None:
-    """Play the steps on a perfect engine: few are enough, what is current stays until another is, and then all is as
-    ordered."""
+    """Play the steps on a perfect engine: few are enough, what is current stays until another is, what was ordered
+    first and is held stays held, and then all is as ordered."""
     state = engine(*slots)
-    memory = Memory(live=digest_of(live) if live else None)
+    asked = Underway(release(asking), asks=9) if asking and not state.slot_of(digest_of(asking)) else None
+    memory = Memory(live=digest_of(live) if live else None, underway=asked)
     wanted = order(*held, activate=held[0] if serve else None)
     for _ in range(20):
         step = decide(wanted, state, memory, NOW)
         if isinstance(step, Wait):
             break
-        before = state.current
+        before, had_first = state.current, state.slot_of(digest_of(held[0]))
         state, memory = play(step, state, memory)
         assert before is None or state.current is not None
         if not isinstance(step, Commit):
             assert state.current == before
+        assert state.slot_of(digest_of(held[0])) or not had_first
     else:
         pytest.fail(f"no rest: {step}")
     if serve:
@@ -341,16 +366,22 @@ def contents(state: SlotState) -> tuple[object, ...]:
     return state.filling, state.resident and state.resident.manifest_digest
 
 
+def without_requests(state: SlotState) -> SlotState:
+    return state.model_copy(update={"phase": RESIDENT}) if state.phase is DRAINING else state
+
+
 def play(step: Step, state: EngineState, memory: Memory) -> tuple[EngineState, Memory]:
     slots = dict(state.slots)
     match step:
         case Stage(wanted):
-            free = [s for s in Slot if slots[s].phase is not CURRENT]
-            held = [s for s in free if slots[s].filling == wanted.manifest_digest]
-            empty = [s for s in free if slots[s].phase is SlotPhase.EMPTY]
-            where = (held or empty or free)[0]
-            slots[where] = SlotState(phase=FILLING, filling=wanted.manifest_digest)
-            memory = memory.having_filled(filled(wanted.version.text, where), 0)
+            memory = replace(memory, underway=Underway(wanted, asks=9))
+        case CancelStaging():
+            memory = replace(memory, underway=None)
+        case Reserve(digest, _):
+            where = slot_to_fill({s: without_requests(one) for s, one in slots.items()}, digest)
+            slots[where] = SlotState(phase=FILLING, filling=digest)
+            assert memory.underway
+            memory = memory.having_filled(filled(memory.underway.release.version.text, where), 0)
         case Prepare(what):
             slots[what.slot] = slot(RESIDENT, what.release.version.text)
         case Commit(what, _):

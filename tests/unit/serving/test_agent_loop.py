@@ -425,6 +425,48 @@ def test_a_change_of_the_order_cancels_a_staging(tmp_path: Path) -> None:
     play(tmp_path, scene)
 
 
+async def two_held_while_the_store_stalls_over_a_third(pod: Pod) -> asyncio.Event:
+    pod.assign("1.0.0", activate="1.0.0")
+    await served(pod, "1.0.0")
+    pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+    await served(pod, "1.1.0")
+    answers = pod.stages.answers = asyncio.Event()
+    pod.assign("1.2.0", "1.1.0", activate="1.1.0")
+    await pod.until(lambda: pod.stages.staged[-1] == "1.2.0")
+    pod.engine.heard.clear()
+    return answers
+
+
+def test_a_staging_that_was_cancelled_while_the_store_stalled_takes_no_arena_any_more(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        answers = await two_held_while_the_store_stalls_over_a_third(pod)
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
+        answers.set()
+        await pod.until(lambda: pod.agent and pod.agent._memory.underway is None)
+        pod.assign("1.1.0", "1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        assert pod.engine.heard == ["commit"]
+
+    play(tmp_path, scene)
+
+
+def test_a_staging_takes_no_arena_of_what_is_preferred_by_the_order_that_came_meanwhile(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        answers = await two_held_while_the_store_stalls_over_a_third(pod)
+        pod.assign("1.0.0", "1.2.0")
+        await pod.until(lambda: pod.sink.last.observed_generation == pod.generation)
+        answers.set()
+        await pod.until(lambda: pod.agent and pod.agent._memory.underway and pod.agent._memory.underway.asks)
+        pod.assign("1.0.0", "1.2.0", activate="1.0.0")
+        await pod.until(lambda: pod.held == {"1.0.0", "1.2.0"})
+        assert pod.live == "1.0.0"
+        assert pod.engine.heard == ["commit", "reserve", "prepare"]
+        assert pod.stages.staged == ["1.0.0", "1.1.0", "1.2.0"]
+
+    play(tmp_path, scene)
+
+
 def test_an_engine_that_will_not_discard_ends_no_agent(tmp_path: Path) -> None:
     async def scene(pod: Pod) -> None:
         pod.assign("1.0.0", activate="1.0.0")

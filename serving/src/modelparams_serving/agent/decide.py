@@ -8,7 +8,7 @@ any line of the agent or of the engine is repaired by the next pass. The rules, 
     this process has verified in its arena, without fetching. Serving something comes before serving the right thing.
  3. Drop an unfinished filling that nobody goes on with.
  4. Hold: prepare what is filled, stage what is missing, in the order's preference. A release that is served or
-    preferred never gives way to another.
+    preferred never gives way to another, whatever the order was when the staging began: a store may stall meanwhile.
 """
 
 from __future__ import annotations
@@ -41,6 +41,14 @@ class CancelStaging:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserve:
+    """Let the engine give an arena to the staging that runs."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prepare:
     """Let the engine check and build what is in the arena."""
 
@@ -69,7 +77,7 @@ class Wait:
     until: datetime
 
 
-Step = Stage | CancelStaging | Prepare | Commit | Discard | Wait
+Step = Stage | CancelStaging | Reserve | Prepare | Commit | Discard | Wait
 
 
 def decide(order: Order | None, engine: EngineState | None, memory: Memory, now: datetime) -> Step:
@@ -139,12 +147,14 @@ def _hold(order: Order, engine: EngineState, memory: Memory, now: datetime) -> S
         elif (filled := memory.filled_with(digest)) and _awaits(filled, engine):
             return Prepare(filled)
         elif memory.underway is None:
-            return _stage(release, engine, preferred, now)
+            return _taking(Stage(release), engine, preferred, now)
+        elif memory.underway.asks and memory.underway.digest == digest:
+            return _taking(Reserve(digest, memory.underway.asks), engine, preferred, now)
     return Wait(until)
 
 
-def _stage(release: Release, engine: EngineState, preferred: set[Digest], now: datetime) -> Step:
-    """Stage it if a slot may be taken for it: never the current one, nor that of a release preferred to it."""
+def _taking(step: Stage | Reserve, engine: EngineState, preferred: set[Digest], now: datetime) -> Step:
+    """Do it if a slot may be taken for it: never the current one, nor that of a release preferred to it."""
     others = [state for state in engine.slots.values() if state.phase is not SlotPhase.CURRENT]
     free = [state for state in others if not (state.resident and state.resident.manifest_digest in preferred)]
     if not free:
@@ -154,7 +164,7 @@ def _stage(release: Release, engine: EngineState, preferred: set[Digest], now: d
     if len(free) < len(others) and (unwanted := free[0].resident):
         # Nothing is current, so the engine, which chooses the slot, could take the preferred one: leave it no choice.
         return Discard(unwanted.manifest_digest)
-    return Stage(release)
+    return step
 
 
 def _resident(engine: EngineState, digest: Digest) -> Resident | None:

@@ -25,13 +25,14 @@ from modelparams.digest import Digest
 from modelparams.failure import classify
 from modelparams.protocol import Commit as CommitOrder
 from modelparams.protocol import Discard as DiscardOrder
-from modelparams.protocol import EngineState, Reserve, Resident, Slot, SlotState
+from modelparams.protocol import EngineState, Resident, Slot, SlotState
 from modelparams.protocol import Prepare as PrepareOrder
+from modelparams.protocol import Reserve as ReserveOrder
 from modelparams.reasons import Reason
 from modelparams_serving.agent import metrics
 from modelparams_serving.agent.arena import inode_of, mapped
 from modelparams_serving.agent.background import in_background
-from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Stage, Step, Wait, decide
+from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Reserve, Stage, Step, Wait, decide
 from modelparams_serving.agent.engine_client import SLOW, Sent
 from modelparams_serving.agent.health import Pulse
 from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway, spoilt
@@ -44,8 +45,8 @@ from modelparams_serving.agent.status_writer import StatusWriter
 PROGRESS_TICK = 1.0
 AFTER_FAILURE = 0.2
 ENGINE_GRACE = timedelta(seconds=120)
-_PASS_MAX = 4 * SLOW
-"""Seconds: it asks for the state and gives an order, and each may wait for an order of the staging first."""
+_PASS_MAX = 2 * SLOW
+"""Seconds: it asks for the state and gives an order. Nobody else asks anything of the engine."""
 logger: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
@@ -84,6 +85,7 @@ class Agent:
         self._engine_due = now() + engine_grace
         self._ticket: Ticket | None = None
         self._staging: asyncio.Task[None] | None = None
+        self._arena: asyncio.Future[EngineState] | None = None
 
     async def run(self) -> None:
         """Loop for ever."""
@@ -98,8 +100,7 @@ class Agent:
 
     async def stop(self) -> None:
         """Give up a staging that runs, without waiting long for its threads. The engine serves on."""
-        if self._ticket:
-            self._ticket.cancel()
+        self._cancel()
         if self._staging:
             await asyncio.wait([self._staging], timeout=1.0)
 
@@ -175,6 +176,8 @@ class Agent:
                 self._begin(release, attempt, _served(order, engine))
             case CancelStaging():
                 self._cancel()
+            case Reserve(digest, size):
+                await self._give(ReserveOrder(manifest_digest=digest, size=size))
             case Prepare(filled):
                 await self._prepare(filled, attempt)
             case Commit(resident, term):
@@ -202,17 +205,36 @@ class Agent:
         self._memory = replace(self._memory, underway=None)
         self._orders.changed.set()
 
-    async def _reserve(self, request: Reserve) -> EngineState:
-        state = await self._engine.ask(request)
+    async def _reserve(self, request: ReserveOrder) -> EngineState:
+        """Wait for an arena: which may be taken is decided by the order of that time, not of the staging's begin."""
+        if self._memory.underway is None or self._memory.underway.is_cancelled:
+            raise CancelledError
+        self._arena = asyncio.get_running_loop().create_future()
+        self._memory = replace(self._memory, underway=replace(self._memory.underway, asks=request.size))
+        self._orders.changed.set()
+        return await self._arena
+
+    async def _give(self, request: ReserveOrder) -> None:
+        """Let the staging go on, or fail as the engine says."""
+        assert self._arena
+        assert self._memory.underway
+        self._memory = replace(self._memory, underway=replace(self._memory.underway, asks=0))
+        try:
+            state = await self._engine.ask(request)
+        except errors.ModelParamsError as error:
+            self._arena.set_exception(error)
+            return
         if state.slot is not None:
             self._memory = self._memory.without_slot(state.slot)
-        return state
+        self._arena.set_result(state)
 
     def _cancel(self) -> None:
         """Not awaited: it may hang in a read, and what is to be served must not wait for that."""
         if self._ticket and self._memory.underway:
             self._ticket.cancel()
-            self._memory = replace(self._memory, underway=replace(self._memory.underway, is_cancelled=True))
+            self._memory = replace(self._memory, underway=replace(self._memory.underway, is_cancelled=True, asks=0))
+        if self._arena and not self._arena.done():
+            self._arena.set_exception(CancelledError())
 
     async def _prepare(self, filled: Filled, attempt: str) -> None:
         release = filled.release

@@ -81,6 +81,8 @@ class Underway:
     percent: int = 0
     is_cancelled: bool = False
     """Asked to end; it may hang in a read for a while."""
+    asks: int = 0
+    """Bytes of the arena that it waits for; 0: it has not come to that, or has one."""
 
     @property
     def digest(self) -> Digest:
