@@ -11,12 +11,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from modelparams.api.base import Wire, WireDigest, WireModelName, WireVersion
+from modelparams.api.base import ObjectName, TensorsDigest, Wire, WireDigest, WireModelName, WireVersion
 from modelparams.reasons import Reason
 
 PROTOCOL = 1
 SOCKET_NAME = "engine.sock"
 LINE_MAX = 1 << 20
+
+Whole = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""What an int64 of a status can be. An engine that answers more has not answered: the agent could not report it."""
 
 
 class Slot(StrEnum):
@@ -53,14 +56,14 @@ class SlotPhase(StrEnum):
 class Region(Wire):
     """A part of an arena, in bytes."""
 
-    offset: int = Field(ge=0)
-    size: int = Field(ge=0)
+    offset: Whole
+    size: Whole
 
 
 class Resident(Wire):
     """What a slot holds."""
 
-    version_name: str
+    version_name: ObjectName
     model_name: WireModelName
     version: WireVersion
     manifest_digest: WireDigest
@@ -102,14 +105,14 @@ class Commit(Wire):
 
     op: Literal["commit"] = "commit"
     manifest_digest: WireDigest
-    term: int = 0
+    term: Whole = 0
 
 
 class Rollback(Wire):
     """Make the previous version current again; a commit of it by another name, for people on call."""
 
     op: Literal["rollback"] = "rollback"
-    term: int = 0
+    term: Whole = 0
 
 
 class Discard(Wire):
@@ -127,12 +130,12 @@ class SlotState(Wire):
     """One slot as it is now."""
 
     phase: SlotPhase = SlotPhase.EMPTY
-    capacity: int = 0
+    capacity: Whole = 0
     """Bytes that its arena file has."""
     resident: Resident | None = None
     filling: WireDigest | None = None
-    tensors_digest: str = ""
-    requests: int = 0
+    tensors_digest: TensorsDigest = ""
+    requests: Whole = 0
     """Requests that run on it."""
 
 
@@ -145,9 +148,9 @@ class EngineState(Wire):
     slots: dict[Slot, SlotState]
     slot: Slot | None = None
     """For `reserve`: the slot to fill."""
-    pause_microseconds: int | None = None
+    pause_microseconds: Whole | None = None
     """For `commit` and `rollback`: time in which no request could start."""
-    term: int = 0
+    term: Whole = 0
     starting: bool = False
     """The engine cannot prepare yet: what it is made of is still being loaded. It reserves, so fetching can begin."""
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from builders.agent_pod import digest_of
+from builders.agent_pod import POD_UID, digest_of, order
 from builders.fake_engine import FakeEngine
 from modelparams import errors
 from modelparams.protocol import SOCKET_NAME, Commit, GetState, Reserve
 from modelparams_serving.agent.engine_client import EngineClient
+from modelparams_serving.agent.memory import Memory
+from modelparams_serving.agent.report import report
+
+Json = dict[str, Any]
 
 
 def talk(directory: Path, talking: Callable[[EngineClient, FakeEngine], Awaitable[None]]) -> None:
@@ -98,6 +104,62 @@ def test_a_stranger_on_the_socket_is_no_engine(tmp_path: Path, line: bytes) -> N
             await client.state()
 
     talk_to_stranger(tmp_path, itertools.repeat((0.0, line)), talking)
+
+
+HELD = {
+    "phase": "Current",
+    "resident": {
+        "versionName": "tiny-1.0.0",
+        "modelName": "tiny",
+        "version": "1.0.0",
+        "manifestDigest": str(digest_of("1.0.0")),
+    },
+    "tensorsDigest": "a5" * 32,
+}
+MOST = (1 << 63) - 1
+
+
+def told(slot: Json | None = None, **facts: object) -> Json:
+    return {"instance": "x", "slots": {"a": HELD | (slot or {})}} | facts
+
+
+def named(name: str) -> Json:
+    return {"resident": HELD["resident"] | {"versionName": name}}  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        told({"tensorsDigest": "<script>"}),
+        told({"capacity": -1}),
+        told({"requests": MOST + 1}),
+        told(named("")),
+        told(named("x" * 254)),
+        told(term=-1),
+        told(term=MOST + 1),
+        told(pauseMicroseconds=-1),
+        told(pauseMicroseconds=10**400),
+    ],
+)
+def test_an_answer_that_no_status_and_no_metric_takes_is_none(tmp_path: Path, state: Json) -> None:
+    async def talking(client: EngineClient) -> None:
+        with pytest.raises(errors.EngineUnavailable):
+            await client.state()
+
+    line = json.dumps({"state": state}).encode() + b"\n"
+    talk_to_stranger(tmp_path, itertools.repeat((0.0, line)), talking)
+
+
+def test_what_is_just_within_its_bounds_can_be_reported(tmp_path: Path) -> None:
+    async def talking(client: EngineClient) -> None:
+        state = await client.state()
+        memory = Memory(term=state.term, pause_microseconds=state.pause_microseconds)
+        status = report(order("1.0.0"), state, memory, pod_uid=POD_UID, generation=1)
+        assert status.live
+        assert (status.live.version_name, status.term, status.pause_microseconds) == ("x" * 253, MOST, MOST)
+
+    state = told(named("x" * 253), term=MOST, pauseMicroseconds=MOST)
+    talk_to_stranger(tmp_path, iter([(0.0, json.dumps({"state": state}).encode() + b"\n")]), talking)
 
 
 def state_of(instance: str) -> bytes:

@@ -11,6 +11,7 @@ from modelparams.api.base import (
     Count,
     Message,
     ObjectName,
+    TensorsDigest,
     Token,
     Wire,
     WireDigest,
@@ -72,7 +73,7 @@ class HeldRelease(Wire):
     version_name: ObjectName
     version: WireVersion
     manifest_digest: WireDigest
-    tensors_digest: Annotated[str, Field(max_length=64, pattern="^([0-9a-f]{64})?$")] = ""
+    tensors_digest: TensorsDigest = ""
     """Keyed BLAKE3 over the resident tensors as the engine sees them, 64 hex digits; equal to the index's."""
 
 

@@ -158,4 +158,6 @@ Token = Annotated[str, StringConstraints(max_length=63)]
 """A short opaque word that is compared and never read."""
 Message = Annotated[str, StringConstraints(max_length=MESSAGE_MAX), read_as(_cut)]
 """For people; cut at `MESSAGE_MAX` characters."""
+TensorsDigest = Annotated[str, Field(max_length=64, pattern="^([0-9a-f]{64})?$")]
+"""64 hex digits over the tensors that an engine serves from; empty: not told."""
 Count = Annotated[int, Field(ge=0)]
