@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ Json = dict[str, Any]
 class Shop:
     """A store in a directory with two versions, and a stager that opens it whatever the source says."""
 
-    def __init__(self, folder: Path, floor: int | None = None) -> None:
+    def __init__(self, folder: Path, floor: int | None = None, not_after: datetime | None = None) -> None:
         self.folder, self.runtime = folder, folder / "run"
         self.runtime.mkdir()
         (folder / "keys").mkdir()
@@ -61,13 +62,15 @@ class Shop:
         self.store = FileStore(folder / "store")
         self.releases = {
             "1.0.0": self._publish("1.0.0", signer),
-            "1.1.0": self._publish("1.1.0", signer, floor=floor),
+            "1.1.0": self._publish("1.1.0", signer, floor=floor, not_after=not_after),
         }
         self.engine = FakeEngine(self.runtime, look=digest_in)
         self.engine.slots = {slot: SlotState() for slot in Slot}
         self.opened: list[S3Source] = []
 
-    def _publish(self, version: str, signer: SigningKey, floor: int | None = None) -> Release:
+    def _publish(
+        self, version: str, signer: SigningKey, floor: int | None = None, not_after: datetime | None = None
+    ) -> Release:
         published = publish(
             SAMPLES / f"v{version}",
             self.store,
@@ -77,6 +80,7 @@ class Shop:
             key_ref="kek",
             signers=[signer],
             floor=floor,
+            not_after=not_after,
             cache=self.folder / "cache",
         )
         return Release(
@@ -245,6 +249,19 @@ def test_nor_one_below_the_floor_of_what_is_served_though_this_agent_never_stage
     shop = Shop(tmp_path, floor=2)
     with pytest.raises(errors.SequenceTooLow):
         shop.stage("1.0.0", resident=(shop.releases["1.1.0"], Slot.B))
+
+
+def test_what_is_served_keeps_its_floor_and_its_blobs_when_its_own_time_is_over(tmp_path: Path) -> None:
+    """Pods go on to serve it, and an agent that started anew has to read it again."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    shop = Shop(tmp_path, floor=2, not_after=now + timedelta(days=1))
+    first = shop.stage("1.1.0")
+    shop.engine.slots[Slot.A] = shop.engine.slots[Slot.A].model_copy(update={"phase": "Current", "filling": None})
+    late = replace(shop.stager(), now=lambda: now + timedelta(days=2))
+    with pytest.raises(errors.SequenceTooLow):
+        shop.stage("1.0.0", stager=late, resident=(shop.releases["1.1.0"], first.filled.slot))
+    with pytest.raises(errors.Expired):
+        shop.stage("1.1.0", stager=late)
 
 
 def test_an_order_for_another_version_than_the_manifest_is_refused(shop: Shop) -> None:

@@ -26,6 +26,11 @@ from modelparams_serving.agent.background import in_background
 from modelparams_serving.agent.memory import Filled
 
 MANIFESTS_KEPT = 4
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class Stager:
     keys: KeyProvider
     workers: int = 4
     open_source: Callable[[S3Source], ObjectStore] = open_store
+    now: Callable[[], datetime] = _now
     _manifests: OrderedDict[Digest, Manifest] = field(default_factory=OrderedDict)
 
     @classmethod
@@ -104,7 +110,7 @@ class Stager:
     async def stage(self, ticket: Ticket, reserve: ReserveSlot) -> Staged:
         """See `Stages`."""
         with metrics.STAGING.time():
-            sealed = await in_background(lambda: self._open(ticket.release, self._floor(ticket)))
+            sealed = await in_background(lambda: self._open(ticket.release, self._floor(ticket), self.now()))
             size, digest = sealed.layout.total, ticket.release.manifest_digest
             state = await reserve(Reserve(manifest_digest=digest, size=size))
             if state.slot is None:
@@ -113,9 +119,9 @@ class Stager:
             filled = await in_background(lambda: self._fill(sealed, slot, ticket))
         return Staged(filled, sealed.manifest.manifest.floor)
 
-    def _open(self, release: Release, floor: int) -> SealedRelease:
+    def _open(self, release: Release, floor: int, now: datetime) -> SealedRelease:
         # The policy is read each time: it is a mounted file that changes under us.
-        expect = Expectation(release.model_name, version=release.version, min_sequence=floor, now=datetime.now(UTC))
+        expect = Expectation(release.model_name, version=release.version, min_sequence=floor, now=now)
         sealed = open_release(
             self.open_source(release.source.s3),
             release.manifest_digest,
@@ -135,10 +141,13 @@ class Stager:
         return max(ticket.floor, served.floor if served else 0)
 
     def _manifest_of(self, release: Release) -> Manifest | None:
-        """Of a release that was verified before; None when it cannot be had: it is worth no failure."""
+        """Of a release that was verified before; None when it cannot be had: it is worth no failure.
+
+        It is served on when its time is over, and its floor and its blobs count on.
+        """
         if release.manifest_digest not in self._manifests:
             with contextlib.suppress(errors.ModelParamsError):
-                self._open(release, 0)
+                self._open(release, 0, _LONG_AGO)
         return self._manifests.get(release.manifest_digest)
 
     def _fill(self, sealed: SealedRelease, slot: Slot, ticket: Ticket) -> Filled:
