@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from builders.agent_pod import POD_UID, Sink, spec
 from modelparams import errors
 from modelparams.api.assignment import AssignmentStatus
+from modelparams_serving.agent import kube
 from modelparams_serving.agent.kube import Backoff, PodAPI, follow
 from modelparams_serving.agent.order import Assignment
 from modelparams_serving.agent.status_writer import StatusWriter
@@ -40,8 +42,8 @@ class Server:
     token: str = "first"
     listed: list[Object] = field(default_factory=list)
     lists: int = 0
-    watches: list[list[Object | int]] = field(default_factory=list)
-    """Each watch in turn: its events, or a status code. After the last one, watches hang."""
+    watches: list[list[Object | bytes | int]] = field(default_factory=list)
+    """Each watch in turn: its events (or lines that are none), or a status code. After the last one, watches hang."""
     since: list[str] = field(default_factory=list)
     bodies: list[Object] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Server:
         response = web.StreamResponse()
         await response.prepare(request)
         for event in events:
-            await response.write(json.dumps(event).encode() + b"\n")
+            await response.write(event if isinstance(event, bytes) else json.dumps(event).encode() + b"\n")
         return response
 
     async def patch(self, request: web.Request) -> web.StreamResponse:
@@ -175,9 +177,11 @@ def test_the_order_is_told_and_each_change_of_it(talk: Callable[..., None]) -> N
     [
         pytest.param([410], id="refused-as-too-old"),
         pytest.param([{"type": "ERROR", "object": {"code": 410, "message": "too old"}}], id="told-that-it-is-too-old"),
+        pytest.param([b"no event\n"], id="what-is-no-event-would-come-again"),
+        pytest.param([b"{}\n"], id="nor-is-this-one"),
     ],
 )
-def test_what_was_missed_is_listed_again(talk: Callable[..., None], fault: list[Object | int]) -> None:
+def test_what_was_missed_is_listed_again(talk: Callable[..., None], fault: list[Object | bytes | int]) -> None:
     server = Server(listed=[assignment("1.0.0")], watches=[fault])
 
     async def talking(api: PodAPI) -> None:
@@ -185,6 +189,19 @@ def test_what_was_missed_is_listed_again(talk: Callable[..., None], fault: list[
 
     talk(server, talking)
     assert server.lists == 2
+
+
+def test_a_watch_that_says_nothing_at_all_is_not_trusted_again(
+    talk: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What buffers answers, or hangs, would keep every order back without end."""
+    monkeypatch.setattr(kube, "_STREAM", aiohttp.ClientTimeout(sock_read=0.05))
+    server = Server(listed=[assignment("1.0.0")])
+
+    async def talking(api: PodAPI) -> None:
+        assert await heard(api, 2) == ["1.0.0", "1.0.0"]
+
+    talk(server, talking)
 
 
 def test_while_the_server_is_away_nothing_is_told(talk: Callable[..., None]) -> None:

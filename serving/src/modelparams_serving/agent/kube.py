@@ -98,16 +98,26 @@ class PodAPI:
         return (_assignment(items[0]) if items else None), found["metadata"]["resourceVersion"]
 
     async def watch(self, resource_version: str) -> AsyncIterator[Change]:
-        """All changes after `resource_version`, until the server ends the stream."""
+        """All changes after `resource_version`, until the server ends the stream.
+
+        Raises:
+            APIGone: only a list tells the truth. What buffers answers, or hangs, or is no event would come again.
+        """
         query = self._mine() | {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        async with self._sent("GET", self._path(assignment.PLURAL), query, timeout=_STREAM) as response:
-            while line := await response.content.readline():
-                yield _change(json.loads(line))
+        try:
+            async with self._sent("GET", self._path(assignment.PLURAL), query, timeout=_STREAM) as response:
+                while line := await response.content.readline():
+                    yield _change(json.loads(line))
+        except (errors.APIUnavailable, ValueError, KeyError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, aiohttp.SocketTimeoutError | ValueError | KeyError):
+                raise errors.APIGone(f"the watch told nothing that can be read ({type(cause).__name__})") from error
+            raise
 
     async def rollouts(self) -> tuple[Rollout, ...]:
         """All rollouts of the namespace that can be read."""
