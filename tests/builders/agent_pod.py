@@ -177,6 +177,7 @@ class Pod:
     rollouts: Namespace = field(default_factory=Namespace)
     orders: Orders = field(default_factory=lambda: Orders(MODEL, POD_UID))
     generation: int = 0
+    ordered: AssignmentSpec = field(default_factory=spec)
     agent: Agent | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _client: EngineClient | None = None
@@ -212,8 +213,13 @@ class Pod:
     def assign(self, *versions: str, activate: str | None = None, term: int = 1, attempt: str = "") -> None:
         """The operator writes an order."""
         self.generation += 1
-        wanted = spec(*versions, activate=activate, term=term, attempt=attempt)
-        self.orders.assigned(Assignment("uid-1", self.generation, wanted, self.sink.last))
+        self.ordered = spec(*versions, activate=activate, term=term, attempt=attempt)
+        self.tell()
+
+    def tell(self) -> None:
+        """The watch says what is there, as the API server shows it."""
+        status = AssignmentStatus.parse(self.sink.last.wire())
+        self.orders.assigned(Assignment("uid-1", self.generation, self.ordered, status))
 
     @property
     def live(self) -> str | None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from builders.agent_pod import MODEL, Pod, digest_of, release, running_pod
+from builders.agent_pod import MODEL, POD_UID, Pod, digest_of, release, running_pod
 from modelparams import errors
-from modelparams.api.assignment import PodState
+from modelparams.api.assignment import AssignmentStatus, PodState
 from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
 from modelparams.protocol import Region, Slot
 from modelparams.reasons import Reason
@@ -529,13 +529,26 @@ def test_while_the_api_server_is_away_the_last_order_holds_and_the_status_follow
     play(tmp_path, scene)
 
 
+def test_a_status_that_others_set_back_is_written_again(tmp_path: Path) -> None:
+    """As a restored backup of the cluster does: the operator would wait for this pod until it failed the version."""
+
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
+        pod.sink.statuses.append(AssignmentStatus(pod_uid=POD_UID, state=PodState.STAGING))
+        pod.tell()
+        await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
+
+    play(tmp_path, scene)
+
+
 def test_at_rest_nothing_is_written_or_ordered(tmp_path: Path) -> None:
     async def scene(pod: Pod) -> None:
         pod.assign("1.0.0", activate="1.0.0")
         await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
         written, heard = len(pod.sink.statuses), len(pod.engine.heard)
         for _ in range(20):
-            pod.orders.changed.set()
+            pod.tell()  # the watch says again what is there
             await asyncio.sleep(0.005)
         assert (len(pod.sink.statuses), len(pod.engine.heard)) == (written, heard)
 

@@ -29,15 +29,24 @@ class StatusWriter:
         self._sink, self._backoff = sink, backoff or Backoff()
         self._wanted: tuple[str, AssignmentStatus] | None = None
         self._written: tuple[str, AssignmentStatus] | None = None
+        self._known: AssignmentStatus | None = None
         self._changed = asyncio.Event()
 
     def offer(self, uid: str, status: AssignmentStatus, *, known: AssignmentStatus) -> None:
         """Ask for `status` on the assignment `uid`, which was last read with the status `known`."""
-        if self._written is None or self._written[0] != uid:
+        if self._written is None or self._written[0] != uid or self._is_undone(known):
             self._written = (uid, known)
+        self._known = known
         self._wanted = (uid, status)
         if self._wanted != self._written:
             self._changed.set()
+
+    def _is_undone(self, known: AssignmentStatus) -> bool:
+        """Whether it was read anew and is not what we wrote: somebody restored an older one.
+
+        It may be our last but one, told late; then ours is written twice, which changes nothing.
+        """
+        return known is not self._known and self._written is not None and known.wire() != self._written[1].wire()
 
     async def run(self) -> None:
         """Write for ever."""
