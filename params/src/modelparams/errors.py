@@ -192,7 +192,10 @@ class ManifestDigestMismatch(IntegrityError):
     """The manifest's bytes do not hash to the pinned digest."""
 
     reason = Reason.MANIFEST_DIGEST_MISMATCH
-    hint = "take manifestDigest from what 'modelparams publish' printed; if it is right, the store was changed"
+    hint = (
+        "take manifestDigest from what 'modelparams publish' printed; if it is right, the store was changed: restore "
+        "the manifest; either way delete the ModelParamVersion and apply it again"
+    )
 
 
 class ManifestInvalid(IntegrityError):
@@ -260,14 +263,22 @@ class BlobSizeMismatch(IntegrityError):
     """A blob is shorter or longer than signed."""
 
     reason = Reason.BLOB_SIZE_MISMATCH
-    hint = "publish the directory under a new number with --no-reuse, which seals every blob anew; nothing was applied"
+    hint = (
+        "publish the directory under a new number with --no-reuse, which seals every blob anew; or restore the blob, "
+        "then delete the refused ModelParamVersion and apply it again, or where pods refused it set another "
+        "retryToken; nothing was applied"
+    )
 
 
 class BlobDigestMismatch(IntegrityError):
     """A blob's hash differs from the signed one."""
 
     reason = Reason.BLOB_DIGEST_MISMATCH
-    hint = "publish the directory under a new number with --no-reuse, which seals every blob anew; nothing was applied"
+    hint = (
+        "publish the directory under a new number with --no-reuse, which seals every blob anew; or restore the blob, "
+        "then delete the refused ModelParamVersion and apply it again, or where pods refused it set another "
+        "retryToken; nothing was applied"
+    )
 
 
 class SealBroken(IntegrityError):

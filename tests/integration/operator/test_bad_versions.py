@@ -120,7 +120,11 @@ class Case:
     published: tuple[str, ...] = (GOOD, BAD, NEXT)
 
 
-_AGAIN = "Publish the directory under a new number with --no-reuse, which seals every blob anew; nothing was applied."
+_AGAIN = (
+    "Publish the directory under a new number with --no-reuse, which seals every blob anew; or restore the blob, then "
+    "delete the refused ModelParamVersion and apply it again, or where pods refused it set another retryToken; "
+    "nothing was applied."
+)
 _SIZE, _DIGEST = Reason.BLOB_SIZE_MISMATCH, Reason.BLOB_DIGEST_MISMATCH
 _SHA256 = "sha256:[0-9a-f]{{64}}"
 
@@ -129,7 +133,8 @@ CASES = {
         with_changed_manifest,
         Reason.MANIFEST_DIGEST_MISMATCH,
         f"the manifest hashes to {_SHA256}, not to the pinned {{pinned}}",
-        "Take manifestDigest from what 'modelparams publish' printed; if it is right, the store was changed.",
+        "Take manifestDigest from what 'modelparams publish' printed; if it is right, the store was changed: restore "
+        "the manifest; either way delete the ModelParamVersion and apply it again.",
     ),
     "bad signature": Case(
         with_bad_signature,

@@ -41,6 +41,14 @@ def test_a_kind_tells_what_happened_and_what_to_do(kind):
     assert str(kind("the thing broke")) == f"the thing broke. {kind.hint[0].upper()}{kind.hint[1:]}."
 
 
+@pytest.mark.parametrize(
+    "kind", [errors.BlobSizeMismatch, errors.BlobDigestMismatch, errors.ManifestDigestMismatch], ids=named
+)
+def test_who_restores_what_was_damaged_is_told_how_to_have_it_checked_again(kind):
+    assert classify(kind("it")).is_final, "so a restore alone changes nothing"
+    assert re.search("restore .* delete the (refused )?ModelParamVersion and apply it again", kind.hint)
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=named)
 def test_a_kind_is_in_the_tree_that_the_module_shows(kind):
     assert kind.__name__ in (errors.__doc__ or "")
