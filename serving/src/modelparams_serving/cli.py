@@ -39,14 +39,15 @@ def serve(
         Path | None, typer.Option("--memory", metavar="DIR", help="A directory of a tmpfs; default /dev/shm.")
     ] = None,
 ) -> None:
-    """Serve a sealed version here: pull, verify, open in memory, answer.
+    r"""Serve a sealed version here: pull, verify, open in memory, answer.
 
     The steps and the engine are those of a pod. Plaintext lies in memory only: a --memory that is on no tmpfs
     or ramfs is refused (Linux alone tells that; elsewhere nothing is checked); what a run that was killed left there is
     removed by the next. Ctrl-C and SIGTERM let what runs finish,
     for 20 seconds at most, and the exit code is 0; before the version answers, Ctrl-C ends with 130.
 
-        modelparams serve 1.0.0 -s s3://models/smollm2 --trust trust.json --keys .
+        modelparams serve 1.0.0 -s s3://models/smollm2 \
+            --trust trust.json --keys keys
         curl localhost:8000/v1/completions --json '{"prompt": "Hello"}'
     """
     memory = memory or _MEMORY

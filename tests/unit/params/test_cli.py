@@ -789,6 +789,12 @@ def test_no_example_of_the_help_is_too_wide_for_80_columns(
     assert shown["80"] == shown["300"] != []
 
 
+@pytest.mark.parametrize("command", ["publish", "diff", "serve"])
+def test_examples_look_for_keys_where_another_example_made_them(run: Run, command: str) -> None:
+    places = re.findall(r"--keys (\S+)", run(command, "--help").out)
+    assert {Path(place).name for place in places} == {"keys"}
+
+
 @pytest.mark.parametrize(
     "command",
     ["", "keys kek", "keys signer", "keys trust", "hash", "publish", "verify", "inspect", "diff", "serve", "status"],
