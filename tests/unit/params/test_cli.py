@@ -171,6 +171,36 @@ def test_a_full_standard_output_has_the_code_of_its_error(tmp_path: Path) -> Non
     assert "Exception ignored" not in ran.stderr
 
 
+def started_with(closed: str, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a shell starts it with a stream closed."""
+    program = (sys.executable, "-c", "from modelparams.cli import main; main()", *arguments)
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh", *program)
+    return subprocess.run(shell, cwd=directory, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["keys signer s.pem", "keys signer s.pem -o json", "keys trust --out t.json k.pem", "diff a b"]
+)
+def test_a_closed_standard_output_is_said_where_there_is_a_result(tmp_path: Path, arguments: str) -> None:
+    SigningKey.generate().save(tmp_path / "k.pem")
+    write_directory(tmp_path / "a", layered())
+    write_directory(tmp_path / "b", layered(layer1=0x3E80))
+    ran = started_with(">&-", tmp_path, *arguments.split())
+    has_result = "--out" not in arguments
+    assert (ran.returncode, "standard output is closed" in ran.stderr) == (2 if has_result else 0, has_result)
+
+
+def test_a_closed_standard_error_takes_what_is_said_and_no_result_and_no_file(tmp_path: Path) -> None:
+    SigningKey.generate().save(tmp_path / "k.pem")
+    policy = started_with("2>&-", tmp_path, "keys", "trust", "k.pem", "--out", "trust.json")
+    assert (policy.returncode, json.loads((tmp_path / "trust.json").read_text())["threshold"]) == (0, 1)
+    made = started_with("2>&-", tmp_path, "keys", "signer", "s.pem", "-o", "json")
+    assert (made.returncode, json.loads(made.stdout)["file"]) == (0, "s.pem")
+    again = started_with("<&- >&- 2>&-", tmp_path, "keys", "signer", "s.pem")
+    assert (again.returncode, again.stdout, again.stderr) == (Exit.USAGE, "", "")
+    assert SigningKey.load(tmp_path / "s.pem").public.hex() == json.loads(made.stdout)["public"]
+
+
 def test_what_is_no_terminal_hears_of_each_long_piece_of_work_as_it_begins(ready: Run) -> None:
     ran = ready("verify", "1.1.0", *SEALED[:4])
     assert re.search(r"^verify: \d+\.\d kB to do$", ran.err, flags=re.MULTILINE)

@@ -17,7 +17,14 @@ import typer
 from modelparams.cli import keys, publishing, reading
 from modelparams.cli.exits import TABLE
 from modelparams.cli.harmless import harmless
-from modelparams.cli.output import Notes, echo, end_by_a_broken_pipe, note, show_error
+from modelparams.cli.output import (
+    Notes,
+    echo,
+    end_by_a_broken_pipe,
+    note,
+    show_error,
+    take_the_places_of_closed_streams,
+)
 from modelparams.cli.plugins import add_commands
 from modelparams.cli.prose import prose
 from modelparams.errors import ModelParamsError
@@ -88,6 +95,7 @@ def _tell_retry(details: stamina.instrumentation.RetryDetails) -> None:
 def main() -> None:
     """Run it, and turn what goes wrong into a message, a next step and an exit code."""
     leave_no_core_file()
+    take_the_places_of_closed_streams()
     end_by_a_broken_pipe()
     stamina.instrumentation.set_on_retry_hooks([_tell_retry])
     logging.lastResort = Notes(logging.WARNING)

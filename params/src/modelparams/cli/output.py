@@ -40,7 +40,21 @@ class Output(StrEnum):
 def console(*, stderr: bool = False) -> Console:
     """Made anew at each use, since tests and shells exchange the streams."""
     stream = sys.stderr if stderr else sys.stdout
-    return HarmlessConsole(file=stream, highlight=False, width=None if stream.isatty() else _WIDE, emoji=False)
+    is_terminal = stream is not None and stream.isatty()
+    return HarmlessConsole(file=stream, highlight=False, width=None if is_terminal else _WIDE, emoji=False)
+
+
+def take_the_places_of_closed_streams() -> None:
+    """Open what a shell closed (`>&-`): a file of ours would get its number, and what is said there.
+
+    What is said on a closed standard error is lost. A closed standard output stays None, as Python has it, for
+    `_to_stdout` to see.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is None:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: the stream's own
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
 
 
 def end_by_a_broken_pipe() -> None:
@@ -73,6 +87,8 @@ class Notes(logging.Handler):
 
 @contextlib.contextmanager
 def _to_stdout() -> Iterator[None]:
+    if sys.stdout is None:
+        raise UsageError("standard output is closed", hint="let it go somewhere, and repeat")
     try:
         yield
     except OSError as error:
