@@ -24,8 +24,9 @@ from modelparams.api.rollout import RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.reasons import Reason
 from modelparams_operator.core.events import of_rollout, of_version
-from modelparams_operator.core.model import Desired, Observed
+from modelparams_operator.core.model import Desired, Observed, PodView
 from modelparams_operator.core.plan import plan
+from modelparams_operator.core.predecessors import lessons
 from modelparams_operator.core.version_status import RolloutUse, judge
 
 OLD, NEW = "1.0.0", "1.1.0"
@@ -193,6 +194,24 @@ def test_another_pod_with_the_same_trouble_is_no_news() -> None:
     first = at_rest(*BOTH, pod("p00", OLD, holds=[OLD, NEW], failed=trouble), *STAGED[1:], memory=UNDER_WAY)
     later = observed(*BOTH, STAGED[0], pod("p01", OLD, holds=[OLD, NEW], failed=trouble), *STAGED[2:], memory=first)
     assert told(desired(), later) == []
+
+
+@pytest.mark.parametrize("own", [(), pods(2, OLD)], ids=["before-it-has-pods", "with-their-pods"])
+def test_a_failure_that_was_taken_over_from_another_rollout_is_no_news(own: tuple[PodView, ...]) -> None:
+    before = at_rest(*BOTH, pod("p00", OLD, failed=failure(NEW)), pod("p01", OLD), memory=status(OLD, NEW))
+    assert before.last_failure is not None
+    seen = observed(*BOTH, *own, predecessors=(before,), lessons=lessons([before]))
+    after = plan(desired(), seen).status
+    assert after.last_failure == before.last_failure
+    assert [event for event in told(desired(), seen) if "Failed" in event] == []
+    assert told(desired(), observed(*BOTH, *pods(2, OLD), memory=after)) == []
+
+
+def test_a_rollout_beside_another_one_tells_of_no_failure_of_that_one() -> None:
+    learned = lessons([status(OLD, failed_versions=(failed(NEW),))])
+    assert told(desired(), observed(*BOTH, *pods(2, OLD), lessons=learned)) == [
+        "Normal Promoted: chat-1.0.0 is live on 2/2 pods"
+    ]
 
 
 def test_counting_pods_is_no_event() -> None:

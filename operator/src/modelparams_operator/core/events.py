@@ -10,7 +10,7 @@ from typing import Literal
 
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, find
 from modelparams.api.release import Release
-from modelparams.api.rollout import RolloutStatus
+from modelparams.api.rollout import FailedVersion, PodFailure, RolloutStatus
 from modelparams.api.version import VersionStatus
 from modelparams.errors import APIDenied, APIInvalid
 from modelparams.reasons import Reason
@@ -40,7 +40,7 @@ _TOLD = frozenset(
 def of_rollout(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     """Tell what happened to a rollout between two passes, in the order in which it happened."""
     found = (*_failures(old, new), *_turn(old, new), *_steps(old, new), *_arrival(old, new))
-    told = {event.reason for event in found}
+    told = {event.reason for event in found} | _taken_over(old, new)
     said = _ready(find(old.conditions, ConditionType.READY), find(new.conditions, ConditionType.READY), new.conditions)
     return (*found, *(event for event in said if event.reason not in told))
 
@@ -91,9 +91,19 @@ def _cause(message: str) -> str:
 
 def _failures(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     failure = new.last_failure
-    if failure is None or failure == old.last_failure:
+    if failure is None or failure == old.last_failure or not _is_own(old, failure):
         return ()
     return (Event("Warning", failure.reason, f"pod {failure.pod_name}, {failure.version_name}: {failure.message}"),)
+
+
+def _is_own(old: RolloutStatus, failed: PodFailure | FailedVersion) -> bool:
+    """Tell whether a rollout headed for what failed; else it took that over from another one, which told of it."""
+    return old.target is not None and old.target.manifest_digest == failed.manifest_digest
+
+
+def _taken_over(old: RolloutStatus, new: RolloutStatus) -> set[Reason]:
+    known = (*old.failed_versions, *(failed for failed in new.failed_versions if _is_own(old, failed)))
+    return {failed.reason for failed in new.failed_versions if failed not in known}
 
 
 def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
