@@ -22,6 +22,7 @@ from modelparams_serving.run_directory import run_directory
 if TYPE_CHECKING:
     from modelparams_serving.engine.settings import EngineSettings
 
+_CORRECT_IT = "correct it, or unset the variable; modelparams-serve --help lists them"
 _MEMORY = Path("/dev/shm")  # noqa: S108 -- memory, which is the point
 
 
@@ -77,9 +78,8 @@ def _settings(host: str, port: int, device: str) -> EngineSettings:
         )
     except ValidationError as error:
         problem = variables.problems(error).replace(f"{variables.PREFIX}DEVICE", "--device")
-        raise UsageError(
-            problem, hint="correct it, or unset the variable; modelparams-serve --help lists them"
-        ) from error
+        is_of_the_options = all(found["loc"] == ("device",) for found in error.errors())
+        raise UsageError(problem, hint=None if is_of_the_options else _CORRECT_IT) from error
 
 
 def _leave(number: int, _frame: FrameType | None) -> None:

@@ -37,6 +37,7 @@ from modelparams.errors import (
     InvalidVersion,
     KeyUnavailable,
     ModelParamsError,
+    ObjectMissing,
     SequenceTooLow,
     UsageError,
     WrongModel,
@@ -49,7 +50,7 @@ from modelparams.names import ModelName, Version
 from modelparams.pointers import read_pointer, resolve
 from modelparams.progress import Progress
 from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
-from modelparams.store import ObjectStore, open_store
+from modelparams.store import ObjectStore, open_store, require_directory
 from modelparams.trust import TrustPolicy
 from modelparams.uninterrupted import uninterrupted
 from modelparams.verify import claimed_model
@@ -237,6 +238,13 @@ class ParamLoader:
             )
 
     def _open(self, version: str | Version | Digest) -> SealedRelease:
+        try:
+            return self._opened(version)
+        except ObjectMissing:
+            require_directory(self._store, hint="give the loader another source, or publish there; call update again")
+            raise
+
+    def _opened(self, version: str | Version | Digest) -> SealedRelease:
         wanted, digest = self._resolve(version)
         model = self._model or claimed_model(self._store, digest)
         expect = Expectation(model, version=wanted, now=datetime.now(UTC))

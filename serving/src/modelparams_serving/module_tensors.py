@@ -39,6 +39,7 @@ DTYPES: Mapping[str, torch.dtype] = {
     "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
     "F8_E8M0": torch.float8_e8m0fnu,
 }
+_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 _SHOWN = 5
 
 
@@ -119,11 +120,16 @@ def _faults(places: Sequence[Place], arena: ReadableArena) -> list[str]:
         elif len({arena.offset(name) for name in given}) > 1:
             faults.append(f"{' and '.join(given)} are one tensor in the module and differ")
         faults += [
-            f"{name} is {spec.dtype}{list(spec.shape)} instead of {place.tensor.dtype}{list(place.tensor.shape)}"
+            f"{name} is {spec.dtype}{list(spec.shape)} instead of {_shown(place.tensor)}"
             for name in given
             if not _fits(spec := specs[name], place.tensor)
         ]
     return faults
+
+
+def _shown(tensor: Tensor) -> str:
+    """As a version's specs have it, so that only what differs looks different."""
+    return f"{_NAMES.get(tensor.dtype, tensor.dtype)}{list(tensor.shape)}"
 
 
 def _fits(spec: TensorSpec, tensor: Tensor) -> bool:

@@ -165,7 +165,15 @@ def test_so_is_what_is_no_address_here_and_no_device(sealed: list[str], options:
 
 
 def test_a_variable_of_the_engine_that_cannot_be_is_named(sealed: list[str]) -> None:
-    assert "MODELPARAMS_NUM_BLOCKS: " in refused_at_once(sealed, MODELPARAMS_NUM_BLOCKS="many")
+    said = refused_at_once(sealed, MODELPARAMS_NUM_BLOCKS="many")
+    assert "MODELPARAMS_NUM_BLOCKS: " in said
+    assert "modelparams-serve --help lists them" in said
+
+
+def test_an_option_that_cannot_be_sends_nobody_to_another_program(sealed: list[str]) -> None:
+    said = refused_at_once(sealed, "--device", "tpu")
+    assert "see the command's --help" in said
+    assert "modelparams-serve" not in said
 
 
 def test_of_any_free_port_the_number_is_told(sealed: list[str]) -> None:

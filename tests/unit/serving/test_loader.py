@@ -188,6 +188,12 @@ def test_another_layout_is_refused(repository: Repository, change: Callable[[Sma
     assert holds(module, one)
 
 
+def test_a_layout_s_difference_is_told_in_one_spelling(repository: Repository) -> None:
+    repository.publish("1.0.0", wider(seeded(2)))
+    with pytest.raises(errors.LayoutMismatch, match=r"inner\.bias is F32\[5\] instead of F32\[4\]"):
+        loader_of(repository, seeded(9)).update("1.0.0")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_is_refused(repository: Repository, value: float) -> None:
     bad = seeded(2)
@@ -211,6 +217,14 @@ def test_another_model_in_the_same_place_is_refused(repository: Repository, tmp_
     with pytest.raises(errors.WrongModel) as raised:
         loader_of(repository, seeded(2), model="large").update("1.0.0")
     says_what_a_program_can_do(raised.value)
+
+
+def test_a_directory_that_is_not_there_is_told_of_and_not_the_version(repository: Repository, tmp_path: Path) -> None:
+    loader = ParamLoader(seeded(9), tmp_path / "none", repository.keys, trust=repository.trust)
+    for version in ("1.0.0", f"sha256:{'0' * 64}", Digest.of(b"")):
+        with pytest.raises(errors.ObjectMissing, match=r"there is no directory .*/none") as raised:
+            loader.update(version)
+        assert "call update again" in raised.value.next_step
 
 
 def test_a_pinned_digest_that_is_not_there_is_missing(repository: Repository) -> None:

@@ -13,7 +13,7 @@ from modelparams.errors import InvalidSpec, ObjectMissing, UsageError
 from modelparams.store.contract import Credentials, ObjectStore
 from modelparams.store.file import FileStore
 
-__all__ = ["Credentials", "FileStore", "ObjectStore", "existing_store", "open_store", "source_of"]
+__all__ = ["Credentials", "FileStore", "ObjectStore", "existing_store", "open_store", "require_directory", "source_of"]
 
 _HOW = "write s3://BUCKET/PREFIX?endpoint=URL&region=REGION, or file:///DIRECTORY, or a directory's path"
 _OPTIONS = {"endpoint", "region"}
@@ -43,9 +43,18 @@ def existing_store(place: str | Path) -> ObjectStore:
         ObjectMissing: it is a directory, and not there.
     """
     store = open_store(place)
-    if isinstance(store, FileStore) and store.is_new:
-        raise ObjectMissing(f"there is no directory {store}", hint="check --store; 'publish' makes a new one")
+    require_directory(store, hint="check --store; 'publish' makes a new one")
     return store
+
+
+def require_directory(store: ObjectStore, *, hint: str) -> None:
+    """Refuse to read from a directory that is not there, whose versions would each be said to be missing.
+
+    Raises:
+        ObjectMissing: so it is.
+    """
+    if isinstance(store, FileStore) and store.is_new:
+        raise ObjectMissing(f"there is no directory {store}", hint=hint)
 
 
 def source_of(url: str) -> S3Source:
