@@ -9,12 +9,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
-from modelparams import variables
-from modelparams.cli.options import Asked, KeyRef, KeysDirectory, Model, ReleaseName, StoreUrl, TrustFile
+from modelparams.cli.options import KeyRef, KeysDirectory, Model, ReleaseName, StoreUrl, TrustFile
 from modelparams.cli.output import note
-from modelparams.cli.reporting import reporting
 from modelparams.errors import UsageError
 from modelparams.memory_directory import check_in_memory
 from modelparams_serving.run_directory import run_directory
@@ -55,6 +52,8 @@ def serve(
     check_in_memory(memory)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)  # until the engine takes them
+    from modelparams.cli.asked import Asked
+    from modelparams.cli.reporting import reporting
     from modelparams_serving.engine.listening import bound
 
     settings = _settings(host, port, device)
@@ -70,6 +69,9 @@ def serve(
 
 
 def _settings(host: str, port: int, device: str) -> EngineSettings:
+    from pydantic import ValidationError
+
+    from modelparams import variables
     from modelparams_serving.engine.settings import EngineSettings
 
     try:

@@ -20,7 +20,7 @@ import typer
 import modelparams.cli as cli
 from builders.publishing import NAN, Publisher, layered, write_directory
 from modelparams.__main__ import main as begin
-from modelparams.cli import completing, output, plugins, publishing
+from modelparams.cli import completing, output, plugins, releasing
 from modelparams.cli.exits import Exit, exit_code, next_step
 from modelparams.cli.output import size
 from modelparams.digest import Digest
@@ -148,9 +148,28 @@ def test_ctrl_c_in_a_publish_says_that_the_same_command_goes_on(ready: Run, monk
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(publishing, "publish", interrupted)
+    monkeypatch.setattr("modelparams.publish.publish", interrupted)
     ran = ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem")
     assert (ran.code, "the same command goes on where it ended" in ran.err) == (130, True)
+
+
+_WORK = ("boto3", "cryptography", "kubernetes", "numpy", "securesystemslib", "torch")
+
+
+@pytest.mark.parametrize(
+    "begun",
+    ["sys.argv[1:] = ['--version']", "sys.argv[1:] = ['--help']", "sys.argv[1:] = ['pubilsh']", "completing = True"],
+    ids=["version", "help", "typo", "completion"],
+)
+def test_who_only_asks_what_there_is_waits_for_no_library_of_the_work(begun: str, tmp_path: Path) -> None:
+    command = (
+        f"import sys; completing = False; {begun}\n"
+        "from modelparams.cli import main, completing as of_kubectl\n"
+        "try: of_kubectl.main() if completing else main()\n"
+        f"finally: print(*(name for name in {_WORK!r} if name in sys.modules), file=open('loaded', 'w'))"
+    )
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, capture_output=True, check=False)
+    assert (tmp_path / "loaded").read_text() == "\n"
 
 
 def test_no_command_leaves_a_core_file_which_would_hold_the_key() -> None:
@@ -489,7 +508,7 @@ def test_pods_are_sent_where_the_publish_went(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    source = publishing._source(store, option, "")
+    source = releasing.source_of_pods(store, option, "")
     assert source is not None
     assert source.endpoint == endpoint
 
@@ -508,7 +527,7 @@ def test_an_endpoint_where_each_pod_would_find_itself_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, endpoint: str, is_told: bool
 ) -> None:
     monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
-    assert publishing._source(f"s3://weights/p?endpoint={endpoint}" if endpoint else "s3://weights/p", "", "")
+    assert releasing.source_of_pods(f"s3://weights/p?endpoint={endpoint}" if endpoint else "s3://weights/p", "", "")
     assert ("--cluster-endpoint names the store as they see it" in capsys.readouterr().err) is is_told
 
 
@@ -617,7 +636,7 @@ def test_a_bug_is_no_difference(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object) -> None:
         raise RuntimeError("a wrong \x1b[31mturn")
 
-    monkeypatch.setattr(publishing, "check_hashes", broken)
+    monkeypatch.setattr("modelparams.hashes.check_hashes", broken)
     ran = run("hash", ".", "--check")
     assert (ran.code, ran.out) == (Exit.BUG, "")
     assert "Traceback" in ran.err

@@ -1,4 +1,4 @@
-"""`modelparams keys`: make the keys that a release needs."""
+"""`modelparams keys`: make the keys that a release needs. What is heavy is imported where it is used."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from modelparams.cli.exits import TABLE
 from modelparams.cli.options import As, refuse_idle, require_namespace
 from modelparams.cli.output import Output, echo, facts, note, result, write_file
 from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
-from modelparams.keys import parse_kek
 from modelparams.secret import Secret32
-from modelparams.trust import SigningKey, TrustPolicy, key_id
 from modelparams.whole_files import write_key_file
 
 _SECRET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")  # as `keys.LocalKeyProvider` takes them
@@ -71,6 +66,8 @@ def kek(
 
 
 def _read_kek(path: Path) -> bytes:
+    from modelparams.keys import parse_kek
+
     try:
         return parse_kek(path.read_bytes()).expose()
     except OSError as error:
@@ -102,6 +99,8 @@ def signer(
     The private half is for whoever publishes: a person, or the pipeline. Clusters get the public one by
     'modelparams keys trust'.
     """
+    from modelparams.trust import SigningKey
+
     key = SigningKey.generate()
     key.save(file)
     note(f"made {file}: whoever has it can sign releases")
@@ -130,6 +129,8 @@ def trust(
     """
     if out is None:
         refuse_idle(context, ("force",), "without --out")
+    from modelparams.trust import TrustPolicy, key_id
+
     found = [_public_key(key) for key in keys]
     if threshold > len(set(found)):
         raise UsageError(
@@ -161,6 +162,12 @@ def _public_key(text: str) -> bytes:
         data = Path(text).read_bytes()
     except OSError as error:
         raise UsageError(f"{text} cannot be read ({error.strerror})", hint=_GIVE) from None
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    from modelparams.trust import SigningKey
+
     if b"PRIVATE" in data:
         return SigningKey.load(Path(text)).public
     try:
