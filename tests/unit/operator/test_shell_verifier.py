@@ -55,13 +55,13 @@ class Bench:
         self.slept.append(seconds)
         await asyncio.sleep(0)
 
-    def ask(self, version: str, *, namespace: str = "ns", **fields: object) -> None:
+    def ask(self, version: str, *, namespace: str = "ns", uid: str = "uid", **fields: object) -> None:
         spec = version_spec(version, **fields)  # type: ignore[arg-type]
-        self.verifier.request(namespace, f"chat-{version}", spec)
+        self.verifier.request(namespace, f"chat-{version}", uid, spec)
 
-    def found(self, version: str, **fields: object) -> tuple[VerifiedFacts | None, Reason | None]:
+    def found(self, version: str, *, uid: str = "uid", **fields: object) -> tuple[VerifiedFacts | None, Reason | None]:
         spec = version_spec(version, **fields)  # type: ignore[arg-type]
-        found, failure = self.verifier.outcome("ns", f"chat-{version}", spec)
+        found, failure = self.verifier.outcome("ns", f"chat-{version}", uid, spec)
         return found, failure.reason if failure else None
 
 
@@ -120,6 +120,20 @@ def test_another_digest_under_the_same_name_is_checked_anew() -> None:
     running(test)
 
 
+def test_an_object_that_was_made_again_is_checked_anew_though_nobody_saw_that_it_was_gone() -> None:
+    async def test() -> None:
+        bench = Bench()
+        bench.store.answers["1.0.0"] = [errors.BlobDigestMismatch("blob 3")]
+        bench.ask("1.0.0", uid="first")
+        await until(lambda: bench.news, "news")
+        assert bench.found("1.0.0", uid="second") == (None, None)
+        bench.ask("1.0.0", uid="second")
+        await until(lambda: len(bench.news) == 2, "more news")
+        assert bench.found("1.0.0", uid="second")[0] is not None
+
+    running(test)
+
+
 def test_the_same_digest_in_another_place_is_checked_anew() -> None:
     async def test() -> None:
         bench, spec = Bench(), version_spec("1.0.0")
@@ -127,8 +141,8 @@ def test_the_same_digest_in_another_place_is_checked_anew() -> None:
         bench.ask("1.0.0")
         await until(lambda: bench.news, "news")
         moved = spec.model_copy(update={"source": Source(s3=S3Source(bucket="another"))})
-        bench.verifier.request("ns", "chat-1.0.0", moved)
-        await until(lambda: bench.verifier.outcome("ns", "chat-1.0.0", moved)[0], "the check in the other place")
+        bench.verifier.request("ns", "chat-1.0.0", "uid", moved)
+        await until(lambda: bench.verifier.outcome("ns", "chat-1.0.0", "uid", moved)[0], "the check in the other place")
         assert bench.store.asked == ["1.0.0", "1.0.0"]
 
     running(test)
@@ -181,7 +195,7 @@ def test_a_check_of_an_object_that_is_gone_is_stopped_and_forgotten() -> None:
         bench.ask("1.0.0")
         bench.ask("1.1.0")
         await until(lambda: bench.store.asked, "the start")
-        bench.verifier.keep_only(KEY, {subject_of("ns", "chat-1.1.0", version_spec("1.1.0"))})
+        bench.verifier.keep_only(KEY, {subject_of("ns", "chat-1.1.0", "uid", version_spec("1.1.0"))})
         bench.store.held["1.0.0"].set()
         await until(lambda: bench.found("1.1.0")[0], "the other one")
         assert bench.found("1.0.0") == (None, None)
@@ -197,7 +211,7 @@ def test_nobody_reads_for_an_object_that_went_while_it_waited_for_its_place() ->
         for version in ("1.0.0", "1.1.0"):
             bench.ask(version)
         await until(lambda: bench.store.asked, "the start")
-        bench.verifier.keep_only(KEY, {subject_of("ns", "chat-1.0.0", version_spec("1.0.0"))})
+        bench.verifier.keep_only(KEY, {subject_of("ns", "chat-1.0.0", "uid", version_spec("1.0.0"))})
         bench.store.held["1.0.0"].set()
         bench.ask("1.2.0")
         await until(lambda: bench.found("1.2.0")[0], "the one after it")
@@ -265,7 +279,7 @@ def test_an_unforeseen_error_shows_its_kind_and_not_its_text() -> None:
         bench.store.answers["1.0.0"] = [RuntimeError("secret text")]
         bench.ask("1.0.0")
         await until(lambda: bench.news, "news")
-        _, failure = bench.verifier.outcome("ns", "chat-1.0.0", version_spec("1.0.0"))
+        _, failure = bench.verifier.outcome("ns", "chat-1.0.0", "uid", version_spec("1.0.0"))
         assert failure is not None
         assert "secret" not in failure.message
         await bench.verifier.stop()

@@ -28,8 +28,8 @@ from modelparams_operator.shell.ports import (
 from modelparams_operator.shell.views import Assignment, Pod, RolloutObject, VersionObject
 
 T = TypeVar("T")
-Outcome = Callable[[str, str, VersionSpec], tuple[VerifiedFacts | None, Failure | None]]
-"""(namespace, name, spec) → what the last check found, or why it failed."""
+Outcome = Callable[[str, str, str, VersionSpec], tuple[VerifiedFacts | None, Failure | None]]
+"""(namespace, name, uid, spec) → what the last check found, or why it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def version_views(model: Model, outcome: Outcome) -> tuple[VersionView, ...]:
 
 
 def _version_view(known: VersionObject, outcome: Outcome) -> VersionView:
-    found, failure = outcome(known.key.namespace, known.key.name, known.spec)
+    found, failure = outcome(known.key.namespace, known.key.name, known.uid, known.spec)
     remembered = known.status.verified
     if remembered is not None and remembered.manifest_digest == known.spec.manifest_digest:
         found, failure = remembered, None

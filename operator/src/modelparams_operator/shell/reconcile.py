@@ -104,7 +104,7 @@ class Reconciler:
 
     def _forget(self, model: Model) -> None:
         """Drop what is remembered about objects that are gone."""
-        current = {subject_of(known.key.namespace, known.key.name, known.spec) for known in model.versions}
+        current = {subject_of(*known.key, known.uid, known.spec) for known in model.versions}
         self.verifier.keep_only(model.key, current)
         names = {rollout.key.name for rollout in model.rollouts}
         for gone in self._shown.pop(model.key, set()) - names:
@@ -175,11 +175,11 @@ class Reconciler:
 
     async def _act(self, model: Model, result: Plan) -> list[BaseException]:
         """Begin checks and write orders, each of them; give what failed."""
-        specs, orders = {known.key.name: known.spec for known in model.versions}, list[Assign]()
+        versions, orders = {known.key.name: known for known in model.versions}, list[Assign]()
         for action in result.actions:
             match action:
                 case Verify(name):
-                    self.verifier.request(model.key.namespace, name, specs[name])
+                    self.verifier.request(model.key.namespace, name, versions[name].uid, versions[name].spec)
                 case Assign():
                     orders.append(action)
         return await self._orders.write(model, orders)

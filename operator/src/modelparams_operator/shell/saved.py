@@ -56,5 +56,7 @@ def _of(resource: Resource, items: list[JSON]) -> list[JSON]:
     return [i for i in items if i["kind"] == resource.kind and i["apiVersion"] == resource.api_version]
 
 
-def _nothing_new(_namespace: str, _name: str, _spec: VersionSpec) -> tuple[VerifiedFacts | None, Failure | None]:
+def _nothing_new(
+    _namespace: str, _name: str, _uid: str, _spec: VersionSpec
+) -> tuple[VerifiedFacts | None, Failure | None]:
     return None, None

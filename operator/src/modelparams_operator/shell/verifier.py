@@ -32,10 +32,14 @@ _RETRY_LAST = 300.0
 
 
 class Subject(NamedTuple):
-    """The bytes that a check is about: the same object with another digest or place is another subject."""
+    """The bytes that a check is about: the same object with another digest or place is another subject.
+
+    So is one that was made again under its name: that is how people ask for another check.
+    """
 
     model: ModelKey
     name: str
+    uid: str
     digest: Digest
     place: str
 
@@ -72,17 +76,19 @@ class Verifier:
         self._slots = asyncio.Semaphore(self.at_once)
         self._shares = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(max(1, self.at_once - 1)))
 
-    def request(self, namespace: str, name: str, spec: VersionSpec) -> None:
+    def request(self, namespace: str, name: str, uid: str, spec: VersionSpec) -> None:
         """Begin a check unless one of these very bytes is under way, waits for its retry, or ended."""
-        subject = subject_of(namespace, name, spec)
+        subject = subject_of(namespace, name, uid, spec)
         if subject not in self._work:
             self._work[subject] = _Work(
                 asyncio.create_task(self._run(subject, spec), name=f"verify {namespace}/{name}")
             )
 
-    def outcome(self, namespace: str, name: str, spec: VersionSpec) -> tuple[VerifiedFacts | None, Failure | None]:
+    def outcome(
+        self, namespace: str, name: str, uid: str, spec: VersionSpec
+    ) -> tuple[VerifiedFacts | None, Failure | None]:
         """What the last check of these bytes found, or why it failed; neither before it has ended."""
-        work = self._work.get(subject_of(namespace, name, spec))
+        work = self._work.get(subject_of(namespace, name, uid, spec))
         return (work.found, work.failure) if work else (None, None)
 
     def keep_only(self, key: ModelKey, current: set[Subject]) -> None:
@@ -173,7 +179,7 @@ def _tell(log: structlog.stdlib.BoundLogger, failure: Failure | None, seconds: f
         log.warning("Verification failed", reason=reason, problem=failure.message, seconds=round(seconds, 2))
 
 
-def subject_of(namespace: str, name: str, spec: VersionSpec) -> Subject:
+def subject_of(namespace: str, name: str, uid: str, spec: VersionSpec) -> Subject:
     """What makes a check another one: the bytes asked for, and where they are said to be."""
     model = ModelKey(namespace, str(spec.model_name))
-    return Subject(model, name, spec.manifest_digest, spec.source.model_dump_json())
+    return Subject(model, name, uid, spec.manifest_digest, spec.source.model_dump_json())
