@@ -316,6 +316,19 @@ def test_a_name_that_does_not_match_is_refused_with_the_right_one(api: Api, name
         create(api, namespace, version("1.0.0", name=name))
 
 
+@pytest.mark.parametrize("number", ["1.4", "v1.4.0", "1.4.0+gpu", "1.4.0-RC.1", "1.4.0-rc-"])
+def test_of_what_is_no_version_no_name_is_asked(api: Api, namespace: str, number: str) -> None:
+    with pytest.raises(ApiError, match=SEMVER.partition("[")[0]) as refusal:
+        create(api, namespace, version(number, name="x"))
+    assert "metadata.name" not in refusal.value.message
+
+
+def test_nor_of_what_is_no_model(api: Api, namespace: str) -> None:
+    with pytest.raises(ApiError, match="write lower-case letters") as refusal:
+        create(api, namespace, version(model="SmolLM2", name="x"))
+    assert "metadata.name" not in refusal.value.message
+
+
 EDITS: dict[str, tuple[Object, Object, str]] = {
     "another model": (version(), {"modelName": "llama"}, "modelName is immutable: create another ModelParamVersion"),
     "another version": (version(), {"version": "1.0.1"}, "version is immutable: create another ModelParamVersion"),
