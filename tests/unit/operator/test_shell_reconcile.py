@@ -19,7 +19,7 @@ from modelparams import errors
 from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VerifiedFacts, VersionSpec
 from modelparams.reasons import Reason
-from modelparams_operator.shell import reconcile, views
+from modelparams_operator.shell import metrics, reconcile, views
 from modelparams_operator.shell.events import EventRecorder
 from modelparams_operator.shell.lease import Lease, LeaseLost, Timing
 from modelparams_operator.shell.ports import (
@@ -674,6 +674,57 @@ def test_a_spec_that_cannot_be_used_is_told_so_and_stops_nothing_else() -> None:
             "Stalled": f"True/{Reason.INVALID_SPEC}",
         }
         assert world.api.at(ASSIGNMENTS, "web-0") is not None
+
+    scenario(test)
+
+
+@pytest.fixture
+def bare() -> None:
+    """Without what rollouts of other tests show: the gauges are the process's."""
+    for gauge in (metrics.ROLLOUT_STEP, metrics.ROLLOUT_PODS, metrics.ROLLOUT_STALLED):
+        gauge.clear()
+
+
+def stalled() -> set[tuple[str, str]]:
+    """The rollouts that the gauge shows, each with its reason."""
+    (family,) = metrics.ROLLOUT_STALLED.collect()
+    return {(sample.labels["rollout"], sample.labels["reason"]) for sample in family.samples}
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_gauge_shows_why_a_rollout_stalls_now_and_nothing_of_one_that_is_gone() -> None:
+    async def test(world: World) -> None:
+        world.version("1.0.0")
+        world.pod("web-0")
+        world.rollout("mine", spec={"strategy": {"maxUnavailable": "a few"}})
+        await world.settle()
+        assert stalled() == {("mine", Reason.INVALID_SPEC)}
+        world.rollout("mine")
+        world.rollout("other")
+        await world.settle()
+        assert stalled() == {("mine", Reason.PODS_CLAIMED_TWICE), ("other", Reason.PODS_CLAIMED_TWICE)}
+        world.rollout("other", deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["example.com/held"])
+        await world.settle()
+        assert stalled() == set()
+
+    scenario(test)
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("spec", [{}, {"strategy": {"maxUnavailable": "a few"}}], ids=["claimed-twice", "refused"])
+def test_no_gauge_is_left_of_a_model_that_is_gone(spec: JSON) -> None:
+    async def test(world: World) -> None:
+        world.pod("web-0")
+        names = ("mine", "other")
+        for name in names:
+            world.rollout(name, spec=spec)
+        await world.settle()
+        assert {name for name, _ in stalled()} == set(names)
+        for name in names:
+            world.api.drop(ROLLOUTS, ObjectKey("ns", name))
+        assert await world.pass_() is None
+        shown = [sample.labels for family in metrics.REGISTRY.collect() for sample in family.samples]
+        assert [labels for labels in shown if "rollout" in labels] == []
 
     scenario(test)
 

@@ -8,6 +8,9 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from modelparams.api.conditions import ConditionType, find
+from modelparams.api.rollout import RolloutStatus
+
 REGISTRY = CollectorRegistry()
 _PREFIX = "modelparams_operator"
 
@@ -47,19 +50,35 @@ _ROLLOUT = ("namespace", "rollout")
 ROLLOUT_STEP = _gauge("rollout_step", "Zero-based index of the step being done.", *_ROLLOUT)
 ROLLOUT_PODS = _gauge("rollout_pods", "Pods by state: total, staged, updated, available, failed.", *_ROLLOUT, "state")
 _POD_STATES = ("total", "staged", "updated", "available", "failed")
+ROLLOUT_STALLED = _gauge("rollout_stalled", "1 while the condition Stalled is True, by reason.", *_ROLLOUT, "reason")
 
 
-def show_rollout(namespace: str, name: str, step: int, pods: object) -> None:
-    """Set a rollout's gauges; `pods` has an attribute for each state."""
-    ROLLOUT_STEP.labels(namespace, name).set(step)
+def show_rollout(namespace: str, name: str, status: RolloutStatus) -> None:
+    """Set a rollout's gauges."""
+    ROLLOUT_STEP.labels(namespace, name).set(status.step_index)
     for state in _POD_STATES:
-        ROLLOUT_PODS.labels(namespace, name, state).set(getattr(pods, state))
+        ROLLOUT_PODS.labels(namespace, name, state).set(getattr(status.pods, state))
+    stalled = find(status.conditions, ConditionType.STALLED)  # it is present only while it is True
+    _show_stalled(namespace, name, stalled.reason if stalled is not None else None)
+
+
+def show_refused(namespace: str, name: str, reason: str) -> None:
+    """Say of a rollout that cannot be used that it stalls; of its pods and step nothing is known."""
+    forget_rollout(namespace, name)
+    _show_stalled(namespace, name, reason)
+
+
+def _show_stalled(namespace: str, name: str, reason: str | None) -> None:
+    """Show this reason alone: the series of the one before would look as if it stood too."""
+    ROLLOUT_STALLED.remove_by_labels({"namespace": namespace, "rollout": name})
+    if reason is not None:
+        ROLLOUT_STALLED.labels(namespace, name, reason).set(1)
 
 
 def forget_rollout(namespace: str, name: str) -> None:
     """Drop the gauges of a rollout that is gone; a stale series would look alive."""
-    ROLLOUT_STEP.remove_by_labels({"namespace": namespace, "rollout": name})
-    ROLLOUT_PODS.remove_by_labels({"namespace": namespace, "rollout": name})
+    for gauge in (ROLLOUT_STEP, ROLLOUT_PODS, ROLLOUT_STALLED):
+        gauge.remove_by_labels({"namespace": namespace, "rollout": name})
 
 
 Probe = Callable[[], str | None]

@@ -106,7 +106,8 @@ class Reconciler:
         """Drop what is remembered about objects that are gone."""
         current = {subject_of(*known.key, known.uid, known.spec) for known in model.versions}
         self.verifier.keep_only(model.key, current)
-        names = {rollout.key.name for rollout in model.rollouts}
+        refused = {broken.key.name for broken in model.broken if broken.resource is ROLLOUTS}
+        names = {rollout.key.name for rollout in _standing(model)} | refused
         for gone in self._shown.pop(model.key, set()) - names:
             metrics.forget_rollout(model.key.namespace, gone)
         if names:
@@ -167,7 +168,7 @@ class Reconciler:
             logger.info("Rollout", namespace=rollout.key.namespace, name=rollout.key.name, why=result.why)
             await self.record.status(ROLLOUTS, rollout, result.status)  # first: a decision is on record before it shows
             await self._tell(ROLLOUTS, rollout.key, rollout.uid, told.of_rollout(rollout.status, result.status))
-        metrics.show_rollout(*rollout.key, result.status.step_index, result.status.pods)
+        metrics.show_rollout(*rollout.key, result.status)
         problems = await self._act(model, result)
         await self._tell(ROLLOUTS, rollout.key, rollout.uid, told.of_orders(result, problems))
         trouble += problems  # what is decided is on record: one order that cannot be written hides no state
@@ -211,6 +212,8 @@ class Reconciler:
         await self._tell(VERSIONS, known.key, known.uid, told.of_version(known.status, status))
 
     async def _refuse(self, broken: observe.Broken) -> None:
+        if broken.resource is ROLLOUTS:
+            metrics.show_refused(*broken.key, broken.problem.reason)
         if await self.record.refuse(broken):
             event = told.Event("Warning", broken.problem.reason, str(broken.problem))
             await self._tell(broken.resource, broken.key, broken.subject["metadata"]["uid"], (event,))
