@@ -181,6 +181,11 @@ def test_the_operator_may_reach_the_ports_of_its_stores(given: dict[str, Any], p
     assert stores["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]
 
 
+def test_what_the_operator_says_of_a_namespace_is_not_said_of_its_own() -> None:
+    objects = render(*PROMETHEUS, metrics_serviceMonitor_enabled=True)
+    assert [e["honorLabels"] for e in find(objects, "ServiceMonitor")["spec"]["endpoints"]] == [True]
+
+
 def test_alerts_lead_to_their_pages() -> None:
     objects = render(*PROMETHEUS, metrics_prometheusRule_enabled=True, metrics_prometheusRule_runbooks="https://x/r/")
     (group,) = find(objects, "PrometheusRule")["spec"]["groups"]
