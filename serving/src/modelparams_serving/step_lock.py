@@ -33,7 +33,7 @@ class StepLock:
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
-        """Held by a step for the moment in which it begins, and by a swap from when it waits until it is done."""
+        """Held by a swap from when it waits until it is done; steps that had to wait for that pass through it."""
         self._open = set[Step]()
         self._newest = _OfThread()
         self._of_task = ContextVar[Step | None]("modelparams-steps", default=None)
@@ -75,42 +75,43 @@ class StepLock:
         return bool(self._lasting(self._newest.step) or self._lasting(self._of_task.get()))
 
     def begin_in_thread(self, step: Step) -> None:
-        """Begin a step, after the swap that waits or runs."""
-        if self.is_inside():
-            self._begin(step)
-        else:
+        """Begin a step, after the swap that waits or runs.
+
+        It is open before anybody looks whether one does, and a swap looks for open steps only when it has the gate: so
+        one of the two sees the other.
+        """
+        step.around = self._lasting(self._newest.step)
+        self._open.add(step)
+        if not self.is_inside() and self._gate.locked():
+            self._open.discard(step)
             with self._gate:
-                self._begin(step)
+                self._open.add(step)
         self._newest.step = step
 
     async def begin_in_task(self, step: Step) -> None:
         """The same without holding up other coroutines, whose steps may have to end first."""
-        while not self.is_inside():
-            if self._gate.acquire(blocking=False):
-                try:
-                    self._begin(step)
-                finally:
-                    self._gate.release()
-                break
+        step.around = self._lasting(self._of_task.get())
+        self._open.add(step)
+        while not self.is_inside() and self._gate.locked():
+            self._open.discard(step)
             await asyncio.sleep(_LOOK_AGAIN)
-        else:
-            self._begin(step)
+            self._open.add(step)
         self._of_task.set(step)
 
     def end(self, step: Step) -> None:
         """End a step, wherever it began; of one that has ended, or never began, nothing."""
         self._open.discard(step)
-        step.around = tuple(filter(None, map(self._lasting, step.around)))  # or a chain would grow
+        step.around = self._lasting(step.around)  # or a chain would grow
 
-    def _begin(self, step: Step) -> None:
-        step.around = tuple(filter(None, map(self._lasting, (self._newest.step, self._of_task.get()))))
-        self._open.add(step)
+    def is_open(self, step: Step) -> bool:
+        """Tell whether it has begun and not ended."""
+        return step in self._open
 
     def _lasting(self, step: Step | None) -> Step | None:
         """Give the step, or the first around it, that lasts."""
-        if step is None or step in self._open:
-            return step
-        return next(filter(None, map(self._lasting, step.around)), None)
+        while step is not None and step not in self._open:
+            step = step.around
+        return step
 
     def _wait(self, given_up: Callable[[], bool]) -> None:
         tell_at = time.monotonic() + _TELL_AFTER
@@ -128,10 +129,11 @@ class Step:
 
     def __init__(self, lock: StepLock) -> None:
         self._lock = lock
-        self.around: tuple[Step, ...] = ()
-        """The steps that lasted when it began, of its thread and of its coroutine."""
+        self.around: Step | None = None
+        """The one that lasted when it began, of the same thread, or of the same coroutine if it is one's."""
 
     def __enter__(self) -> None:
+        self._require_new()
         try:
             self._lock.begin_in_thread(self)
         except BaseException:
@@ -142,6 +144,7 @@ class Step:
         self._lock.end(self)
 
     async def __aenter__(self) -> None:
+        self._require_new()
         try:
             await self._lock.begin_in_task(self)
         except BaseException:
@@ -150,6 +153,10 @@ class Step:
 
     async def __aexit__(self, *_: object) -> None:
         self._lock.end(self)
+
+    def _require_new(self) -> None:
+        if self._lock.is_open(self):
+            raise UsageError("a step is begun that lasts already", hint="ask the loader for one each time")
 
 
 class _OfThread(threading.local):

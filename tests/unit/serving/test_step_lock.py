@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -13,7 +14,7 @@ import pytest
 from cluster.process import wait_until
 from modelparams.errors import UsageError
 from modelparams_serving import step_lock
-from modelparams_serving.step_lock import GivenUp, Step, StepLock
+from modelparams_serving.step_lock import GivenUp, StepLock
 
 
 def until_a_swap_waits(lock: StepLock) -> None:
@@ -150,18 +151,74 @@ def test_steps_that_overlap_without_end_remember_no_more_than_those_that_last() 
 
 def test_a_step_that_could_not_begin_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     lock = StepLock()
-    begin = lock._begin
 
-    def interrupted(step: Step) -> None:
-        begin(step)
+    def interrupted() -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lock, "_begin", interrupted)
+    monkeypatch.setattr(lock, "is_inside", interrupted)
     with pytest.raises(KeyboardInterrupt), lock.step():
         pytest.fail("it is interrupted before")
     monkeypatch.undo()
     with lock.swap():
         pass
+
+
+def test_a_step_is_begun_once() -> None:
+    lock = StepLock()
+    with lock.step() as _, contextlib.ExitStack() as twice:
+        step = lock.step()
+        twice.enter_context(step)
+        with pytest.raises(UsageError, match="lasts already"):
+            twice.enter_context(step)
+        assert lock.is_open(step)
+    with lock.swap():
+        pass
+
+
+def test_a_thread_s_step_within_a_coroutine_s_opens_no_door_to_other_coroutines() -> None:
+    async def test(lock: StepLock, swap: Swapping) -> None:
+        inside, ends = asyncio.Event(), asyncio.Event()
+
+        async def handler() -> None:
+            async with lock.step():
+                with lock.step():
+                    pass
+                inside.set()
+                await ends.wait()
+
+        async def late() -> bool:
+            async with lock.step():
+                return swap.done.is_set()
+
+        first = asyncio.create_task(handler())
+        await inside.wait()
+        swap.begin()
+        second = asyncio.create_task(late())
+        await asyncio.sleep(0)
+        ends.set()
+        await first
+        assert await second, "it went before the swap that waited"
+        await asyncio.to_thread(swap.end)
+
+    running(test)
+
+
+def test_a_step_that_begins_as_the_one_around_it_ends_is_seen_by_a_swap(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, inner = StepLock(), []
+    outer = lock.step()
+    outer.__enter__()
+    is_inside = lock.is_inside
+
+    def ends_then() -> bool:
+        found = is_inside()
+        outer.__exit__()
+        inner.append(set(lock._open))
+        return found
+
+    monkeypatch.setattr(lock, "is_inside", ends_then)
+    step = lock.step()
+    with step:
+        assert inner == [{step}]
 
 
 def test_a_swap_that_waits_long_says_what_for(
