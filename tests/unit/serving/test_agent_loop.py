@@ -205,6 +205,27 @@ def test_an_arena_that_a_lost_engine_has_rewritten_is_not_given_back_but_filled_
     play(tmp_path, scene)
 
 
+def test_what_an_engine_took_once_is_not_called_spoilt_because_the_next_one_is_not_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_SOON", timedelta(seconds=0.1))
+
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.kill()
+        await pod.until(lambda: pod.sink.last.live is None)
+        refuse(pod, errors.LayoutMismatch("the model of tiny-llama-1.0.0 did not run: it took too long"))
+        await pod.engine.start()
+        await served(pod, "1.0.0")
+        assert pod.stages.staged == ["1.0.0"], "nothing is fetched again"
+        told = [status.last_failure for status in pod.sink.statuses if status.last_failure]
+        assert (told[-1].reason, told[-1].final) == (Reason.LAYOUT_MISMATCH, False)
+        assert "did not run: it took too long" in told[-1].message
+
+    play(tmp_path, scene)
+
+
 @pytest.mark.parametrize(("grace", "reason"), [(3600, None), (0, Reason.ENGINE_UNAVAILABLE)])
 def test_an_engine_that_was_never_seen_is_waited_for_before_it_is_called_away(
     tmp_path: Path, grace: int, reason: Reason | None

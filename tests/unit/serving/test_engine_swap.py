@@ -14,7 +14,7 @@ import pytest
 from builders.arenas import SAMPLES, tiny
 from builders.engines import put_live, stage, swapper, until
 from modelparams.digest import Digest
-from modelparams.errors import IllegalTransition, SlotBusy, StaleTerm, SwapFailed
+from modelparams.errors import EngineUnavailable, IllegalTransition, SlotBusy, StaleTerm, SwapFailed
 from modelparams.protocol import Commit, Discard, Rollback, Slot, SlotPhase
 from modelparams_serving.engine.background import Background
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
@@ -311,8 +311,10 @@ def test_an_engine_that_leaves_while_a_version_is_built_leaves_no_thread_of_it(
         await asyncio.sleep(0)
         goes_on.set()
         await closing
-        with pytest.raises(SwapFailed, match="leaving"):
+        with pytest.raises(EngineUnavailable, match="leaving"):
             await staging
+        with pytest.raises(EngineUnavailable, match="leaving"):
+            await made.reserve(TWO.reserve())
 
     within(tmp_path, scene)
     assert not [thread.name for thread in threading.enumerate() if "generation" in thread.name]

@@ -35,7 +35,7 @@ from modelparams_serving.agent.background import in_background
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Reserve, Stage, Step, Wait, decide
 from modelparams_serving.agent.engine_client import SLOW, Sent
 from modelparams_serving.agent.health import Pulse
-from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway, spoilt
+from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway, spoilt, unwell
 from modelparams_serving.agent.order import Order
 from modelparams_serving.agent.order_book import Orders
 from modelparams_serving.agent.report import report
@@ -259,6 +259,13 @@ class Agent:
         with mapped(self._runtime_dir / filled.slot.file_name, writable=False) as arena:
             return small_hash(arena, filled.index, filled.assets) == filled.small_hash
 
+    def _refused_again(self, filled: Filled, error: errors.IntegrityError, attempt: str) -> None:
+        """What an engine took once is no worse than it was: the arena was written to, or this engine is not well."""
+        if isinstance(error, errors.IndexInvalid | errors.NotFinite):
+            self._spoilt(filled, attempt)
+        else:
+            self._fail(Failed(filled.release.version_name, filled.digest, unwell(error), attempt), error)
+
     def _spoilt(self, filled: Filled, attempt: str) -> None:
         """Fetch it anew."""
         self._memory = self._memory.without_filled(filled.digest)
@@ -288,7 +295,7 @@ class Agent:
             raise
         except errors.IntegrityError as error:
             if filled and filled.was_taken:
-                self._spoilt(filled, attempt)
+                self._refused_again(filled, error, attempt)
                 return
             self._memory = self._memory.without_filled(digest)
             self._failed(error, resident.version_name, digest, attempt)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from modelparams.api.assignment import AssignmentStatus
 from modelparams.api.release import Release
 from modelparams.digest import Digest
+from modelparams.errors import ModelParamsError
 from modelparams.failure import Failure
 from modelparams.protocol import Region, Slot
 from modelparams.reasons import Reason
@@ -197,6 +198,11 @@ def spoilt(filled: Filled) -> Failure:
         "and take the pod for compromised unless that explains it.",
         _SOON,
     )
+
+
+def unwell(error: ModelParamsError) -> Failure:
+    """An engine that came back could not take what another one took: no time or memory for a pass, perhaps."""
+    return Failure(error.reason, f"{error.message}; an engine took it before, so it is tried again", _SOON)
 
 
 def _poisoned(version_name: str, losses: int) -> Failure:

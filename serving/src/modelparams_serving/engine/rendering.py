@@ -45,9 +45,15 @@ class Renderer:
                 give = partial(done.set_result, work())
             except Exception as error:
                 give = partial(done.set_exception, error)
+            except BaseException as panic:  # of the tokenizer's Rust: no Exception, and not to be raised on the loop
+                give = partial(done.set_exception, RuntimeError(f"the tokenizer gave up: {type(panic).__name__}"))
             with contextlib.suppress(RuntimeError):  # the loop is closed: the engine leaves
                 loop.call_soon_threadsafe(settle, give)
 
         # A daemon: the engine has to be able to leave.
-        threading.Thread(target=run, name="render", daemon=True).start()
+        try:
+            threading.Thread(target=run, name="render", daemon=True).start()
+        except BaseException:
+            self._places.release()
+            raise
         return done

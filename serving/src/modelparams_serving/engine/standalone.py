@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 
-from modelparams.errors import SwapFailed
+from modelparams.errors import EngineUnavailable
 from modelparams.names import object_name
 from modelparams.parallel import Stopped
 from modelparams.progress import Progress
@@ -99,7 +99,9 @@ async def _served(engine: Engine, sealed: SealedRelease, at: socket.socket, prog
     except CancelledError:
         pass  # asked to leave before it was there
     except BaseException as error:
-        if not (isinstance(error, SwapFailed) and engine.drain.draining):  # which is what the engine says as it leaves
+        if not (
+            isinstance(error, EngineUnavailable) and engine.drain.draining
+        ):  # which is what the engine says as it leaves
             engine.drain.begin()
             raise
     finally:

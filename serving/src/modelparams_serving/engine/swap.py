@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from modelparams.digest import Digest
-from modelparams.errors import IllegalTransition, IndexInvalid, StaleTerm, SwapFailed
+from modelparams.errors import EngineUnavailable, IllegalTransition, IndexInvalid, StaleTerm, SwapFailed
 from modelparams.protocol import (
     Commit,
     Discard,
@@ -74,6 +74,10 @@ class _Place:
             tensors_digest=version.tensors_digest if version else "",
             requests=version.requests if version else 0,
         )
+
+
+def _leaving() -> EngineUnavailable:
+    return EngineUnavailable("the engine is leaving")
 
 
 class Swapper:
@@ -144,6 +148,7 @@ class Swapper:
 
     async def reserve(self, order: Reserve) -> EngineState:
         """Make an arena ready to be filled. Errors as `slot_to_fill` and `ArenaFile.ensure`."""
+        self._require_open()
         slot = slot_to_fill({slot: place.state() for slot, place in self._places.items()}, order.manifest_digest)
         place = self._places[slot]
         place.move(Happening.RESERVED)
@@ -161,6 +166,7 @@ class Swapper:
 
         Waits until the library is there; a wise agent asks for the state until it is.
         """
+        self._require_open()
         place, digest = self._places[order.slot], order.resident.manifest_digest
         if place.is_dead:
             self._empty(place, Happening.DISCARDED)
@@ -183,7 +189,7 @@ class Swapper:
         """Let `close` end it: a version that began to run after that would never end.
 
         Raises:
-            SwapFailed: the engine is leaving.
+            EngineUnavailable: the engine is leaving.
         """
         task = asyncio.create_task(building)
         self._building.add(task)
@@ -191,15 +197,13 @@ class Swapper:
             return await task
         except asyncio.CancelledError:
             if task.cancelled() and self._is_closed:
-                raise SwapFailed("the engine is leaving") from None
+                raise _leaving() from None
             task.cancel()
             raise
         finally:
             self._building.discard(task)
 
     async def _built(self, place: _Place, order: Prepare) -> ResidentVersion:
-        if self._is_closed:
-            raise SwapFailed("the engine is leaving")
         if place.arena.capacity == 0:
             raise IndexInvalid(f"slot {order.slot} has no arena yet")
         load = await self._library.loader()
@@ -224,6 +228,7 @@ class Swapper:
             SwapFailed: it cannot serve.
         """
         started = time.perf_counter_ns()
+        self._require_open()
         self._check_term(order.term)
         place = self._find(order.manifest_digest)
         if place is None or place.version is None:
@@ -261,6 +266,7 @@ class Swapper:
             IllegalTransition: it is current.
             SlotBusy: requests still run on it.
         """
+        self._require_open()
         for place in self._places.values():
             held = place.version.identity.manifest_digest if place.version else place.filling
             if held == order.manifest_digest:
@@ -269,6 +275,11 @@ class Swapper:
         return self.state()
 
     # ---- parts
+
+    def _require_open(self) -> None:
+        """Refuse orders when the engine leaves: it says nothing of the version, which the next engine gets."""
+        if self._is_closed:
+            raise _leaving()
 
     def _check_term(self, term: int) -> None:
         if term and term < self._term:
