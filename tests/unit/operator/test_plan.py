@@ -482,12 +482,28 @@ def test_failures_of_versions_that_are_gone_make_room_for_another_try_and_for_no
     assert ([f.version_name for f in made.failed_versions], made.attempt) == (["chat-1.50.0"], 1)
 
 
-def test_failures_below_what_is_live_keep_no_newer_version_away() -> None:
+def test_failures_of_versions_to_which_no_way_leads_keep_no_newer_version_away() -> None:
     full = status("1.51.0", failed_versions=tuple(failed(number) for number in MANY))
-    versions = [version(number) for number in (*MANY, "1.51.0", "1.52.0")]
+    versions = [version(number) for number in (*MANY, "1.50.1", "1.51.0", "1.52.0")]
     made = plan(desired(), observed(*versions, *pods(2, "1.51.0"), memory=full)).status
     assert made.target == release("1.52.0")
     assert {f.version_name for f in made.failed_versions} == {f"chat-{number}" for number in MANY[1:]}
+
+
+def test_failures_that_a_revert_would_meet_hold_a_newer_version_up_and_it_is_told() -> None:
+    full = status("1.51.0", failed_versions=tuple(failed(number) for number in MANY))
+    versions = [version(number) for number in (OLD, *MANY, "1.51.0", "1.52.0")]
+    made = plan(desired(), observed(*versions, *pods(2, "1.51.0"), memory=full))
+    assert made.status.target == release("1.51.0")
+    assert stalled(made).message.startswith("chat-1.52.0 waits: 50 others have failed")
+    assert len(made.status.failed_versions) == 50
+
+
+def test_failures_out_of_the_range_keep_no_version_away() -> None:
+    above = tuple(f"2.{number}.0" for number in range(50))
+    full = status("1.9.0", failed_versions=tuple(failed(number) for number in above))
+    versions = [version(number) for number in (*above, "1.9.0", "1.10.0")]
+    assert plan(desired(), observed(*versions, *pods(2, "1.9.0"), memory=full)).status.target == release("1.10.0")
 
 
 def test_a_failure_of_what_is_pinned_or_above_what_there_is_to_go_back_to_is_not_forgotten() -> None:
@@ -506,7 +522,7 @@ def test_who_waits_because_so_many_failed_is_told_on_the_rollout() -> None:
         plan(desired(), observed(*versions, *pods(2, OLD), memory=full)).status.conditions, ConditionType.STALLED
     )
     assert stalled is not None
-    assert stalled.message.endswith("50 versions have failed: none is tried before you set spec.retryToken")
+    assert stalled.message.startswith("chat-1.51.0 waits: 50 others have failed: delete their objects")
 
 
 # Orders.
@@ -725,6 +741,52 @@ def test_on_the_way_back_to_a_version_nobody_follows_a_pod_that_is_not_well_ther
     late = plan(desired(**pin), observed(*parts, memory=before, now=NOW + timedelta(seconds=601)))
     assert moved(late, OLD) == []
     assert late.status.target == (release(NEW) if way == "a pin" else release(OLD))
+
+
+def test_one_pod_that_never_moved_is_no_proof_that_others_are_well_there() -> None:
+    memory = status(OLD, failed_versions=(failed(NEW),))
+    stayed, others = pod("z", OLD), [pod(name, NEW, staged=[OLD]) for name in "cde"]
+    sick = [pod(name, OLD, ready=False, moved_in=0) for name in "ab"]
+    first = after_the_deadline(*BOTH, sick[0], *others, stayed, memory=memory)
+    assert moved(first, OLD) == ["c"], "one may be sick by itself"
+    second = after_the_deadline(*BOTH, *sick, *others, stayed, memory=memory)
+    assert (second.status.revision, moved(second, OLD)) == (0, [])
+
+
+def test_the_deadline_of_a_fix_begins_when_the_last_pod_has_come_home() -> None:
+    parts = (*BOTH, version(NEXT), *(pod(name, OLD, staged=[NEXT]) for name in "bc"))
+    slow, home = pod("a", NEW, staged=[OLD], moved_in=0), pod("a", OLD, holds=[OLD, NEXT], moved_in=0)
+    before = plan(desired(), observed(*parts, slow, memory=on_the_way_home_with_a_fix())).status
+    assert before.pods.leaving == 1
+    late = NOW + timedelta(seconds=700)
+    told = plan(desired(), observed(*parts, slow, memory=before, now=late)).status
+    made = plan(desired(), observed(*parts, home, memory=told, now=late + timedelta(seconds=30))).status
+    assert [one.version_name for one in made.failed_versions] == [f"chat-{NEW}"]
+    assert made.progressed_at == late + timedelta(seconds=30)
+
+
+def test_pods_of_a_failed_version_wait_for_the_fix_when_nobody_is_well_at_home() -> None:
+    fixed, others = (
+        pod("a", NEXT, holds=[NEXT, OLD]),
+        [pod(name, NEW, holds=[NEW, NEXT], staged=[NEXT]) for name in "bc"],
+    )
+    memory = on_the_way_home_with_a_fix(step_index=2)
+    made = plan(desired(), observed(*BOTH, version(NEXT), fixed, *others, memory=memory))
+    assert (moved(made, OLD), moved(made, NEXT)) == ([], ["b"])
+
+
+def test_a_pause_does_not_keep_pods_on_the_version_that_failed() -> None:
+    sick, stray = pod("a", OLD, ready=False, holds=[OLD, NEXT], moved_in=0), pod("b", NEW, staged=[OLD])
+    parts = (*BOTH, version(NEXT), sick, stray, pod("c", OLD, staged=[NEXT]))
+    before = plan(desired(paused=True), observed(*parts, memory=on_the_way_home_with_a_fix())).status
+    late = plan(desired(paused=True), observed(*parts, memory=before, now=NOW + timedelta(seconds=601)))
+    assert moved(late, OLD) == ["b"]
+
+
+def test_a_canary_is_no_first_version_because_the_pods_of_the_old_one_are_not_ready_for_a_while() -> None:
+    seen = observed(*BOTH, pod("a", NEW, staged=[OLD]), pod("b", OLD, ready=False), memory=RolloutStatus())
+    made = plan(desired(steps=(step(1, 3600),)), seen).status
+    assert (made.live, made.target, made.step) == (release(OLD), release(NEW), "1/2")
 
 
 def test_a_version_that_made_its_pods_unready_is_not_found_live_beside_ready_ones() -> None:

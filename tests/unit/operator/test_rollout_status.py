@@ -260,6 +260,14 @@ def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:
             id="live-below-the-floor-though-a-pod-is-elsewhere",
         ),
         pytest.param(
+            desired(),
+            observed(withdrawn(OLD), pod("a", OLD), pod("b", NEW, staged=[OLD]), memory=status(OLD)),
+            "False",
+            "NoVersionSelected",
+            "InProgress",
+            id="live-withdrawn-with-nothing-else-though-a-pod-is-elsewhere",
+        ),
+        pytest.param(
             desired(), observed(version(OLD), memory=status(NEW)), "True", "NoPods", "Current", id="no-pods-to-go-back"
         ),
         pytest.param(

@@ -373,6 +373,12 @@ def test_a_memory_that_is_handed_on_twice_is_handed_on_once() -> None:
     assert inherited(once, before) is once
 
 
+def test_a_rollout_that_takes_over_acts_on_no_token_on_which_the_one_before_has_acted() -> None:
+    assert inherited(status(), status(last_handled_retry_token="1")).last_handled_retry_token == "1"
+    own = status(last_handled_retry_token="2")
+    assert inherited(own, status(last_handled_retry_token="1")).last_handled_retry_token == "2"
+
+
 def test_a_rollout_that_takes_over_keeps_the_higher_floor() -> None:
     assert inherited(status(floor=90), status(floor=95)).floor == 95
     assert inherited(status(floor=95), status(floor=90)).floor == 95

@@ -218,6 +218,22 @@ def test_a_server_that_was_put_back_to_a_backup_is_believed_however_low_its_numb
     scenario(test)
 
 
+def test_a_backup_that_was_put_back_with_raised_numbers_is_believed_too() -> None:
+    """As etcd's own pages say: `--bump-revision`. The objects in it have the numbers of their time."""
+
+    async def test(api: FakeAPI, follower: Follower) -> None:
+        known = api.at(PODS, "a")
+        assert known is not None
+        api.put(PODS, pod("a", "two"))
+        await until(lambda: follower.values == {"a": "two"}, "the change")
+        api.objects[PODS.plural][ObjectKey("ns", "a")] = known
+        api.last += 1_000_000
+        api.cut(PODS, GONE)
+        await until(lambda: follower.values == {"a": "one"}, "what the backup holds")
+
+    scenario(test)
+
+
 def test_the_late_deletion_of_a_namesake_does_not_drop_its_successor() -> None:
     async def test(api: FakeAPI, follower: Follower) -> None:
         first = api.at(PODS, "a")

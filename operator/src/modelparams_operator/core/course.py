@@ -149,12 +149,12 @@ def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member,
     return _astray(home, course.homes, attempt_of(memory), fleet)
 
 
-def have_strays(memory: RolloutStatus, strategy: Strategy, versions: Sequence[VersionView], fleet: Fleet) -> bool:
-    """Tell the same before the choice: as long as there are some, no ready pod has been sent to the target."""
+def leaving(memory: RolloutStatus, strategy: Strategy, versions: Sequence[VersionView], fleet: Fleet) -> int:
+    """Count them under steps: as long as there are some, no ready pod is sent to the target."""
     if is_without_steps(memory, strategy):
-        return False  # who has not come to the target yet is on its way there
+        return 0  # who has not come to the target yet is on its way there
     home = _home(memory, versions)
-    return bool(_astray(home, _homes(memory, home, is_direct=False), attempt_of(memory), fleet))
+    return len(_astray(home, _homes(memory, home, is_direct=False), attempt_of(memory), fleet))
 
 
 def _astray(home: Release | None, homes: frozenset[Digest], attempt: str, fleet: Fleet) -> tuple[Member, ...]:

@@ -38,15 +38,15 @@ class Facts:
         return () if target is None else self.fleet.failures(target.manifest_digest, attempt_of(self.memory))
 
 
-def counted(memory: RolloutStatus, fleet: Fleet) -> PodCounts:
-    """Count the pods against the target.
+def counted(memory: RolloutStatus, fleet: Fleet, leaving: int) -> PodCounts:
+    """Count the pods against the target; `leaving` is how many are on their way from a version that was given up.
 
     `slowest_percent` is a high-water mark while the same number of pods holds the target: who falls back and catches up
     again has made no progress. `staged` is what is now: a pod that lost the target and has it again counts as closer to
     it, as a replica that becomes ready again does for a Deployment's progress deadline.
     """
     if memory.target is None:
-        return PodCounts(total=fleet.total, available=_available(fleet), summary=f"0/{fleet.total}")
+        return PodCounts(total=fleet.total, available=_available(fleet), leaving=leaving, summary=f"0/{fleet.total}")
     digest = memory.target.manifest_digest
     staged = sum(1 for m in fleet.members if m.side == digest or m.holds(digest))
     updated = sum(1 for m in fleet.members if m.serves == digest)
@@ -58,6 +58,7 @@ def counted(memory: RolloutStatus, fleet: Fleet) -> PodCounts:
         available=_available(fleet),
         failed=sum(1 for _, failure in final if failure.final),
         slowest_percent=_slowest(digest, fleet, memory.pods if memory.pods.staged == staged else PodCounts()),
+        leaving=leaving,
         summary=f"{updated}/{fleet.total}",
     )
 
@@ -68,6 +69,7 @@ def has_progressed(before: PodCounts, now: PodCounts) -> bool:
         now.total != before.total
         or now.staged > before.staged
         or now.updated > before.updated
+        or now.leaving < before.leaving
         or (now.slowest_percent or 0) > (before.slowest_percent or 0)
     )
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime
 from typing import Any, Literal
 
 from modelparams.api.release import Release
 from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revision, RolloutStatus
 from modelparams.digest import Digest
+from modelparams.names import Version
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.model import Desired, VersionView
-from modelparams_operator.core.selection import FAILED_LIMIT, Choice
+from modelparams_operator.core.selection import FAILED_LIMIT, Choice, is_out_of_range
 
 HISTORY_LIMIT = 20
 
@@ -76,25 +77,34 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
 def _with_room(
     failed: tuple[FailedVersion, ...], memory: RolloutStatus, desired: Desired, versions: Sequence[VersionView]
 ) -> tuple[FailedVersion, ...]:
-    """Forget failures once there is no room for another one: of versions that are gone, and the lowest below live.
+    """Forget failures once there is no room for another one.
 
-    Those are below the version to which this rollout would go back, so that it does not come to them; nor is one
-    forgotten that is pinned. Of the newer ones none is: it would be tried again at once, and so all of them, in a
-    circle.
+    Of versions that are gone; and then of the lowest ones that this rollout does not come to by itself: out of its
+    range, or below the version to which it would go back; never of what is pinned. Of the newer ones none is forgotten:
+    it would be tried again at once, and so all of them, in a circle.
     """
     if len(failed) < FAILED_LIMIT:
         return failed
-    there, live = {view.digest: view.version for view in versions}, memory.live
+    there, policy = {view.digest: view.version for view in versions}, desired.spec.version_policy
     kept = tuple(one for one in failed if one.manifest_digest in there)
-    if live is None:
-        return kept
-    bad, pinned = {one.manifest_digest for one in kept}, desired.spec.version_policy.version_name
-    good = (v.version for v in versions if v.facts is not None and v.is_standing and v.digest not in bad)
-    bound = max((version for version in good if version < live.version), default=live.version)
-    passed = [one for one in kept if there[one.manifest_digest] < bound and one.version_name != pinned]
-    passed.sort(key=lambda one: there[one.manifest_digest])
+    least = _to_go_back_to(memory.live, {one.manifest_digest for one in kept}, versions)
+
+    def is_out_of_the_way(one: FailedVersion) -> bool:
+        version = there[one.manifest_digest]
+        is_below = least is not None and version < least
+        return one.version_name != policy.version_name and (is_below or is_out_of_range(version, policy))
+
+    passed = sorted(filter(is_out_of_the_way, kept), key=lambda one: there[one.manifest_digest])
     forgotten = passed[: max(0, len(kept) - FAILED_LIMIT + 1)]
     return tuple(one for one in kept if one not in forgotten)
+
+
+def _to_go_back_to(live: Release | None, bad: Set[Digest], versions: Sequence[VersionView]) -> Version | None:
+    """Find the highest good version below what is live, else that itself."""
+    if live is None:
+        return None
+    good = (view.version for view in versions if view.facts is not None and view.is_standing and view.digest not in bad)
+    return max((version for version in good if version < live.version), default=live.version)
 
 
 def _current(release: Release | None, versions: Sequence[VersionView]) -> Release | None:
@@ -118,10 +128,9 @@ def found_live(
     chosen = choice.release
     if memory.live is not None or (chosen is None and memory.target is not None):
         return memory
-    serving = [(member.serves, member.is_ready) for member in fleet.members if member.serves is not None]
-    served = Counter([digest for digest, is_ready in serving if is_ready] or [digest for digest, _ in serving])
-    if chosen is not None:
-        del served[chosen.manifest_digest]
+    choice_digest = chosen.manifest_digest if chosen is not None else None
+    others = [(m.serves, m.is_ready) for m in fleet.members if m.serves not in (None, choice_digest)]
+    served = Counter([digest for digest, is_ready in others if is_ready] or [digest for digest, _ in others])
     known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}
     usable = [
         digest

@@ -56,7 +56,17 @@ def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mappin
     joined = {member.name for member in on_target}
     if course.is_open:
         joined |= _joining(target, memory, course, fleet, on_target)
-    return {m.name: target if m.name in joined else _outside(m, memory, course) for m in fleet.members}
+    lost = {member.name for member in _lost(memory, course, fleet)} - joined
+    outside = ((m, None if m.name in lost else _outside(m, memory, course)) for m in fleet.members)
+    return {m.name: target if m.name in joined else home for m, home in outside}
+
+
+def _lost(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
+    """Find strays that have no home: nobody is well there, but somebody is on the target. They wait for that."""
+    target, home = course.target, course.home
+    if target is None or home is None or fleet.settled_on(home.manifest_digest):
+        return ()
+    return strays(memory, course, fleet) if fleet.settled_on(target.manifest_digest) else ()
 
 
 def _outside(member: Member, memory: RolloutStatus, course: Course) -> Release | None:
@@ -83,7 +93,7 @@ def _joining(
     candidates = [m for m in fleet.members if m.side != digest and m.holds(digest) and not m.gave_up(digest, attempt)]
     candidates.sort(key=lambda m: (m.side is None or m.side in course.homes, m.name))
     broken = [m.name for m in candidates if not m.is_ready][: max(0, min(need, course.count - broken_there))]
-    if strays(memory, course, fleet):
+    if strays(memory, course, fleet) and not _lost(memory, course, fleet):
         return set(broken)
     room = max(0, min(need - len(broken), course.allowance - fleet.away(memory.revision)))
     return set(broken) | {m.name for m in [m for m in candidates if m.is_ready][:room]}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from modelparams.api.rollout import RolloutStatus
+from modelparams.api.rollout import PodCounts, RolloutStatus
+from modelparams.digest import Digest
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import Course, have_strays, is_complete, steer, strays
+from modelparams_operator.core.course import Course, is_complete, leaving, steer, strays
 from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
@@ -133,33 +134,33 @@ def _judged(
 
     Also says whether the deadline has passed, which is only reported when there is nothing to stop.
     """
-    is_late = _is_late(desired, observed, memory, fleet)
+    on_their_way = leaving(memory, desired.spec.strategy, versions, fleet)
+    is_late = _is_late(desired, observed, memory, counted(memory, fleet, on_their_way))
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
-    if failure is None and is_late and not have_strays(memory, desired.spec.strategy, versions, fleet):
+    if failure is None and is_late and not on_their_way:
         failure = overdue_failure(memory, fleet.within(observed.term), observed.now)
     if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
         return memory, is_late
     return stopped(memory, failure), False
 
 
-def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, fleet: Fleet) -> bool:
+def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: PodCounts) -> bool:
     limit = deadline(memory, desired.spec.strategy, observed.watching_since)
-    return limit is not None and observed.now >= limit and not has_progressed(memory.pods, counted(memory, fleet))
+    return limit is not None and observed.now >= limit and not has_progressed(memory.pods, pods)
 
 
 def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
     """Note that the fleet is at rest: all pods that were moved are back on what is live, or had their time for it.
 
-    So others are not kept where they may not stay by one that is sick for reasons of its own, which it is only if some
-    pod is well where it was sent.
+    So others are not kept where they may not stay by one that is sick for reasons of its own.
     """
     if not is_at_rest(memory) and not strays(memory, course, fleet):
         return memory
     if fleet.away(memory.revision):
         there = course.target if course.is_direct else course.home
-        is_sick = is_overdue and there is not None and fleet.settled_on(there.manifest_digest) > 0
+        is_sick = is_overdue and there is not None and _is_well(there.manifest_digest, course, fleet)
         return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_sick else memory
     if not is_at_rest(memory):
         return memory
@@ -169,9 +170,17 @@ def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: 
     return memory
 
 
+def _is_well(digest: Digest, course: Course, fleet: Fleet) -> bool:
+    """Tell whether who is sick there is so for reasons of its own: others are well, and most of those that we sent."""
+    sent = [m for m in fleet.members if m.side == digest and m.order is not None and m.order.moved_in is not None]
+    sick = sum(1 for member in sent if not member.is_settled)
+    return fleet.settled_on(digest) > 0 and sick <= len(sent) - sick + course.allowance
+
+
 def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: Course, fleet: Fleet) -> RolloutStatus:
     """Count the pods, and run the progress clock or stop it."""
-    pods, steps = counted(memory, fleet), desired.spec.strategy.steps
+    strategy = desired.spec.strategy
+    pods, steps = counted(memory, fleet, leaving(memory, strategy, observed.versions, fleet)), strategy.steps
     is_same_work = memory.target == observed.status.target and memory.step_index == observed.status.step_index
     progressed_at = memory.progressed_at
     if not _is_clock_running(memory, course, fleet):
@@ -185,10 +194,15 @@ def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: 
 
 
 def _is_clock_running(memory: RolloutStatus, course: Course, fleet: Fleet) -> bool:
-    """Tell whether the progress deadline counts: only while somebody can and should make progress."""
-    if memory.target is None or not fleet.total or not course.is_open or course.pause_ends_at is not None:
+    """Tell whether the progress deadline counts: only while somebody can and should make progress.
+
+    Nothing holds pods on their way from a version that was given up.
+    """
+    if memory.target is None or not fleet.total or course.is_barred:
         return False
-    if course.is_barred:
+    if not course.is_direct and strays(memory, course, fleet):
+        return True
+    if not course.is_open or course.pause_ends_at is not None:
         return False
     return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(strays(memory, course, fleet))
 

@@ -28,6 +28,7 @@ def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
         "last_failure": memory.last_failure or before.last_failure,
         "revision": max(memory.revision, before.revision),
         "history": memory.history or before.history,
+        "last_handled_retry_token": memory.last_handled_retry_token or before.last_handled_retry_token,
     }
     if memory.live is None:
         fields |= {"live": before.live, "live_sequence": before.live_sequence}
@@ -62,7 +63,8 @@ def begun(memory: RolloutStatus, desired: Desired, observed: Observed, fleet: Fl
     if observed.predecessors:
         memory = functools.reduce(inherited, observed.predecessors, memory)
     elif last is None or _is_of_another(last, memory, known):
-        memory = _but(_having_learned(memory, known), known.live)
+        own = memory.last_failure.manifest_digest if memory.last_failure is not None else None
+        memory = _but(_having_learned(memory, known), {*known.live} - {own})
     return changed(
         _but(memory, (member.serves for member in fleet.members)),
         last_handled_retry_token=token if token is not None and _is_of_another(token, memory, known) else last,

@@ -149,7 +149,7 @@ def _claimed_twice(facts: Facts) -> Verdict | None:
 def _leaving(facts: Facts) -> bool:
     """Tell whether pods are on their way back to what is live."""
     memory = facts.memory
-    if not is_at_rest(memory) or facts.course.is_barred:
+    if not is_at_rest(memory) or facts.course.is_barred or not facts.course.is_open:
         return False
     gone = (m for m in facts.fleet.members if m.is_away(memory.revision))
     return any(not _follows(memory, member) for member in (*strays(memory, facts.course, facts.fleet), *gone))
@@ -219,7 +219,9 @@ def _failed(facts: Facts) -> Verdict | None:
         stays = f"{memory.live.version_name} stays live" if memory.live is not None else "pods keep what they serve"
     next_step = "publish a new version, or set spec.retryToken to try again"
     if len(memory.failed_versions) >= FAILED_LIMIT:
-        next_step = f"{FAILED_LIMIT} versions have failed: none is tried before you set spec.retryToken"
+        next_step = (
+            f"{FAILED_LIMIT} have failed: no newer one is tried before you delete theirs, or set spec.retryToken"
+        )
     return _stalled(found.reason, f"{found.version_name} failed{where}; {stays}; {next_step}")
 
 

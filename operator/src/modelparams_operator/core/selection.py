@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelparams.api.release import Release
-from modelparams.api.rollout import RolloutSpec, RolloutStatus
+from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
 from modelparams.digest import Digest
 from modelparams.errors import InvalidVersion
 from modelparams.names import Version, VersionRange
@@ -85,6 +85,14 @@ def is_inside(wanted: VersionRange, version: Version) -> bool:
     return version in wanted
 
 
+def is_out_of_range(version: Version, policy: VersionPolicy) -> bool:
+    """Tell whether a policy that has a range would never choose it."""
+    try:
+        return policy.range is not None and not is_inside(VersionRange(policy.range), version)
+    except InvalidVersion:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Court:
     spec: RolloutSpec
@@ -106,7 +114,7 @@ class _Court:
         awaited = next((v for v in ranked if v.facts is None and v.failure is None and v.version > best.version), None)
         if awaited is not None and not self._has(best) and not self._was_taken_out(live):
             return _unverified(awaited)
-        return self._choice(best)
+        return self._held_up(wanted, best) or self._choice(best)
 
     def pinned(self, name: str) -> Choice:
         view = next((v for v in self.versions if v.name == name), None)
@@ -136,12 +144,14 @@ class _Court:
 
     def _is_eligible(self, view: VersionView) -> bool:
         """Tell whether it is a candidate but for its time, verified or not yet."""
+        return self._is_sound(view) and not self._is_one_too_many(view)
+
+    def _is_sound(self, view: VersionView) -> bool:
         return not (
             view.is_withdrawn
             or view.is_refused
             or (view.spec.suspend and not self._has(view))
             or (self._has_failed(view.digest) and not self._is_held(view))
-            or self._is_one_too_many(view)
             or is_sequence_too_low(view, self.memory)
         )
 
@@ -159,6 +169,18 @@ class _Court:
         """Tell whether its failure could not be remembered. The way back to a lower version is always open."""
         is_full, live = len(self.memory.failed_versions) >= FAILED_LIMIT, self.memory.live
         return is_full and not self._has(view) and (live is None or view.version > live.version)
+
+    def _held_up(self, wanted: VersionRange, best: VersionView) -> Choice | None:
+        """Say on what is live which newer version waits until people have looked after the many that failed."""
+        live = self.memory.live
+        if live is None or not best.is_of(live):
+            return None
+        newer = [v for v in self.versions if self._is_one_too_many(v) and self._is_sound(v)]
+        first = max((v for v in newer if is_inside(wanted, v.version)), key=lambda v: v.version.parsed, default=None)
+        if first is None:
+            return None
+        message = f"{first.name} {self._fault(first)}; {live.version_name} stays"
+        return Choice(live, self.memory.live_sequence, Reason.NO_VERSION_SELECTED, message, stalls=True)
 
     def _is_held(self, view: VersionView) -> bool:
         """Under `onFailure: Pause` a failed target stays the target, so that a person can look at it."""
@@ -237,7 +259,7 @@ class _Court:
         if self._has_failed(view.digest):
             return "has failed: publish a new version, or set spec.retryToken"
         if self._is_one_too_many(view):
-            return f"waits: {FAILED_LIMIT} others have failed: find out why, then set spec.retryToken"
+            return f"waits: {FAILED_LIMIT} others have failed: delete their objects, or set spec.retryToken"
         return "is suspended" if view.spec.suspend else "has too low a sequence: publish it again"
 
     def _remembered(self, name: str) -> Choice:

@@ -22,6 +22,7 @@ from modelparams_operator.shell.ports import JSON, OPENED, KubernetesAPI, Object
 
 T = TypeVar("T")
 _QUICK = 1.0
+_LONG = 60.0
 _GAP = 5.0
 """Seconds without a stream that still count as having watched."""
 
@@ -122,7 +123,7 @@ class Mirror(Generic[T]):
                 self._drop_all_but(set())  # the server was put back to a backup: no number of before counts
             for subject in page.items:
                 present.add(_key(subject))
-                self._put(subject)
+                self._put(subject, listed_at=page.resource_version)
             version = page.resource_version
         self._drop_all_but(present, listed_at=version)
         self._since = self._told_at = version
@@ -134,8 +135,13 @@ class Mirror(Generic[T]):
         """One stream, to its orderly end."""
         metrics.WATCH_RESTARTS.labels(self._resource.kind).inc()
         started, since = _now(), self._since or ""
-        async for kind, subject in self._api.watch(self._resource, self._namespace, labels=self._labels, since=since):
-            self._take(kind, subject)
+        try:
+            stream = self._api.watch(self._resource, self._namespace, labels=self._labels, since=since)
+            async for kind, subject in stream:
+                self._take(kind, subject)
+        finally:
+            if _now() - started > _LONG:  # whatever ended it, the server is no busier than it was
+                self._backoff.reset()
         if _now() - started < _QUICK:  # a server that ends streams at once must not make us spin
             await self._sleep(self._backoff.next())
 
@@ -170,10 +176,14 @@ class Mirror(Generic[T]):
         for key, uid in gone:
             self._drop(key, uid)
 
-    def _put(self, subject: JSON) -> None:
+    def _put(self, subject: JSON, *, listed_at: str | None = None) -> None:
+        """Take an object; from a list also one with an older number, unless we know of a change after the list.
+
+        A backup that is put back has the numbers of its time, and lists that are newer than all before.
+        """
         key, metadata = _key(subject), subject["metadata"]
         before = self._known[key.namespace].get(key.name)
-        if before and not _is_newer(metadata["resourceVersion"], before.resource_version):
+        if before and not _is_newer(listed_at or metadata["resourceVersion"], before.resource_version):
             return
         try:
             value = self._parse(subject)
