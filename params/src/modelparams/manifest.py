@@ -48,6 +48,8 @@ PAYLOAD_LIMIT = 4 << 20
 """Bytes of a statement."""
 MANIFEST_LIMIT = 6 << 20
 """Bytes of an envelope: the statement in base64, and its signatures. Readers ask the store for no more."""
+STATEMENT_PARTS = 150_000
+"""Values of the largest statement that is ever written; asked of one that nobody has verified yet."""
 ENVELOPE_PARTS = 1000
 """Commas, colons and brackets of an envelope: a few for each of its 64 signatures at most. Base64 has none."""
 BLOB_PLAIN_LIMIT = 1 << 30

@@ -59,7 +59,10 @@ class _Going(Generic[T]):
     def _follow(self, interrupts: list[BaseException], give_up: Callable[[], object]) -> None:
         if not self._is_asked:
             self._is_asked = True
-            _thread.start_new_thread(self._run, ())
+            try:
+                _thread.start_new_thread(self._run, ())
+            except RuntimeError:  # there can be no more threads: done where it may be torn is better than not at all
+                self._run()
         if interrupts:
             give_up()
             self._take_back()

@@ -23,6 +23,7 @@ from modelparams.errors import (
 from modelparams.manifest import (
     ENVELOPE_PARTS,
     MANIFEST_LIMIT,
+    STATEMENT_PARTS,
     BlobEntry,
     Expectation,
     VerifiedManifest,
@@ -81,7 +82,7 @@ def claimed_model(store: ObjectStore, digest: Digest) -> ModelName:
         raise ManifestDigestMismatch(f"the manifest is not the pinned {digest}")
     try:
         payload = base64.b64decode(loads(envelope, limit=MANIFEST_LIMIT, most=ENVELOPE_PARTS)["payload"])
-        return ModelName(loads(payload, limit=MANIFEST_LIMIT)["predicate"]["model"]["name"])
+        return ModelName(loads(payload, limit=MANIFEST_LIMIT, most=STATEMENT_PARTS)["predicate"]["model"]["name"])
     except (ValueError, KeyError, TypeError):
         raise ManifestInvalid(f"{manifest_key(digest)} is no manifest: it does not name its model") from None
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from weakref import WeakSet
 
 from modelparams.errors import UsageError
 from modelparams.parallel import never
@@ -22,6 +24,18 @@ _LOOK_AGAIN = 0.0005
 _TELL_AFTER = 30.0
 """Seconds."""
 _log = logging.getLogger(__name__)
+
+
+_LOCKS = WeakSet["StepLock"]()
+"""Of a swap that another thread is in the middle of, a fork has the locked gate and not the thread."""
+
+
+def _open_gates() -> None:
+    for lock in _LOCKS:
+        lock.after_fork()
+
+
+os.register_at_fork(after_in_child=_open_gates)
 
 
 class GivenUp(Exception):
@@ -36,7 +50,12 @@ class StepLock:
         """Held by a swap from when it waits until it is done; steps that had to wait for that pass through it."""
         self._open = set[Step]()
         self._newest = _OfThread()
+        _LOCKS.add(self)
         self._of_task = ContextVar[Step | None]("modelparams-steps", default=None)
+
+    def after_fork(self) -> None:
+        """Let steps begin in the child. What it loads anew, it loads by a lock of its own."""
+        self._gate = threading.Lock()
 
     def step(self) -> Step:
         """Hold off swaps: `with` in threads, `async with` in coroutines. May be nested.

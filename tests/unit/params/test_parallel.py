@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError
 import pytest
 
 from modelparams.parallel import Stopped, for_each
+from modelparams.uninterrupted import uninterrupted
 
 
 def test_every_item_is_done_once_by_no_more_threads_than_allowed() -> None:
@@ -148,6 +149,16 @@ def test_when_a_thread_cannot_be_started_the_others_end_first(monkeypatch: pytes
     with pytest.raises(RuntimeError, match="can't start"):
         for_each([1, 2], make_worker, workers=2)
     assert ended == [True]
+
+
+def test_without_a_thread_for_it_work_is_done_where_it_may_be_torn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", none)
+    assert uninterrupted(lambda: "done", lambda: None) == "done"
+    with pytest.raises(ZeroDivisionError):
+        uninterrupted(lambda: 1 // 0, lambda: None)
 
 
 def test_nothing_to_do_is_done_at_once() -> None:

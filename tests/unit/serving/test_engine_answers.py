@@ -98,8 +98,12 @@ def test_a_long_answer_waits_for_its_client_in_pieces_and_no_version_waits_with_
         asked = reader.asks()
         await until(lambda: bool(reader.taken))
         assert made.swapper.requests == 0
+        assert not await made.drain.quiet(lambda: 0, quiet_seconds=0.0, grace_seconds=0.05), (
+            "an engine that leaves does"
+        )
         reader.goes_on.set()
         await asked
+        assert await made.drain.quiet(lambda: 0, quiet_seconds=0.0, grace_seconds=5.0)
         assert max(map(len, reader.taken)) < 1 << 15
         assert len(json.loads(b"".join(reader.taken))["data"]) == len(TEXTS)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -18,6 +21,7 @@ from builders.in_memory import memory_directory
 from cluster.process import free_port, wait_until
 from modelparams.keys import LocalKeyProvider
 from modelparams.names import ModelName, Version
+from modelparams.progress import NoProgress
 from modelparams.publish import publish
 from modelparams.store import open_store
 from modelparams.trust import SigningKey, TrustPolicy
@@ -112,6 +116,31 @@ def _is_ready(url: str) -> bool:
         return httpx.get(f"{url}/readyz").status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def test_a_pull_that_a_signal_ends_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from builders.engines import settings
+    from modelparams_serving.engine import standalone
+    from modelparams_serving.engine.__main__ import Engine
+    from modelparams_serving.engine.library import Library
+    from modelparams_serving.engine.listening import bound
+
+    async def scene() -> None:
+        small = settings(tmp_path)
+        engine = Engine(small, Library.at_once(small))
+
+        def stopped() -> None:
+            engine.drain.begin()
+            raise CancelledError  # as `pull` does
+
+        async def put_live(*_: object) -> None:
+            await asyncio.to_thread(stopped)
+
+        monkeypatch.setattr(standalone, "put_live", put_live)
+        with bound("127.0.0.1", 0) as listener:
+            await standalone._served(engine, cast("Any", None), listener, NoProgress(), lambda _: None)
+
+    asyncio.run(scene())
 
 
 def test_a_version_that_was_tampered_with_is_refused_before_anything_listens(

@@ -163,6 +163,14 @@ def test_a_step_that_could_not_begin_is_none(monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
+def test_a_fork_that_has_a_swap_s_gate_and_not_its_thread_begins_steps() -> None:
+    lock = StepLock()
+    with lock.swap():
+        step_lock._open_gates()  # what a fork's child does
+        with lock.step():
+            pass
+
+
 def test_a_step_is_begun_once() -> None:
     lock = StepLock()
     with lock.step() as _, contextlib.ExitStack() as twice:

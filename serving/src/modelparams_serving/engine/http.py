@@ -135,6 +135,7 @@ class Front:
                 made, head = await _unless_gone(request, answer(version, asked, hold)), headers(version.identity)
             if made.owner is None:
                 return Response(made.whole(), media_type="application/json", headers=head)
+            stack.enter_context(self._drain.kept())
             return self._going(made, head, stack.pop_all())
 
     def _going(self, made: Pooled, head: dict[str, str], stack: contextlib.ExitStack) -> Response:

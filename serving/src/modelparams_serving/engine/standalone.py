@@ -96,8 +96,9 @@ async def _served(engine: Engine, sealed: SealedRelease, at: socket.socket, prog
             engine.swapper, sealed, engine.settings.runtime_dir, progress, lambda: engine.drain.draining, tell
         )
         tell(f"{resident_of(sealed).version_name} answers on {_where(engine.settings)}/v1; Ctrl-C ends")
-    except CancelledError:
-        pass  # asked to leave before it was there
+    except (CancelledError, asyncio.CancelledError):  # the loop makes the one that `pull` raises into its own
+        if not engine.drain.draining:
+            raise
     except BaseException as error:
         if not (
             isinstance(error, EngineUnavailable) and engine.drain.draining
