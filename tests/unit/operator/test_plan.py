@@ -929,6 +929,15 @@ def test_a_rollout_without_pods_forgets_another_one_s_failure_once_the_version_i
     assert plan(desired(), observed(*BOTH, lessons=known, memory=waiting)).status.failed_versions == ()
 
 
+def test_a_failure_of_a_withdrawn_version_is_not_learned_and_forgotten_in_turn() -> None:
+    """Of a suspended rollout, say: its memory of it is not brought forward. Each turn would be another attempt."""
+    theirs = status(OLD, failed_versions=(failed(NEW),))
+    seen = {"lessons": lessons([theirs])}
+    first = plan(desired(), observed(version(OLD), withdrawn(NEW), **seen)).status
+    again = plan(desired(), observed(version(OLD), withdrawn(NEW), **seen, memory=first)).status
+    assert (again, again.attempt) == (first, 0)
+
+
 def test_what_failed_in_these_very_pods_is_not_tried_again_because_it_is_live_in_others() -> None:
     before, other = status(OLD, failed_versions=(failed(NEW),)), status(NEW)
     seen = observed(

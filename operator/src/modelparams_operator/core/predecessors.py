@@ -65,8 +65,9 @@ def begun(memory: RolloutStatus, desired: Desired, observed: Observed, fleet: Fl
     elif last is None or _is_of_another(last, memory, known):
         own = memory.last_failure.manifest_digest if memory.last_failure is not None else None
         memory = _but(_having_learned(memory, known), {*known.live} - {own})
+    withdrawn = (view.digest for view in observed.versions if view.is_withdrawn)  # whose failures are forgotten, too
     return changed(
-        _but(memory, (member.serves for member in fleet.members)),
+        _but(memory, (*withdrawn, *(member.serves for member in fleet.members))),
         last_handled_retry_token=token if token is not None and _is_of_another(token, memory, known) else last,
         revision=max([memory.revision, *moves]),
         attempt=max([memory.attempt, *_attempts(fleet)]),
@@ -87,10 +88,10 @@ def _is_of_another(token: str, memory: RolloutStatus, known: Lessons) -> bool:
     return known.retry_tokens.get(token, 0) > (memory.last_handled_retry_token == token)
 
 
-def _but(memory: RolloutStatus, working: Iterable[Digest | None]) -> RolloutStatus:
-    """Without the failures of what works."""
-    there = set(working)
-    failed = tuple(one for one in memory.failed_versions if one.manifest_digest not in there)
+def _but(memory: RolloutStatus, these: Iterable[Digest | None]) -> RolloutStatus:
+    """Without the failures of `these`."""
+    left_out = set(these)
+    failed = tuple(one for one in memory.failed_versions if one.manifest_digest not in left_out)
     return changed(memory, failed_versions=failed)
 
 
