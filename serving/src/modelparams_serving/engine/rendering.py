@@ -7,11 +7,14 @@ import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import TypeVar
 
 _AT_ONCE = 4
 _SECONDS = 10.0
-"""For a place and for the end; a template takes some ms, and tokens of the longest prompt take a second."""
+"""For its end; a template takes some ms, and tokens of the longest prompt take a second."""
+_STILL_SECONDS = 10.0
+"""A line in which nobody moved for so long stands behind templates without end."""
 T = TypeVar("T")
 
 
@@ -19,17 +22,28 @@ class Renderer:
     """The places of one version: what does not end keeps its own, and none of the version's that follows."""
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._places, self._moved_at = asyncio.Semaphore(_AT_ONCE), monotonic()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do `work` on a thread.
 
         Raises:
-            TimeoutError: it had no place, or did not end; then it keeps its place until it does.
+            TimeoutError: no place came free for so long, or it did not end; then it keeps its place until it does.
         """
+        await self._place()
         async with asyncio.timeout(_SECONDS):
-            await self._places.acquire()
             return await self._begun(work)
+
+    async def _place(self) -> None:
+        """Wait in line as long as it moves: of many long conversations at once each takes its time."""
+        while True:
+            try:
+                async with asyncio.timeout(_STILL_SECONDS):
+                    await self._places.acquire()
+                    return
+            except TimeoutError:
+                if monotonic() - self._moved_at >= _STILL_SECONDS:
+                    raise
 
     def _begun(self, work: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
@@ -37,6 +51,7 @@ class Renderer:
 
         def settle(give: Callable[[], None]) -> None:
             self._places.release()
+            self._moved_at = monotonic()
             if not done.done():
                 give()
 
