@@ -308,12 +308,14 @@ class Swapper:
             await self._background.run(gc.collect)  # a model's modules refer to each other in circles
 
     async def close(self) -> None:
-        """End all threads, also those of a version that is just being built."""
+        """End all threads, also those of a version that is just being built; not waiting for a load to end."""
         self._is_closed, self._current = True, None
         building = tuple(self._building)
         for task in building:
             task.cancel()
         await asyncio.gather(*building, return_exceptions=True)
         for place in self._places.values():
-            await self._drop(place)
-        await asyncio.to_thread(self._background.close)
+            version, place.version = place.version, None
+            if version is not None:
+                await asyncio.to_thread(version.stop)
+        await asyncio.to_thread(self._background.close, wait=not building)
