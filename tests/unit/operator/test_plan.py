@@ -789,12 +789,12 @@ def test_a_canary_is_no_first_version_because_the_pods_of_the_old_one_are_not_re
     assert (made.live, made.target, made.step) == (release(OLD), release(NEW), "1/2")
 
 
-def test_a_version_that_made_its_pods_unready_is_not_found_live_beside_ready_ones() -> None:
-    sick, well = pod("a", NEW, ready=False), pod("b", NEXT)
-    seen = (version(OLD), version(NEW), withdrawn(NEXT), version("1.3.0"))
-    assert plan(desired(), observed(*seen, sick, well, memory=RolloutStatus())).status.live is None
-    alone = plan(desired(), observed(*seen, sick, memory=RolloutStatus())).status.live
-    assert alone == release(NEW), "all may be unready for a while, after a power cut"
+def test_a_version_that_made_its_pods_unready_draws_no_ready_pod_though_it_is_found_live() -> None:
+    """They serve what was withdrawn, under a rollout that was written anew: nothing else is known of before."""
+    sick, well = pod("a", OLD, ready=False, staged=[NEW]), [pod(name, NEXT, staged=[NEW]) for name in "bc"]
+    made = plan(desired(), observed(*BOTH, withdrawn(NEXT), sick, *well, memory=RolloutStatus()))
+    assert made.status.live == release(OLD)
+    assert (moved(made, NEW), moved(made, OLD)) == (["a"], [])
 
 
 def test_an_order_that_its_pod_ignores_is_written_again_with_the_higher_term() -> None:

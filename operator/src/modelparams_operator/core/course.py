@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -146,19 +146,24 @@ def _barred(memory: RolloutStatus) -> frozenset[Digest]:
 def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
     """Find the ready pods that are on their way from a version that was given up; not those that refused to go."""
     home = course.target if course.is_direct else course.home
-    return _astray(home, course.homes, attempt_of(memory), fleet)
+    return _astray(home, course.homes, attempt_of(memory), (m for m in fleet.members if m.is_ready))
 
 
 def leaving(memory: RolloutStatus, strategy: Strategy, versions: Sequence[VersionView], fleet: Fleet) -> int:
-    """Count them under steps: as long as there are some, no ready pod is sent to the target."""
+    """Count them under steps, ready or not: one that flaps makes no progress by that.
+
+    As long as there are some, no ready pod may have been sent to the target yet.
+    """
     if is_without_steps(memory, strategy):
         return 0  # who has not come to the target yet is on its way there
     home = _home(memory, versions)
-    return len(_astray(home, _homes(memory, home, is_direct=False), attempt_of(memory), fleet))
+    return len(_astray(home, _homes(memory, home, is_direct=False), attempt_of(memory), fleet.members))
 
 
-def _astray(home: Release | None, homes: frozenset[Digest], attempt: str, fleet: Fleet) -> tuple[Member, ...]:
-    found = (m for m in fleet.members if m.is_ready and m.is_outside(homes))
+def _astray(
+    home: Release | None, homes: frozenset[Digest], attempt: str, members: Iterable[Member]
+) -> tuple[Member, ...]:
+    found = (m for m in members if m.is_outside(homes))
     return tuple(m for m in found if home is None or not m.gave_up(home.manifest_digest, attempt))
 
 

@@ -87,7 +87,7 @@ def _with_room(
         return failed
     there, policy = {view.digest: view.version for view in versions}, desired.spec.version_policy
     kept = tuple(one for one in failed if one.manifest_digest in there)
-    least = _to_go_back_to(memory.live, {one.manifest_digest for one in kept}, versions)
+    least = _to_go_back_to(memory, desired, {one.manifest_digest for one in kept}, versions)
 
     def is_out_of_the_way(one: FailedVersion) -> bool:
         version = there[one.manifest_digest]
@@ -99,12 +99,26 @@ def _with_room(
     return tuple(one for one in kept if one not in forgotten)
 
 
-def _to_go_back_to(live: Release | None, bad: Set[Digest], versions: Sequence[VersionView]) -> Version | None:
-    """Find the highest good version below what is live, else that itself."""
+def _to_go_back_to(
+    memory: RolloutStatus, desired: Desired, bad: Set[Digest], versions: Sequence[VersionView]
+) -> Version | None:
+    """Find the highest version below what is live that is good whatever the time is, else live itself."""
+    live, policy = memory.live, desired.spec.version_policy
     if live is None:
         return None
-    good = (view.version for view in versions if view.facts is not None and view.is_standing and view.digest not in bad)
-    return max((version for version in good if version < live.version), default=live.version)
+    good = (
+        view.version
+        for view in versions
+        if view.facts is not None
+        and view.facts.not_after is None
+        and view.facts.sequence >= memory.floor
+        and view.is_standing
+        and not view.spec.suspend
+        and view.digest not in bad
+        and view.version < live.version
+        and not is_out_of_range(view.version, policy)
+    )
+    return max(good, default=live.version)
 
 
 def _current(release: Release | None, versions: Sequence[VersionView]) -> Release | None:
@@ -120,17 +134,16 @@ def found_live(
     """Learn from the pods what is live, when nothing is remembered but they serve something else than the choice.
 
     So a rollout that was deleted and made again goes on with its canary, and a first version that was replaced before
-    it reached all pods is what the next one is compared with. The version of most pods counts, the older one of two;
-    of the ready pods, if any is: what made its pods unready is nothing to go back to.
+    it reached all pods is what the next one is compared with. The version of most pods counts, the older one of two.
     A pod whose label was changed still has the other model's order, which says nothing of this one; and a newer version
     whose object is gone was taken back, if there is another one to have.
     """
     chosen = choice.release
     if memory.live is not None or (chosen is None and memory.target is not None):
         return memory
-    choice_digest = chosen.manifest_digest if chosen is not None else None
-    others = [(m.serves, m.is_ready) for m in fleet.members if m.serves not in (None, choice_digest)]
-    served = Counter([digest for digest, is_ready in others if is_ready] or [digest for digest, _ in others])
+    served = Counter(m.serves for m in fleet.members if m.serves is not None)
+    if chosen is not None:
+        del served[chosen.manifest_digest]
     known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}
     usable = [
         digest

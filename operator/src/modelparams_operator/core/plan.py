@@ -171,10 +171,12 @@ def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: 
 
 
 def _is_well(digest: Digest, course: Course, fleet: Fleet) -> bool:
-    """Tell whether who is sick there is so for reasons of its own: others are well, and most of those that we sent."""
-    sent = [m for m in fleet.members if m.side == digest and m.order is not None and m.order.moved_in is not None]
-    sick = sum(1 for member in sent if not member.is_settled)
-    return fleet.settled_on(digest) > 0 and sick <= len(sent) - sick + course.allowance
+    """Tell whether who is sick there may be so for reasons of its own: others are well, and not many of ours are sick.
+
+    How many that we sent there once are well is no evidence: they may have come when it still made pods well.
+    """
+    sent = (m for m in fleet.members if m.side == digest and m.order is not None and m.order.moved_in is not None)
+    return fleet.settled_on(digest) > 0 and sum(1 for m in sent if not m.is_settled) <= course.allowance
 
 
 def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: Course, fleet: Fleet) -> RolloutStatus:

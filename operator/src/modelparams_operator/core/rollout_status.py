@@ -192,7 +192,7 @@ def _rolling_back(facts: Facts) -> Verdict | None:
 
 def _overdue(facts: Facts) -> Verdict | None:
     target = facts.memory.target
-    if not facts.is_overdue or target is None:
+    if not facts.is_overdue or target is None or is_failed(facts.memory, target.manifest_digest):
         return None
     member = behind(target.manifest_digest, facts.fleet)
     seconds = facts.desired.spec.strategy.progress_deadline_seconds

@@ -188,7 +188,7 @@ class PodCounts(Wire):
     slowest_percent: Annotated[int, Field(ge=0, le=100)] | None = None
     """How far the slowest of the pods is that do not hold the target yet; its growth counts as progress."""
     leaving: Count = 0
-    """Ready pods on their way from a version that was given up; each that arrives counts as progress."""
+    """Pods on their way from a version that was given up; each that arrives counts as progress."""
     summary: Token = ""
 
 
