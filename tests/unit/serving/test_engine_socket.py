@@ -133,6 +133,16 @@ def test_refusals_carry_the_reason_of_the_error(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_an_engine_that_ends_refuses_its_state_too_so_that_nobody_plans_with_it(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with engine(tmp_path) as (made, _):
+            await made.swapper.close()
+            answers = await order(tmp_path, line(GetState()), line(tiny("1.0.0").reserve()))
+            assert [a.refusal and a.refusal.reason for a in answers] == [Reason.ENGINE_UNAVAILABLE] * 2
+
+    asyncio.run(scene())
+
+
 def test_the_session_on_the_page_goes_as_written(tmp_path: Path) -> None:
     versions = {"1": tiny("1.0.0"), "2": tiny("1.1.0")}
     steps = SESSION.read_text().split("## A session")[1].split("```")[1].strip().splitlines()

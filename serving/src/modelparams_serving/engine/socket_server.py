@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
-from modelparams.errors import ModelParamsError, SwapFailed, UsageError
+from modelparams.errors import EngineUnavailable, ModelParamsError, SwapFailed, UsageError
 from modelparams.failure import classify
 from modelparams.protocol import (
     LINE_MAX,
@@ -83,9 +83,16 @@ class SocketServer:
         except ValidationError as error:
             return _refusal(Reason.USAGE, f"no order of this protocol: {error.error_count()} fields are wrong")
         if isinstance(order, GetState):
-            return Answer(state=self._swapper.state())
+            return self._told()
         async with self._turn:
             return await self._carried_out(order)
+
+    def _told(self) -> Answer:
+        try:
+            self._swapper.require_open()
+        except EngineUnavailable as error:  # nobody is to plan with an engine that leaves
+            return _refusal(error.reason, error.message)
+        return Answer(state=self._swapper.state())
 
     async def _carried_out(self, order: Reserve | Prepare | Commit | Rollback | Discard) -> Answer:
         log = _log.bind(op=order.op)

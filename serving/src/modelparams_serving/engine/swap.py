@@ -148,7 +148,7 @@ class Swapper:
 
     async def reserve(self, order: Reserve) -> EngineState:
         """Make an arena ready to be filled. Errors as `slot_to_fill` and `ArenaFile.ensure`."""
-        self._require_open()
+        self.require_open()
         slot = slot_to_fill({slot: place.state() for slot, place in self._places.items()}, order.manifest_digest)
         place = self._places[slot]
         place.move(Happening.RESERVED)
@@ -166,7 +166,7 @@ class Swapper:
 
         Waits until the library is there; a wise agent asks for the state until it is.
         """
-        self._require_open()
+        self.require_open()
         place, digest = self._places[order.slot], order.resident.manifest_digest
         if place.is_dead:
             self._empty(place, Happening.DISCARDED)
@@ -228,7 +228,7 @@ class Swapper:
             SwapFailed: it cannot serve.
         """
         started = time.perf_counter_ns()
-        self._require_open()
+        self.require_open()
         self._check_term(order.term)
         place = self._find(order.manifest_digest)
         if place is None or place.version is None:
@@ -266,7 +266,7 @@ class Swapper:
             IllegalTransition: it is current.
             SlotBusy: requests still run on it.
         """
-        self._require_open()
+        self.require_open()
         for place in self._places.values():
             held = place.version.identity.manifest_digest if place.version else place.filling
             if held == order.manifest_digest:
@@ -276,8 +276,12 @@ class Swapper:
 
     # ---- parts
 
-    def _require_open(self) -> None:
-        """Refuse orders when the engine leaves: it says nothing of the version, which the next engine gets."""
+    def require_open(self) -> None:
+        """Refuse orders when the engine leaves: that says nothing of the version, which the next engine gets.
+
+        Raises:
+            EngineUnavailable: it does.
+        """
         if self._is_closed:
             raise _leaving()
 
