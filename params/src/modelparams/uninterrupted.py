@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import Generic, TypeVar
 
+_LOOK_AGAIN = 0.1
+"""Seconds. A signal that comes in the moment before the wait wakes nobody: its handler runs when the wait is over."""
 T = TypeVar("T")
 
 
@@ -40,11 +42,12 @@ def uninterrupted(work: Callable[[], T], give_up: Callable[[], object]) -> T:
 
 
 class _Going(Generic[T]):
-    """Work that whoever comes first takes: the new thread, or the one that could not wait for it to begin."""
+    """Work that whoever comes first claims: the new thread, or the one that could not wait for it to begin."""
 
     def __init__(self, work: Callable[[], T]) -> None:
-        self._work, self._results, self._errors = [work], list[T](), list[BaseException]()
-        self._is_asked = False
+        self._work, self._results, self._errors = work, list[T](), list[BaseException]()
+        self._claims: dict[str, str] = {}
+        self._is_asked = self._has_ended = False
         self._over = threading.Lock()
         self._over.acquire()
 
@@ -65,35 +68,33 @@ class _Going(Generic[T]):
                 self._run()
         if interrupts:
             give_up()
-            self._take_back()
+            self._claim("caller")
         while not self.is_over:
-            self._over.acquire()
+            self._over.acquire(timeout=_LOOK_AGAIN)
 
     @property
     def is_over(self) -> bool:
-        """Whether it has given or raised anything."""
-        return bool(self._results or self._errors)
+        """Whether it has ended, or will not begin."""
+        return self._has_ended or self._claims.get("by") == "caller"
 
-    def _take(self) -> list[Callable[[], T]]:
-        try:
-            return [self._work.pop()]
-        except IndexError:
-            return []
-
-    def _take_back(self) -> None:
-        for _ in self._take():
-            self._errors.append(CancelledError())
+    def _claim(self, who: str) -> bool:
+        """Whoever asks first has it; one atomic step, so that no interrupt leaves it claimed by nobody who knows."""
+        return self._claims.setdefault("by", who) == who
 
     def _run(self) -> None:
-        for work in self._take():
-            try:
-                self._results.append(work())
-            except BaseException as error:
-                self._errors.append(error)
-        self._over.release()
+        try:
+            if self._claim("thread"):
+                self._results.append(self._work())
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            self._has_ended = True
+            self._over.release()
 
     def result(self) -> T:
         """What it gave; raises what it raised."""
         if self._errors:
             raise self._errors[0]
+        if not self._results:
+            raise CancelledError
         return self._results[0]

@@ -766,13 +766,42 @@ def test_the_deadline_of_a_fix_begins_when_the_last_pod_has_come_home() -> None:
 
 
 def test_pods_of_a_failed_version_wait_for_the_fix_when_nobody_is_well_at_home() -> None:
-    fixed, others = (
-        pod("a", NEXT, holds=[NEXT, OLD]),
-        [pod(name, NEW, holds=[NEW, NEXT], staged=[NEXT]) for name in "bc"],
-    )
+    fixed, sick = pod("a", NEXT, holds=[NEXT, OLD]), pod("d", OLD, ready=False)
+    others = [pod(name, NEW, holds=[NEW, NEXT], staged=[NEXT]) for name in "bc"]
     memory = on_the_way_home_with_a_fix(step_index=2)
-    made = plan(desired(), observed(*BOTH, version(NEXT), fixed, *others, memory=memory))
+    made = plan(desired(), observed(*BOTH, version(NEXT), fixed, sick, *others, memory=memory))
     assert (moved(made, OLD), moved(made, NEXT)) == ([], ["b"])
+
+
+def test_pods_of_a_failed_version_go_home_though_nobody_is_there_yet() -> None:
+    fixed, others = pod("a", NEXT, holds=[NEXT, OLD]), [pod(name, NEW, staged=[OLD]) for name in "bc"]
+    made = plan(desired(), observed(*BOTH, version(NEXT), fixed, *others, memory=on_the_way_home_with_a_fix()))
+    assert moved(made, OLD) == ["b"]
+
+
+def test_a_pod_that_cannot_go_home_is_not_ordered_to_and_fro_while_the_target_is_held() -> None:
+    barred = pod("a", NEW, holds=[NEW, OLD], failed=failure(OLD))
+    parts = (*BOTH, version(NEXT), pod("b", OLD, staged=[NEXT]), barred)
+    held = plan(desired(paused=True), observed(*parts, memory=on_the_way_home_with_a_fix()))
+    assert "a" not in orders(held), "one without home would hide that it cannot go there"
+    goes_on = plan(desired(), observed(*parts, memory=held.status))
+    (sent,) = [one.order for one in goes_on.actions if isinstance(one, Assign) and one.pod_name == "a"]
+    assert [one.version_name for one in sent.releases] == [f"chat-{NEW}", f"chat-{NEXT}"]
+
+
+def test_a_withdrawn_version_that_fails_on_is_not_tried_again_without_end() -> None:
+    gave_up = pods(2, None, holds=[NEW], ordered=NEW, failed=failure(NEW, attempt="1"), attempt="1")
+    memory = status(target=NEW, attempt=1)
+    made = plan(desired(), observed(withdrawn(NEW), *gave_up, memory=memory)).status
+    assert (made.attempt, made.failed_versions) == (1, ())
+
+
+def test_a_fix_is_judged_where_what_is_live_was_withdrawn_and_so_the_fix_is_home() -> None:
+    memory = status(NEW, NEXT, failed_versions=(failed("1.3.0"),), started_at=NOW)
+    sick, others = pod("a", NEXT, ready=False, moved_in=0), [pod(name, "1.3.0", staged=[NEXT]) for name in "bc"]
+    parts = (version(OLD), withdrawn(NEW), version(NEXT), version("1.3.0"), sick, *others)
+    made = after_the_deadline(*parts, memory=memory).status
+    assert [one.version_name for one in made.failed_versions] == ["chat-1.3.0", f"chat-{NEXT}"]
 
 
 def test_a_pause_does_not_keep_pods_on_the_version_that_failed() -> None:

@@ -157,6 +157,8 @@ def leaving(memory: RolloutStatus, strategy: Strategy, versions: Sequence[Versio
     if is_without_steps(memory, strategy):
         return 0  # who has not come to the target yet is on its way there
     home = _home(memory, versions)
+    if is_same(home, memory.target):
+        return 0  # so it is here
     return len(_astray(home, _homes(memory, home, is_direct=False), attempt_of(memory), fleet.members))
 
 

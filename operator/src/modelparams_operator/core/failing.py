@@ -19,10 +19,10 @@ def is_stoppable(memory: RolloutStatus, versions: Sequence[VersionView]) -> bool
     """Tell whether a failure may turn the rollout round.
 
     A return from a version that was deleted or withdrawn goes on for the other pods, whatever one of them says: there
-    is nothing better behind it.
+    is nothing better behind it. A withdrawn target's failure would be forgotten in the next pass, and found again.
     """
     live, target = memory.live, memory.target
-    if target is None or is_at_rest(memory):
+    if target is None or is_at_rest(memory) or any(v.is_of(target) and v.is_withdrawn for v in versions):
         return False
     if live is None or target.version > live.version:
         return True

@@ -62,9 +62,14 @@ def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mappin
 
 
 def _lost(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
-    """Find strays that have no home: nobody is well there, but somebody is on the target. They wait for that."""
+    """Find strays that have no home: who was sent there is not well, and somebody is on the target. They wait for that.
+
+    Not before anybody was sent there.
+    """
     target, home = course.target, course.home
     if target is None or home is None or fleet.settled_on(home.manifest_digest):
+        return ()
+    if not any(member.side == home.manifest_digest for member in fleet.members):
         return ()
     return strays(memory, course, fleet) if fleet.settled_on(target.manifest_digest) else ()
 
@@ -74,9 +79,11 @@ def _outside(member: Member, memory: RolloutStatus, course: Course) -> Release |
     live, home = course.live, course.home
     if live is not None and member.side == live.manifest_digest and member.serves == member.side:
         return live
-    if home is not None and member.serves is not None and member.gave_up(home.manifest_digest, attempt_of(memory)):
-        return course.target
-    return home
+    if home is None or member.serves is None or not member.gave_up(home.manifest_digest, attempt_of(memory)):
+        return home
+    # Not while the target is held: an order without home would hide what the pod said of that, and it would be sent
+    # there again.
+    return course.target if course.is_open else home
 
 
 def _joining(

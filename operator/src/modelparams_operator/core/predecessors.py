@@ -65,9 +65,12 @@ def begun(memory: RolloutStatus, desired: Desired, observed: Observed, fleet: Fl
     elif last is None or _is_of_another(last, memory, known):
         own = memory.last_failure.manifest_digest if memory.last_failure is not None else None
         memory = _but(_having_learned(memory, known), {*known.live} - {own})
-    withdrawn = (view.digest for view in observed.versions if view.is_withdrawn)  # whose failures are forgotten, too
+    memory = _but(memory, (member.serves for member in fleet.members))
+    withdrawn = {(view.name, view.digest) for view in observed.versions if view.is_withdrawn}  # forgotten anyway
+    failed = tuple(f for f in memory.failed_versions if (f.version_name, f.manifest_digest) not in withdrawn)
     return changed(
-        _but(memory, (*withdrawn, *(member.serves for member in fleet.members))),
+        memory,
+        failed_versions=failed,
         last_handled_retry_token=token if token is not None and _is_of_another(token, memory, known) else last,
         revision=max([memory.revision, *moves]),
         attempt=max([memory.attempt, *_attempts(fleet)]),

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from pydantic import ValidationError
 
-from modelparams.errors import EngineUnavailable, by_reason
+from modelparams.errors import EngineUnavailable, ModelParamsError, by_reason
 from modelparams.protocol import (
     LINE_MAX,
     PROTOCOL,
@@ -47,8 +47,13 @@ class EngineClient:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def state(self) -> EngineState:
-        """What the engine holds."""
-        return await self.ask(GetState(), QUICK)
+        """What the engine holds; that is no order, so whatever refuses it is no engine of this protocol, or leaves."""
+        try:
+            return await self.ask(GetState(), QUICK)
+        except EngineUnavailable:
+            raise
+        except ModelParamsError as error:
+            raise EngineUnavailable(f"it refuses to say what it holds: {error.message}") from error
 
     async def ask(self, request: Sent, timeout: float = SLOW) -> EngineState:
         """Send one order and read its answer, the state after it."""

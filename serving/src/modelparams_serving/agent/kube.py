@@ -33,6 +33,8 @@ WATCH_SECONDS = 290
 _JSON, _APPLY = "application/json", "application/apply-patch+yaml"
 _REQUEST = aiohttp.ClientTimeout(total=20, connect=5)
 # Bookmarks come about every minute: 90 s of silence is a dead connection.
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+"""What an event that is none raises, be it JSON or not."""
 _STREAM = aiohttp.ClientTimeout(total=None, connect=5, sock_read=90)
 _KINDS = {
     400: errors.APIInvalid,
@@ -113,9 +115,9 @@ class PodAPI:
             async with self._sent("GET", self._path(assignment.PLURAL), query, timeout=_STREAM) as response:
                 while line := await response.content.readline():
                     yield _change(json.loads(line))
-        except (errors.APIUnavailable, ValueError, KeyError) as error:
+        except (errors.APIUnavailable, *_UNREADABLE) as error:
             cause = error.__cause__ or error
-            if isinstance(cause, aiohttp.SocketTimeoutError | ValueError | KeyError):
+            if isinstance(cause, (aiohttp.SocketTimeoutError, *_UNREADABLE)):
                 raise errors.APIGone(f"the watch told nothing that can be read ({type(cause).__name__})") from error
             raise
 

@@ -245,19 +245,29 @@ class Agent:
             manifest_digest=release.manifest_digest,
         )
         with self._blaming(resident, attempt, filled):
-            if not await in_background(lambda: self._is_as_verified(filled)):
+            if not await self._is_as_verified(filled):
                 self._spoilt(filled, attempt)
                 return
             await self._engine.ask(PrepareOrder(slot=filled.slot, resident=resident, index=filled.index))
             self._memory = self._memory.having_taken(filled)
 
-    def _is_as_verified(self, filled: Filled) -> bool:
+    async def _is_as_verified(self, filled: Filled) -> bool:
         """Look at index and small files; the engine compares the tensors with the index.
 
         An engine that was taken over could have written others for the one that comes after it.
+
+        Raises:
+            ArenaExhausted: there is no memory or no thread to look with.
         """
-        with mapped(self._runtime_dir / filled.slot.file_name, writable=False) as arena:
-            return small_hash(arena, filled.index, filled.assets) == filled.small_hash
+
+        def look() -> bool:
+            with mapped(self._runtime_dir / filled.slot.file_name, writable=False) as arena:
+                return small_hash(arena, filled.index, filled.assets) == filled.small_hash
+
+        try:
+            return await in_background(look)
+        except (OSError, RuntimeError) as error:
+            raise errors.ArenaExhausted(f"{filled.slot.file_name} cannot be looked at ({error})") from error
 
     def _refused_again(self, filled: Filled, error: errors.IntegrityError, attempt: str) -> None:
         """What an engine took once is no worse than it was: the arena was written to, or this engine is not well."""
