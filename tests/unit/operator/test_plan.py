@@ -766,7 +766,7 @@ def test_the_deadline_of_a_fix_begins_when_the_last_pod_has_come_home() -> None:
 
 
 def test_pods_of_a_failed_version_wait_for_the_fix_when_nobody_is_well_at_home() -> None:
-    fixed, sick = pod("a", NEXT, holds=[NEXT, OLD]), pod("d", OLD, ready=False)
+    fixed, sick = pod("a", NEXT, holds=[NEXT, OLD]), pod("d", OLD, ready=False, holds=[OLD, NEXT])
     others = [pod(name, NEW, holds=[NEW, NEXT], staged=[NEXT]) for name in "bc"]
     memory = on_the_way_home_with_a_fix(step_index=2)
     made = plan(desired(), observed(*BOTH, version(NEXT), fixed, sick, *others, memory=memory))

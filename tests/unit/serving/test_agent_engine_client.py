@@ -97,7 +97,15 @@ def talk_to_stranger(
     asyncio.run(whole())
 
 
-@pytest.mark.parametrize("line", [b"no json\n", b"{}\n", b'{"state": {"protocol": 9, "instance": "x", "slots": {}}}\n'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no json\n",
+        b"{}\n",
+        b'{"state": {"protocol": 9, "instance": "x", "slots": {}}}\n',
+        b'{"refusal": {"reason": "SwapFailed", "message": "a state is no order"}}\n',
+    ],
+)
 def test_a_stranger_on_the_socket_is_no_engine(tmp_path: Path, line: bytes) -> None:
     async def talking(client: EngineClient) -> None:
         with pytest.raises(errors.EngineUnavailable):

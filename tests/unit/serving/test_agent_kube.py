@@ -179,6 +179,10 @@ def test_the_order_is_told_and_each_change_of_it(talk: Callable[..., None]) -> N
         pytest.param([{"type": "ERROR", "object": {"code": 410, "message": "too old"}}], id="told-that-it-is-too-old"),
         pytest.param([b"no event\n"], id="what-is-no-event-would-come-again"),
         pytest.param([b"{}\n"], id="nor-is-this-one"),
+        pytest.param([b"5\n"], id="nor-is-a-number"),
+        pytest.param([b"null\n"], id="nor-is-nothing"),
+        pytest.param([b'{"type": "ADDED", "object": null}\n'], id="nor-one-of-nothing"),
+        pytest.param([b'{"type": "ERROR", "object": "x"}\n'], id="nor-an-error-that-is-a-word"),
     ],
 )
 def test_what_was_missed_is_listed_again(talk: Callable[..., None], fault: list[Object | bytes | int]) -> None:
