@@ -49,13 +49,14 @@ class StepLock:
         self._gate = threading.Lock()
         """Held by a swap from when it waits until it is done; steps that had to wait for that pass through it."""
         self._open = set[Step]()
+        self._is_exchanging = self._is_torn = False
         self._newest = _OfThread()
         _LOCKS.add(self)
         self._of_task = ContextVar[Step | None]("modelparams-steps", default=None)
 
     def after_fork(self) -> None:
-        """Let steps begin in the child. What it loads anew, it loads by a lock of its own."""
-        self._gate = threading.Lock()
+        """Let steps begin in the child, unless it has half of an exchange. What it loads, it loads by another lock."""
+        self._gate, self._is_torn = threading.Lock(), self._is_exchanging
 
     def step(self) -> Step:
         """Hold off swaps: `with` in threads, `async with` in coroutines. May be nested.
@@ -80,7 +81,11 @@ class StepLock:
         self.refuse_inside_step()
         with self._gate:
             self._wait(given_up)
-            yield
+            self._is_exchanging = True
+            try:
+                yield
+            finally:
+                self._is_exchanging = False
 
     def refuse_inside_step(self) -> None:
         """Raise UsageError in a thread or a coroutine that is inside of a step."""
@@ -121,6 +126,14 @@ class StepLock:
         """End a step, wherever it began; of one that has ended, or never began, nothing."""
         self._open.discard(step)
         step.around = self._lasting(step.around)  # or a chain would grow
+
+    def refuse_if_torn(self) -> None:
+        """Raise UsageError in a process that was forked while parameters were exchanged."""
+        if self._is_torn:
+            raise UsageError(
+                "this process was forked while parameters were exchanged, and has some of two versions",
+                hint="fork between updates, or make the module and its ParamLoader in each process",
+            )
 
     def is_open(self, step: Step) -> bool:
         """Tell whether it has begun and not ended."""
@@ -174,6 +187,7 @@ class Step:
         self._lock.end(self)
 
     def _require_new(self) -> None:
+        self._lock.refuse_if_torn()
         if self._lock.is_open(self):
             raise UsageError("a step is begun that lasts already", hint="ask the loader for one each time")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import threading
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 
@@ -163,12 +165,31 @@ def test_a_step_that_could_not_begin_is_none(monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
-def test_a_fork_that_has_a_swap_s_gate_and_not_its_thread_begins_steps() -> None:
+def forked(lock: StepLock) -> bool:
+    """Whether a step can begin in a child that is forked now."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: of the threads that a child has not
+        child = os.fork()
+    if not child:
+        try:
+            with lock.step():
+                os._exit(0)
+        except UsageError:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_a_fork_that_has_a_swap_s_gate_and_not_its_thread_begins_steps_unless_it_is_torn() -> None:
     lock = StepLock()
+    step, swap = lock.step(), Swapping(lock)
+    step.__enter__()
+    swap.begin()
+    assert forked(lock), "the swap only waits"
+    step.__exit__()
+    swap.end()
     with lock.swap():
-        step_lock._open_gates()  # what a fork's child does
-        with lock.step():
-            pass
+        assert not forked(lock), "its parameters are of two versions"
+    assert forked(lock)
 
 
 def test_a_step_is_begun_once() -> None:

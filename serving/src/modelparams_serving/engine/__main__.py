@@ -147,8 +147,8 @@ def main() -> None:
         refuse("modelparams-serve", str(error))
     # All is tidied up. The interpreter would tear torch's modules down for seconds, and wait for any thread: one that
     # imports cannot be stopped.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # one that was closed is None
+        stream.flush()
     os._exit(0)
 
 
