@@ -719,6 +719,12 @@ def test_a_pod_that_has_no_order_for_a_version_says_nothing_of_it() -> None:
     assert failed.message.startswith("pod b")
 
 
+def test_the_blame_names_the_pod_that_is_not_well_and_none_that_waits_for_it() -> None:
+    waits, sick = pod("a", OLD, staged=[NEW]), pod("b", NEW, staged=[OLD], ready=False, moved_in=0)
+    (failed,) = after_the_deadline(*BOTH, waits, sick, memory=CANARY).status.failed_versions
+    assert failed.message.startswith("pod b")
+
+
 def test_no_pod_follows_others_to_a_version_on_which_none_of_them_is_well() -> None:
     sick = pod("a", OLD, ready=False, moved_in=0)
     memory = status(OLD, failed_versions=(failed(NEW),))

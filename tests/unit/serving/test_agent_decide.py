@@ -17,6 +17,7 @@ from modelparams.reasons import Reason
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Reserve, Stage, Step, Wait, decide
 from modelparams_serving.agent.memory import Failed, Memory, Underway
 from modelparams_serving.agent.order import Order
+from modelparams_serving.agent.report import report
 from modelparams_serving.engine.swap_state import slot_to_fill
 
 CURRENT, RESIDENT, FILLING, DRAINING = SlotPhase.CURRENT, SlotPhase.RESIDENT, SlotPhase.FILLING, SlotPhase.DRAINING
@@ -396,3 +397,20 @@ def play(step: Step, state: EngineState, memory: Memory) -> tuple[EngineState, M
         case _:
             raise AssertionError(step)
     return state.model_copy(update={"slots": slots}), memory
+
+
+@pytest.mark.parametrize(
+    ("memory", "told"),
+    [
+        pytest.param(failed("1.0.0", FOREVER), "1.0.0", id="given-up-though-it-is-ordered-no-more"),
+        pytest.param(failed("1.0.0", SOON), None, id="what-is-tried-again-is-of-no-account-then"),
+        pytest.param(failed("1.0.0", FOREVER, attempt="1"), None, id="nor-what-was-given-up-at-another-attempt"),
+        pytest.param(
+            failed("1.1.0", FOREVER, memory=failed("1.0.0", FOREVER)), "1.1.0", id="what-is-ordered-goes-first"
+        ),
+    ],
+)
+def test_what_was_given_up_is_told_until_there_is_another_attempt(memory: Memory, told: str | None) -> None:
+    """Else who orders another release instead, since it was given up, would not see that in the next moment."""
+    answer = report(order("1.1.0"), engine(), memory, pod_uid="uid", generation=1).last_failure
+    assert (answer and answer.manifest_digest) == (digest_of(told) if told else None)

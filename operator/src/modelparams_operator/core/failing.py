@@ -75,10 +75,11 @@ def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFa
 
 
 def behind(digest: Digest, fleet: Fleet) -> Member | None:
-    """Find the pod that holds up `digest`: the first that does not hold it, else the first that does not serve it."""
+    """Find the pod that holds up `digest`: the first that does not hold it, else that is not well on it, else waits."""
     unstaged = (m for m in fleet.members if not m.holds(digest))
-    unsettled = (m for m in fleet.members if not (m.is_settled and m.side == digest))
-    return next(unstaged, None) or next(unsettled, None)
+    unsettled = [m for m in fleet.members if not (m.is_settled and m.side == digest)]
+    sick = (m for m in unsettled if m.side == digest)
+    return next(unstaged, None) or next(sick, None) or next(iter(unsettled), None)
 
 
 def _failed_on(target: Release, member: Member, reason: Reason, message: str, now: datetime) -> PodFailure:

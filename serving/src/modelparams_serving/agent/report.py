@@ -96,7 +96,17 @@ def _last_failure(order: Order | None, engine: EngineState | None, memory: Memor
             return _failure(setback)
     if engine is None and memory.engine_gone_at:
         return _engine_gone(order, memory.engine_gone_at)
-    return None
+    return _given_up(order, memory)
+
+
+def _given_up(order: Order, memory: Memory) -> ReleaseFailure | None:
+    """Say what was given up last at this attempt, though the order names it no more.
+
+    Nothing else tells that: who ordered another release instead would take it for possible again, and send the pod to
+    and fro.
+    """
+    final = [one for one in memory.setbacks if one.retry_at is None and one.attempt == order.attempt]
+    return _failure(max(final, key=lambda one: one.at)) if final else None
 
 
 def _failure(setback: Setback) -> ReleaseFailure:
