@@ -21,7 +21,7 @@ from modelparams_operator import handlers
 from modelparams_operator.settings import Settings
 from modelparams_operator.shell import kube
 from modelparams_operator.shell.kube import Kube
-from modelparams_operator.shell.ports import ASSIGNMENTS, EVENTS, OPENED, PODS, VERSIONS, ObjectKey
+from modelparams_operator.shell.ports import ASSIGNMENTS, EVENTS, OPENED, PODS, ROLLOUTS, VERSIONS, ObjectKey
 from modelparams_operator.shell.run import operate
 
 KEY = ObjectKey("ns", "chat")
@@ -76,6 +76,21 @@ def test_an_order_is_a_forced_apply_of_our_own_fields(monkeypatch: pytest.Monkey
         assert server.headers["Authorization"] == "Bearer token-of-a-test"
         assert server.body["metadata"] == {"labels": {"a": "b"}, "name": "chat", "namespace": "ns"}
         assert (server.body["kind"], server.body["spec"]) == ("ModelParamAssignment", {"term": 3})
+
+    with_client(monkeypatch, tmp_path, test)
+
+
+def test_a_status_is_written_whole_over_the_one_that_was_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def test(server: FakeServer, api: Kube) -> None:
+        await api.write_status(ROLLOUTS, KEY, "7", {"step": "1/3"})
+        path = "/apis/modelparams.dev/v1alpha1/namespaces/ns/modelparamrollouts/chat/status"
+        assert server.requests == [("PATCH", path)]
+        assert server.query == {"fieldManager": "modelparams-operator"}
+        assert server.headers["Content-Type"] == "application/json-patch+json"
+        assert server.body == [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"},
+            {"op": "add", "path": "/status", "value": {"step": "1/3"}},
+        ]
 
     with_client(monkeypatch, tmp_path, test)
 
