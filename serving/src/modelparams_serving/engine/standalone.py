@@ -96,15 +96,14 @@ async def _served(engine: Engine, sealed: SealedRelease, at: socket.socket, prog
             engine.swapper, sealed, engine.settings.runtime_dir, progress, lambda: engine.drain.draining, tell
         )
         tell(f"{resident_of(sealed).version_name} answers on {_where(engine.settings)}/v1; Ctrl-C ends")
-    except (CancelledError, asyncio.CancelledError):  # the loop makes the one that `pull` raises into its own
+    except (CancelledError, asyncio.CancelledError, EngineUnavailable):
+        # Asked to leave before it was there, as `pull`, the loop, which makes that one its own, and the engine say it.
         if not engine.drain.draining:
-            raise
-    except BaseException as error:
-        if not (
-            isinstance(error, EngineUnavailable) and engine.drain.draining
-        ):  # which is what the engine says as it leaves
             engine.drain.begin()
             raise
+    except BaseException:
+        engine.drain.begin()
+        raise
     finally:
         if not await serving:
             tell(f"what still ran after {engine.settings.grace_seconds:.0f} s was cut off")
