@@ -151,6 +151,20 @@ def test_when_a_thread_cannot_be_started_the_others_end_first(monkeypatch: pytes
     assert ended == [True]
 
 
+def test_work_that_had_not_begun_before_an_interrupt_is_not_done_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    late, done = list[Callable[[], None]](), list[bool]()
+
+    def interrupted(run: Callable[[], None], _: tuple[()]) -> None:
+        late.append(run)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("_thread.start_new_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        uninterrupted(lambda: done.append(True), lambda: None)
+    late[0]()  # the thread that was begun all the same
+    assert done == []
+
+
 def test_without_a_thread_for_it_work_is_done_where_it_may_be_torn(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise RuntimeError("can't start new thread")
