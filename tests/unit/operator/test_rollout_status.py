@@ -27,7 +27,7 @@ from modelparams.api.rollout import RolloutStatus
 from modelparams.reasons import Reason
 from modelparams_operator.core.model import Desired, Observed
 from modelparams_operator.core.plan import plan
-from modelparams_operator.core.rollout_status import invalid
+from modelparams_operator.core.untouched import invalid
 
 OLD, NEW = "1.0.0", "1.1.0"
 BOTH = (version(OLD), version(NEW))

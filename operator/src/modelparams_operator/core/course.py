@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from modelparams.api.release import Release
 from modelparams.api.rollout import RolloutStatus, Strategy
 from modelparams.digest import Digest
-from modelparams_operator.core.fleet import Fleet, Member
-from modelparams_operator.core.memory import attempt_of, changed, is_at_rest, is_failed, is_same
+from modelparams_operator.core.fleet import Fleet
+from modelparams_operator.core.memory import changed, is_at_rest, is_failed, is_same
 from modelparams_operator.core.model import Desired, Observed, VersionView
 from modelparams_operator.core.selection import Choice
 from modelparams_operator.core.steps import after_an_edit, allowance, pause_ends, wanted
@@ -44,6 +44,11 @@ class Course:
     """The versions on which pods may stay: without steps, the target alone."""
 
     @property
+    def refuge(self) -> Release | None:
+        """Where a pod goes that may not stay where it is."""
+        return self.target if self.is_direct else self.home
+
+    @property
     def is_barred(self) -> bool:
         """Nobody is ordered to the target: it is below the floor."""
         return self.target is not None and self.target.manifest_digest in self.barred
@@ -58,7 +63,7 @@ def steer(
     is_direct = is_without_steps(memory, strategy)
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
-    home = _home(memory, observed.versions)
+    home = home_of(memory, observed.versions)
     return memory, Course(
         live=memory.live,
         home=home,
@@ -72,11 +77,12 @@ def steer(
         barred=_barred(memory),
         pause_ends_at=ends if ends is not None and ends > observed.now else None,
         places=_digests(memory.live, home, target),
-        homes=_homes(memory, home, is_direct=is_direct),
+        homes=homes_of(memory, home, is_direct=is_direct),
     )
 
 
-def _homes(memory: RolloutStatus, home: Release | None, *, is_direct: bool) -> frozenset[Digest]:
+def homes_of(memory: RolloutStatus, home: Release | None, *, is_direct: bool) -> frozenset[Digest]:
+    """Name the versions on which pods may stay."""
     if is_direct and memory.target is not None:
         return _digests(memory.target)
     return _digests(memory.live, home, memory.target)
@@ -125,7 +131,7 @@ def _window(memory: RolloutStatus, strategy: Strategy, live: Digest) -> list[Dig
     return list(dict.fromkeys(promoted))[: strategy.rollback_window.revisions]
 
 
-def _home(memory: RolloutStatus, versions: Sequence[VersionView]) -> Release | None:
+def home_of(memory: RolloutStatus, versions: Sequence[VersionView]) -> Release | None:
     """Take what is live, unless it was withdrawn or is below the floor: then new pods get the target if they may."""
     live, target = memory.live, memory.target
     if live is None or is_same(live, target):
@@ -141,32 +147,6 @@ def _home(memory: RolloutStatus, versions: Sequence[VersionView]) -> Release | N
 def _barred(memory: RolloutStatus) -> frozenset[Digest]:
     known = ((memory.live, memory.live_sequence), (memory.target, memory.target_sequence))
     return frozenset(r.manifest_digest for r, sequence in known if r is not None and sequence < memory.floor)
-
-
-def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
-    """Find the ready pods that are on their way from a version that was given up; not those that refused to go."""
-    home = course.target if course.is_direct else course.home
-    return _astray(home, course.homes, attempt_of(memory), (m for m in fleet.members if m.is_ready))
-
-
-def leaving(memory: RolloutStatus, strategy: Strategy, versions: Sequence[VersionView], fleet: Fleet) -> int:
-    """Count them under steps, ready or not: one that flaps makes no progress by that.
-
-    As long as there are some, no ready pod may have been sent to the target yet.
-    """
-    if is_without_steps(memory, strategy):
-        return 0  # who has not come to the target yet is on its way there
-    home = _home(memory, versions)
-    if is_same(home, memory.target):
-        return 0  # so it is here
-    return len(_astray(home, _homes(memory, home, is_direct=False), attempt_of(memory), fleet.members))
-
-
-def _astray(
-    home: Release | None, homes: frozenset[Digest], attempt: str, members: Iterable[Member]
-) -> tuple[Member, ...]:
-    found = (m for m in members if m.is_outside(homes))
-    return tuple(m for m in found if home is None or not m.gave_up(home.manifest_digest, attempt))
 
 
 def _is_withdrawn(release: Release, versions: Sequence[VersionView]) -> bool:

@@ -9,10 +9,11 @@ from modelparams.api.assignment import AssignmentSpec
 from modelparams.api.release import Release
 from modelparams.api.rollout import RolloutStatus
 from modelparams.digest import Digest
-from modelparams_operator.core.course import Course, strays
+from modelparams_operator.core.course import Course
 from modelparams_operator.core.fleet import Fleet, Member
 from modelparams_operator.core.memory import attempt_of, is_failed
 from modelparams_operator.core.model import Assign, VersionView
+from modelparams_operator.core.strays import lost, place_outside, strays
 
 _Identity = tuple[str, Digest]
 """A version's name and digest."""
@@ -56,34 +57,9 @@ def _destinations(memory: RolloutStatus, course: Course, fleet: Fleet) -> Mappin
     joined = {member.name for member in on_target}
     if course.is_open:
         joined |= _joining(target, memory, course, fleet, on_target)
-    lost = {member.name for member in _lost(memory, course, fleet)} - joined
-    outside = ((m, None if m.name in lost else _outside(m, memory, course)) for m in fleet.members)
+    waiting = {member.name for member in lost(memory, course, fleet)} - joined
+    outside = ((m, None if m.name in waiting else place_outside(m, memory, course)) for m in fleet.members)
     return {m.name: target if m.name in joined else home for m, home in outside}
-
-
-def _lost(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
-    """Find strays that have no home: who was sent there is not well, and somebody is on the target. They wait for that.
-
-    Not before anybody was sent there.
-    """
-    target, home = course.target, course.home
-    if target is None or home is None or fleet.settled_on(home.manifest_digest):
-        return ()
-    if not any(member.side == home.manifest_digest for member in fleet.members):
-        return ()
-    return strays(memory, course, fleet) if fleet.settled_on(target.manifest_digest) else ()
-
-
-def _outside(member: Member, memory: RolloutStatus, course: Course) -> Release | None:
-    """Leave a pod on what is live, though new ones may not get it; one that cannot go home waits for the target."""
-    live, home = course.live, course.home
-    if live is not None and member.side == live.manifest_digest and member.serves == member.side:
-        return live
-    if home is None or member.serves is None or not member.gave_up(home.manifest_digest, attempt_of(memory)):
-        return home
-    # Not while the target is held: an order without home would hide what the pod said of that, and it would be sent
-    # there again.
-    return course.target if course.is_open else home
 
 
 def _joining(
@@ -100,7 +76,7 @@ def _joining(
     candidates = [m for m in fleet.members if m.side != digest and m.holds(digest) and not m.gave_up(digest, attempt)]
     candidates.sort(key=lambda m: (m.side is None or m.side in course.homes, m.name))
     broken = [m.name for m in candidates if not m.is_ready][: max(0, min(need, course.count - broken_there))]
-    if strays(memory, course, fleet) and not _lost(memory, course, fleet):
+    if strays(memory, course, fleet) and not lost(memory, course, fleet):
         return set(broken)
     room = max(0, min(need - len(broken), course.allowance - fleet.away(memory.revision)))
     return set(broken) | {m.name for m in [m for m in candidates if m.is_ready][:room]}

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from modelparams.api.rollout import PodCounts, RolloutStatus
-from modelparams.digest import Digest
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import Course, is_complete, leaving, steer, strays
+from modelparams_operator.core.course import Course, is_complete, steer
 from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
@@ -24,8 +23,11 @@ from modelparams_operator.core.memory import (
 from modelparams_operator.core.model import Desired, Observed, Plan, Verify, VersionView
 from modelparams_operator.core.orders import assignments
 from modelparams_operator.core.predecessors import begun
-from modelparams_operator.core.rollout_status import conditions, invalid, suspended, unseen
+from modelparams_operator.core.rest import rested
+from modelparams_operator.core.rollout_status import conditions
 from modelparams_operator.core.selection import Choice, choose
+from modelparams_operator.core.strays import leaving, strays
+from modelparams_operator.core.untouched import invalid, suspended, unseen
 
 _A_SECOND = timedelta(seconds=1)
 """A version may be taken up in the very second of its notAfter."""
@@ -66,7 +68,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     if memory.target is not None and is_complete(memory, course, fleet, len(spec.strategy.steps)):
         memory = promoted(memory, memory.target, now)
         memory, course = steer(desired, observed, memory, choice, fleet)
-    memory = _rested(memory, course, fleet, is_overdue=is_overdue)
+    memory = rested(memory, course, fleet, is_overdue=is_overdue)
     memory = _timed(desired, observed, memory, course, fleet)
 
     orders = assignments(desired.name, observed.term, memory, course, fleet, versions)
@@ -149,34 +151,6 @@ def _judged(
 def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: PodCounts) -> bool:
     limit = deadline(memory, desired.spec.strategy, observed.watching_since)
     return limit is not None and observed.now >= limit and not has_progressed(memory.pods, pods)
-
-
-def _rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
-    """Note that the fleet is at rest: all pods that were moved are back on what is live, or had their time for it.
-
-    So others are not kept where they may not stay by one that is sick for reasons of its own.
-    """
-    if not is_at_rest(memory) and not strays(memory, course, fleet):
-        return memory
-    if fleet.away(memory.revision):
-        there = course.target if course.is_direct else course.home
-        is_sick = is_overdue and there is not None and _is_well(there.manifest_digest, course, fleet)
-        return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_sick else memory
-    if not is_at_rest(memory):
-        return memory
-    was_moved = any(m.order is not None and m.order.moved_in == memory.revision for m in fleet.members)
-    if was_moved and not strays(memory, course, fleet):
-        return changed(memory, revision=memory.revision + 1)
-    return memory
-
-
-def _is_well(digest: Digest, course: Course, fleet: Fleet) -> bool:
-    """Tell whether who is sick there may be so for reasons of its own: others are well, and not many of ours are sick.
-
-    How many that we sent there once are well is no evidence: they may have come when it still made pods well.
-    """
-    sent = (m for m in fleet.members if m.side == digest and m.order is not None and m.order.moved_in is not None)
-    return fleet.settled_on(digest) > 0 and sum(1 for m in sent if not m.is_settled) <= course.allowance
 
 
 def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: Course, fleet: Fleet) -> RolloutStatus:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
-from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over, find
+from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over
 from modelparams.api.rollout import FailedVersion, RolloutStatus
 from modelparams.names import VersionRange
 from modelparams.reasons import Reason
-from modelparams_operator.core.course import strays
 from modelparams_operator.core.facts import Facts
 from modelparams_operator.core.failing import behind
 from modelparams_operator.core.fleet import ANSWERED_TERM_MAX, Member
 from modelparams_operator.core.memory import is_at_rest, is_failed
 from modelparams_operator.core.model import Desired
 from modelparams_operator.core.selection import FAILED_LIMIT, is_inside
+from modelparams_operator.core.strays import strays
+
+Found = tuple[ConditionType, ConditionStatus, Reason, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,57 +55,11 @@ def conditions(facts: Facts) -> tuple[Condition, ...]:
         *(paused if facts.desired.spec.paused else ()),
         *_beside(verdict),
     )
-    return _dated(found, facts.desired, facts.memory, facts.now)
+    return dated(found, facts.desired, facts.memory, facts.now)
 
 
-def suspended(desired: Desired, status: RolloutStatus, now: datetime) -> RolloutStatus:
-    """Say that nothing is touched. Ready keeps its last value."""
-    ready, available = find(status.conditions, ConditionType.READY), find(status.conditions, ConditionType.AVAILABLE)
-    message = "spec.suspend is set: nothing is touched"
-    found = (
-        (ConditionType.READY, ready.status if ready else ConditionStatus.UNKNOWN, Reason.SUSPENDED, message),
-        *(((ConditionType.AVAILABLE, available.status, available.reason, available.message),) if available else ()),
-        (ConditionType.PAUSED, ConditionStatus.TRUE, Reason.SUSPENDED, message),
-    )
-    return _said(desired, status, found, now)
-
-
-def unseen(desired: Desired, status: RolloutStatus, since: datetime, now: datetime) -> RolloutStatus:
-    """Say that nobody is moved while it is not known how pods are; a moment of that is not worth a word."""
-    if now - since < _A_MOMENT:
-        return status
-    available = find(status.conditions, ConditionType.AVAILABLE)
-    message = f"pods and orders cannot be followed since {since:%Y-%m-%dT%H:%M:%SZ}: nobody is moved until they can"
-    found = (
-        (ConditionType.READY, ConditionStatus.UNKNOWN, Reason.API_UNAVAILABLE, message),
-        *(((ConditionType.AVAILABLE, available.status, available.reason, available.message),) if available else ()),
-        (ConditionType.RECONCILING, ConditionStatus.TRUE, Reason.API_UNAVAILABLE, message),
-    )
-    return _said(desired, status, found, now)
-
-
-def invalid(desired: Desired, status: RolloutStatus, message: str, now: datetime) -> RolloutStatus:
-    """Say that the spec cannot be used; pods keep what they serve."""
-    available = find(status.conditions, ConditionType.AVAILABLE)
-    found = (
-        (ConditionType.READY, ConditionStatus.FALSE, Reason.INVALID_SPEC, message),
-        *(((ConditionType.AVAILABLE, available.status, available.reason, available.message),) if available else ()),
-        (ConditionType.STALLED, ConditionStatus.TRUE, Reason.INVALID_SPEC, message),
-    )
-    return _said(desired, status, found, now)
-
-
-_A_MOMENT = timedelta(seconds=15)
-_Found = tuple[ConditionType, ConditionStatus, Reason, str]
-
-
-def _said(desired: Desired, status: RolloutStatus, found: tuple[_Found, ...], now: datetime) -> RolloutStatus:
-    dated = _dated(found, desired, status, now)
-    said = {"observed_generation": desired.generation, "conditions": dated, "progressed_at": None}
-    return status.model_copy(update=said)
-
-
-def _dated(found: tuple[_Found, ...], desired: Desired, status: RolloutStatus, now: datetime) -> tuple[Condition, ...]:
+def dated(found: tuple[Found, ...], desired: Desired, status: RolloutStatus, now: datetime) -> tuple[Condition, ...]:
+    """Date what was found; what is as it was keeps its transition time."""
     made = (
         Condition(
             type=kind,
@@ -118,7 +74,7 @@ def _dated(found: tuple[_Found, ...], desired: Desired, status: RolloutStatus, n
     return carried_over(made, status.conditions)
 
 
-def _beside(verdict: Verdict) -> tuple[_Found, ...]:
+def _beside(verdict: Verdict) -> tuple[Found, ...]:
     if verdict.beside is None:
         return ()
     return ((ConditionType(verdict.beside), ConditionStatus.TRUE, verdict.reason, verdict.message),)

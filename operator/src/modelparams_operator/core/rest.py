@@ -1,0 +1,39 @@
+"""When pods that we took from serving are waited for no longer: they are back, or had their time."""
+
+from __future__ import annotations
+
+from modelparams.api.rollout import RolloutStatus
+from modelparams.digest import Digest
+from modelparams_operator.core.course import Course
+from modelparams_operator.core.fleet import Fleet
+from modelparams_operator.core.memory import changed, is_at_rest
+from modelparams_operator.core.strays import strays
+
+
+def rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
+    """Begin a new revision, by which nobody counts as away: when all that moved are back, or one had its time.
+
+    So others are not kept where they may not stay by a pod that is sick for reasons of its own.
+    """
+    if fleet.away(memory.revision):
+        is_over = is_overdue and _may_give_up(memory, course, fleet)
+        return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_over else memory
+    was_moved = any(m.order is not None and m.order.moved_in == memory.revision for m in fleet.members)
+    is_back = was_moved and is_at_rest(memory) and not strays(memory, course, fleet)
+    return changed(memory, revision=memory.revision + 1) if is_back else memory
+
+
+def _may_give_up(memory: RolloutStatus, course: Course, fleet: Fleet) -> bool:
+    """Tell whether the others go on without who is not back: only where pods go home. The way out is judged instead."""
+    there = course.refuge
+    is_homeward = is_at_rest(memory) or bool(strays(memory, course, fleet))
+    return is_homeward and there is not None and _is_well(there.manifest_digest, course, fleet)
+
+
+def _is_well(digest: Digest, course: Course, fleet: Fleet) -> bool:
+    """Tell whether who is sick there may be so for reasons of its own: others are well, and not many of ours are sick.
+
+    How many that we sent there once are well is no evidence: they may have come when it still made pods well.
+    """
+    sent = (m for m in fleet.members if m.side == digest and m.order is not None and m.order.moved_in is not None)
+    return fleet.settled_on(digest) > 0 and sum(1 for m in sent if not m.is_settled) <= course.allowance
