@@ -190,6 +190,15 @@ class World:
             floor=sequence if kind == "floor" else 0,
         )
 
+    def rot(self) -> None:
+        """Let a version that made pods well make them unready from now on, or the other way round."""
+        if found := self._any_version():
+            found.breaks = "" if found.breaks else "ready"
+            self.tell(f"version {found.number} {'makes its pods unready' if found.breaks else 'is good again'}")
+            for pod in self.pods.values():
+                if not pod.is_sick and pod.serves == digest(found.number):
+                    pod.ready = not found.breaks
+
     def _any_version(self) -> SimVersion | None:
         there = [v for v in self.versions.values() if v.exists]
         return self.random.choice(there) if there else None
@@ -212,8 +221,7 @@ class World:
     def _retry(self) -> None:
         for version in self.versions.values():
             version.breaks = ""
-        for pod in self.pods.values():
-            pod.is_sick = False
+        self.heal_all()
         self.change(retry_token=str(self.random.random()))
 
     def _toggle_paused(self) -> None:
@@ -257,8 +265,20 @@ class World:
                 self.tell(f"pod {pod.name} is well")
                 return
 
+    def heal_all(self) -> None:
+        for pod in self.pods.values():
+            pod.is_sick = False
+
     def _wanted(self) -> set[Digest]:
         return {r.manifest_digest for r in (self.status.live, self.status.target) if r is not None}
+
+    def taken_down(self) -> list[str]:
+        """Name the healthy pods that an order took from serving, and that are not ready where they were sent."""
+        return [
+            pod.name
+            for pod in self.pods.values()
+            if pod.taken_at is not None and not (pod.ready or pod.is_sick or pod.settling)
+        ]
 
     # The operator.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,30 +15,40 @@ from modelparams.digest import Digest
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.plan import plan
+from modelparams_operator.core.steps import allowance
 
 WORLDS = int(os.environ.get("MODELPARAMS_SIM_WORLDS", "2000"))
 BATCH = 100
 
 
-def live_through(seed: int) -> World:
-    """A world in turmoil for some ticks, then calm until it rests."""
+@contextmanager
+def a_world(seed: int) -> Iterator[World]:
+    """Tell of a failure in which world it came, and what had happened there."""
     world = World(seed)
-    for _ in range(world.random.randint(1, 5)):
+    try:
+        yield world
+    except AssertionError as error:
+        raise AssertionError(f"world {seed}: {error}\n" + "\n".join(world.trace[-60:])) from error
+
+
+def live_through(world: World, *, rots: bool = False) -> None:
+    """Turmoil for some ticks."""
+    for _ in range(world.random.randint(1, 5 if not rots else 8)):
         world.add_pod()
     for _ in range(world.random.randint(10, 30)):
         world.disturb()
+        if rots and world.random.random() < 0.05:
+            world.rot()
         if world.random.random() < 0.8:
             world.operate(kill_chance=0.08)
         world.work()
         world.tick(world.random.choice([1, 5, 30, 200]))
-    return world
+        check_taken_down(world)
 
 
 def calm_down(world: World) -> None:
     """Stop disturbing, unfreeze, let all pods work, and wait for a pass that changes nothing."""
     world.change(suspend=False, paused=False)
-    for pod in world.pods.values():
-        pod.is_sick = False
     quiet = 0
     for _ in range(200):
         before = world.status
@@ -46,7 +58,15 @@ def calm_down(world: World) -> None:
             return
         world.work(chance=1.0)
         world.tick(20)
+        check_taken_down(world)
     raise AssertionError("no rest")
+
+
+def check_taken_down(world: World) -> None:
+    """Twice maxUnavailable: those that are away, and as many that had their time before."""
+    most = allowance(world.desired.spec.strategy.max_unavailable, len(world.pods))
+    down = world.taken_down()
+    assert len(down) <= 2 * most, f"{down} are down by our orders, {most} may be unavailable"
 
 
 def expected(world: World) -> Digest | None:
@@ -70,12 +90,19 @@ def expected(world: World) -> Digest | None:
 @pytest.mark.parametrize("first", range(0, WORLDS, BATCH))
 def test_every_write_keeps_its_promise_and_calm_brings_rest(first: int) -> None:
     for seed in range(first, first + BATCH):
-        world = live_through(seed)
-        try:
+        with a_world(seed) as world:
+            live_through(world)
+            world.heal_all()
             calm_down(world)
             check_rest(world)
-        except AssertionError as error:
-            raise AssertionError(f"world {seed}: {error}\n" + "\n".join(world.trace[-60:])) from error
+
+
+@pytest.mark.parametrize("first", range(0, WORLDS // 2, BATCH))
+def test_versions_that_rot_and_pods_that_stay_sick_take_no_more_pods_down_and_come_to_rest(first: int) -> None:
+    for seed in range(first, first + BATCH):
+        with a_world(seed) as world:
+            live_through(world, rots=True)
+            calm_down(world)
 
 
 def check_rest(world: World) -> None:

@@ -1145,6 +1145,12 @@ def test_no_pod_goes_back_to_a_withdrawn_version_because_there_is_no_other(live:
     assert moved(made, OLD) == want
 
 
+def test_no_pod_goes_home_to_a_withdrawn_version_while_the_one_that_failed_is_held() -> None:
+    memory = status(NEW, NEXT, failed_versions=(failed(NEXT),), started_at=NOW)
+    parts = (version(OLD), withdrawn(NEW), version(NEXT), pod("a", OLD, staged=[NEW]), pod("b", NEW, staged=[NEXT]))
+    assert moved(plan(desired(on_failure="Pause"), observed(*parts, memory=memory))) == []
+
+
 # The fixed point.
 
 

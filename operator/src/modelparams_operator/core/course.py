@@ -38,6 +38,8 @@ class Course:
     is_at_rest: bool
     barred: frozenset[Digest]
     """What is below the floor: it is served on where it is, and ordered to nobody."""
+    withdrawn: frozenset[Digest]
+    """What people took out, of live and target: only a pod that serves nothing is brought there."""
     places: frozenset[Digest]
     """The versions that are not given up."""
     homes: frozenset[Digest]
@@ -75,6 +77,9 @@ def steer(
         allowance=allowance(strategy.max_unavailable, fleet.total),
         is_at_rest=is_at_rest(memory),
         barred=_barred(memory),
+        withdrawn=_digests(
+            *(r for r in (memory.live, target) if r is not None and _is_withdrawn(r, observed.versions))
+        ),
         pause_ends_at=ends if ends is not None and ends > observed.now else None,
         places=_digests(memory.live, home, target),
         homes=homes_of(memory, home, is_direct=is_direct),

@@ -108,9 +108,10 @@ def _can_move(member: Member, to: Release, course: Course) -> bool:
     is_ordered = member.order is not None and member.order.activate == digest
     is_elsewhere = course.target is None or course.target.manifest_digest != digest
     is_allowed = course.is_open or is_elsewhere or (course.is_at_rest and member.serves is None)
+    is_taken_out = digest in course.barred or (digest in course.withdrawn and member.serves is not None)
     if is_ordered or not member.holds(digest):
         return False
-    return member.serves == digest or (is_allowed and digest not in course.barred)
+    return member.serves == digest or (is_allowed and not is_taken_out)
 
 
 @dataclass(frozen=True, slots=True)
