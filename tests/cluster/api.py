@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON gives it."""
@@ -64,6 +67,25 @@ class Api:
                 return None
             raise
 
+    def watch(self, path: str, name: str, *, seconds: int) -> Iterator[Object]:
+        """Follow one object of a list: as it is, if it is there, then as it becomes.
+
+        Ends when the time is over, or when the server ends it.
+
+        Raises:
+            ConnectionError: the stream broke.
+        """
+        from urllib3.exceptions import HTTPError
+
+        query: dict[str, str | int] = {"watch": "true", "fieldSelector": f"metadata.name={name}"}
+        answer = self._answer("GET", path, query | {"timeoutSeconds": seconds}, None, "", streams=True)
+        try:
+            yield from (json.loads(line)["object"] for line in answer)
+        except HTTPError as error:
+            raise ConnectionError(f"WATCH {path}: {error}") from error
+        finally:
+            answer.close()
+
     def post(self, path: str, body: Object) -> Object:
         """Create an object."""
         return self._call("POST", path, {}, body)
@@ -99,20 +121,33 @@ class Api:
         return dict(json.loads(self._send(verb, path, query, None if body is None else json.dumps(body), kind)))
 
     def _send(self, verb: str, path: str, query: Mapping[str, str | int], body: str | None, kind: str) -> bytes:
+        return bytes(self._answer(verb, path, query, body, kind).data)
+
+    def _answer(
+        self,
+        verb: str,
+        path: str,
+        query: Mapping[str, str | int],
+        body: str | None,
+        kind: str,
+        *,
+        streams: bool = False,
+    ) -> BaseHTTPResponse:
         from urllib3.exceptions import HTTPError
 
         headers = {"Accept": "application/json, */*", "Content-Type": kind, "User-Agent": "modelparams-tests"}
         self._client.update_params_for_auth(headers, [], ["BearerToken"], path, verb, body)
         url = self._client.configuration.host + path + ("?" + urllib.parse.urlencode(query) if query else "")
+        wait = {"timeout": None if streams else 30, "retries": False, "preload_content": not streams}
         try:
             pool = self._client.rest_client.pool_manager  # below the client's own retries and content rules
-            answer = pool.request(verb, url, headers=headers, body=body, timeout=30, retries=False)
+            answer: BaseHTTPResponse = pool.request(verb, url, headers=headers, body=body, **wait)
         except HTTPError as error:
             self._client.rest_client.pool_manager.clear()  # an API server that was killed leaves half-closed ones
             raise ConnectionError(f"{verb} {path}: {error}") from error
         if answer.status >= 300:
             raise _refusal(answer.status, answer.data)
-        return bytes(answer.data)
+        return answer
 
 
 def _refusal(code: int, body: bytes) -> ApiError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,9 +11,11 @@ from typing import Any
 
 from cluster.api import Api
 from cluster.kubectl import Kubectl
-from cluster.process import wait_until
 
 Object = dict[str, Any]
+
+_A_WHILE = 5
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,27 @@ class Model:
 
     def is_at_rest(self) -> bool:
         """True when the rollout is Ready for what is asked of it."""
-        rollout = self.rollout()
-        status = rollout.get("status", {})
-        return status.get("observedGeneration") == rollout.get("metadata", {}).get("generation") and any(
-            c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ())
-        )
+        return _is_at_rest(self.rollout())
 
     def wait_live(self, version: str, pods: int, *, seconds: float) -> None:
-        """Until so many pods serve a version and the rollout rests."""
-        wait_until(
-            lambda: list(self.live().values()) == [version] * pods and self.is_at_rest(),
-            f"{self.name} {version} live on {pods} pods",
-            seconds=seconds,
-            every=0.05,
-        )
+        """Until so many pods serve a version and the rollout rests.
+
+        Watches: whoever asks again and again takes the processor from those it waits for.
+
+        Raises:
+            TimeoutError: they did not within the time.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionError):  # an API server that starts again
+                if self._saw_live(version, pods):
+                    return
+        raise TimeoutError(f"waited {seconds:g} s for {self.name} {version} live on {pods} pods")
+
+    def _saw_live(self, version: str, pods: int) -> bool:
+        """Watch for a while. Not for long: that an old pod's order goes is no change of the rollout."""
+        seen = self._api.watch(self._path("modelparamrollouts"), f"{self.name}-default", seconds=_A_WHILE)
+        return any(_is_at_rest(rollout) and list(self.live().values()) == [version] * pods for rollout in seen)
 
     @cached_property
     def _api(self) -> Api:
@@ -82,6 +93,13 @@ class Model:
 
     def _path(self, what: str) -> str:
         return f"/apis/modelparams.dev/v1alpha1/namespaces/{self.kubectl.namespace}/{what}"
+
+
+def _is_at_rest(rollout: Object) -> bool:
+    status = rollout.get("status", {})
+    return status.get("observedGeneration") == rollout.get("metadata", {}).get("generation") and any(
+        c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ())
+    )
 
 
 def condition(subject: Object, kind: str) -> tuple[str, str, str]:
