@@ -21,6 +21,8 @@ from deployed.target import NoTarget, Target, target
 
 SAMPLES = Path(__file__).parents[2] / "params" / "samples" / "params" / "tiny-llama"
 MODEL, PODS = "tiny-llama", 3
+_SECONDS = 1800
+"""The first test waits until a cluster elsewhere has taken images of some gigabytes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(_SECONDS))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -43,6 +43,7 @@ OLD, NEW, NEXT = "1.0.0", "1.1.0", "1.2.0"
 BOTH = (version(OLD), version(NEW))
 CANARY = status(OLD, NEW, started_at=NOW, progressed_at=NOW)
 """1.1.0 is rolled out over 1.0.0; the step is being done."""
+LATER = NOW + timedelta(seconds=120)
 ALL_AT_ONCE = desired(steps=(), max_unavailable="100%")
 
 
@@ -269,6 +270,33 @@ def test_a_pause_ends_by_time_alone() -> None:
     late = plan(want, observed(*parts, memory=memory, now=NOW + timedelta(seconds=60)))
     assert (early.status.step_index, moved(early)) == (0, [])
     assert (late.status.step_index, moved(late)) == (1, ["b"])
+
+
+def test_a_pause_counts_only_while_all_pods_of_its_step_are_live() -> None:
+    want = desired(steps=(step(1, pause=86_400), step(2)))
+    fell, others = pod("a", NEW, staged=[OLD], ready=False, moved_in=0), named("b", "c")
+    memory = status(OLD, NEW, step_reached_at=NOW, pods=PodCounts(total=3, staged=3, updated=1, available=3))
+    fallen = plan(want, observed(*BOTH, fell, *others, memory=memory, now=NOW + timedelta(seconds=60)))
+    assert (fallen.status.step_index, fallen.status.step_reached_at) == (0, None)
+    ready = find(fallen.status.conditions, ConditionType.READY)
+    assert ready is not None
+    assert (ready.reason, ready.message) == (
+        Reason.SWAPPING,
+        f"step 1/3: 1 of 3 pods serve chat-{NEW}; pod a is not ready",
+    )
+    back = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *others, memory=fallen.status, now=LATER))
+    assert back.status.step_reached_at == LATER
+
+
+def test_a_canary_that_falls_over_in_its_pause_and_stays_down_has_failed() -> None:
+    want = desired(steps=(step(1, pause=86_400), step(2)))
+    fell, others = pod("a", NEW, staged=[OLD], ready=False, moved_in=0), named("b", "c")
+    memory = status(OLD, NEW, step_reached_at=NOW, pods=PodCounts(total=3, staged=3, updated=1, available=3))
+    fallen = plan(want, observed(*BOTH, fell, *others, memory=memory)).status
+    late = plan(want, observed(*BOTH, fell, *others, memory=fallen, now=NOW + timedelta(seconds=600)))
+    (one,) = late.status.failed_versions
+    assert one.message == "pod a: it is not ready on it"
+    assert "a" in moved(late, OLD)
 
 
 def test_a_clock_that_jumps_back_only_lengthens_a_pause() -> None:

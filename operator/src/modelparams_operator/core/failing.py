@@ -69,9 +69,15 @@ def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFa
     member = behind(target.manifest_digest, replace(fleet, members=ordered))
     if member is None:
         return None
-    said = member.failure(target.manifest_digest, attempt_of(memory))
-    message = f"{said.reason}: {said.message}" if said is not None else "it is behind and says nothing"
+    message = _what_keeps(member, target.manifest_digest, attempt_of(memory))
     return _failed_on(target, member, Reason.PROGRESS_DEADLINE_EXCEEDED, message, now)
+
+
+def _what_keeps(member: Member, digest: Digest, attempt: str) -> str:
+    said = member.failure(digest, attempt)
+    if said is not None:
+        return f"{said.reason}: {said.message}"
+    return "it is not ready on it" if member.serves == digest else "it is behind and says nothing"
 
 
 def behind(digest: Digest, fleet: Fleet) -> Member | None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal
 
 from modelparams.api.conditions import Condition, ConditionStatus, ConditionType, carried_over
+from modelparams.api.release import Release
 from modelparams.api.rollout import FailedVersion, RolloutStatus
 from modelparams.names import VersionRange
 from modelparams.reasons import Reason
@@ -264,7 +265,17 @@ def _moving(facts: Facts) -> Verdict | None:
     if pods.staged < pods.total and pods.updated < facts.course.count:
         slowest = f", the slowest of the others at {pods.slowest_percent}%" if pods.slowest_percent else ""
         return _reconciling(Reason.STAGING, f"{pods.staged} of {pods.total} pods hold {target.version_name}{slowest}")
-    return _reconciling(Reason.SWAPPING, f"step {facts.memory.step}: {_done(facts)}")
+    return _reconciling(Reason.SWAPPING, f"step {facts.memory.step}: {_done(facts)}{_unwell(facts, target)}")
+
+
+def _unwell(facts: Facts, target: Release) -> str:
+    """Name the first pod that serves the target and is not ready."""
+    found = [m.name for m in facts.fleet.members if m.serves == target.manifest_digest and not m.is_ready]
+    if not found:
+        return ""
+    return (
+        f"; pod {found[0]} is not ready" if len(found) == 1 else f"; pods {found[0]} and {len(found) - 1} more are not"
+    )
 
 
 def _serving(facts: Facts) -> Verdict:
