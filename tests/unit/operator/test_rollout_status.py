@@ -118,6 +118,14 @@ def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:
         ),
         pytest.param(
             desired(),
+            observed(version(OLD), pod("a", OLD), pod("b", OLD, ready=False), memory=status(OLD)),
+            "Unknown",
+            "PodsNotServing",
+            "InProgress",
+            id="at-rest-with-a-pod-that-is-not-ready",
+        ),
+        pytest.param(
+            desired(),
             observed(version(OLD), version(NEW, failure=final()), *pods(2, OLD), memory=status(OLD)),
             "True",
             "Promoted",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from modelparams.api.rollout import RolloutStatus
-from modelparams.digest import Digest
 from modelparams_operator.core.course import Course
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.memory import changed, is_at_rest
@@ -24,16 +23,14 @@ def rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: b
 
 
 def _may_give_up(memory: RolloutStatus, course: Course, fleet: Fleet) -> bool:
-    """Tell whether the others go on without who is not back: only where pods go home. The way out is judged instead."""
-    there = course.refuge
-    is_homeward = is_at_rest(memory) or bool(strays(memory, course, fleet))
-    return is_homeward and there is not None and _is_well(there.manifest_digest, course, fleet)
+    """Tell whether the others go on without who is not back: only where pods go home. The way out is judged instead.
 
-
-def _is_well(digest: Digest, course: Course, fleet: Fleet) -> bool:
-    """Tell whether who is sick there may be so for reasons of its own: others are well, and not many of ours are sick.
-
-    How many that we sent there once are well is no evidence: they may have come when it still made pods well.
+    One may be sick for reasons of its own: as many follow. When those do in vain, it is the version. How many that we
+    sent there are well is no evidence: they may have come when it still made its pods well.
     """
-    sent = (m for m in fleet.members if m.side == digest and m.order is not None and m.order.moved_in is not None)
-    return fleet.settled_on(digest) > 0 and sum(1 for m in sent if not m.is_settled) <= course.allowance
+    there, is_homeward = course.refuge, is_at_rest(memory) or bool(strays(memory, course, fleet))
+    if there is None or not is_homeward:
+        return False
+    sent = (m for m in fleet.members if m.order is not None and m.order.moved_in is not None)
+    sick = sum(1 for m in sent if m.side == there.manifest_digest and not m.is_settled)
+    return sick <= course.allowance

@@ -153,8 +153,9 @@ def _overdue(facts: Facts) -> Verdict | None:
         return None
     member = behind(target.manifest_digest, facts.fleet)
     seconds = facts.desired.spec.strategy.progress_deadline_seconds
-    name = member.name if member is not None else "-"
-    message = f"no progress towards {target.version_name} for {seconds} s; the first pod behind is {name}"
+    message = f"no progress towards {target.version_name} for {seconds} s"
+    if member is not None:
+        message += f"; the first pod behind is {member.name}: see its events and logs, mend or delete it"
     return _stalled(Reason.PROGRESS_DEADLINE_EXCEEDED, message)
 
 
@@ -265,6 +266,8 @@ def _moving(facts: Facts) -> Verdict | None:
     if pods.staged < pods.total and pods.updated < facts.course.count:
         slowest = f", the slowest of the others at {pods.slowest_percent}%" if pods.slowest_percent else ""
         return _reconciling(Reason.STAGING, f"{pods.staged} of {pods.total} pods hold {target.version_name}{slowest}")
+    if is_at_rest(facts.memory) and pods.updated == pods.total:
+        return _reconciling(Reason.PODS_NOT_SERVING, f"{_done(facts)}{_unwell(facts, target)}")
     return _reconciling(Reason.SWAPPING, f"step {facts.memory.step}: {_done(facts)}{_unwell(facts, target)}")
 
 
