@@ -16,13 +16,10 @@ the parameters, in about a microsecond each.
 from __future__ import annotations
 
 import contextlib
-import hmac
-import mmap
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,8 +29,6 @@ from torch import nn
 from modelparams.arena import ReadableArena
 from modelparams.digest import Digest
 from modelparams.errors import (
-    ArenaExhausted,
-    IndexInvalid,
     InvalidVersion,
     KeyUnavailable,
     ModelParamsError,
@@ -43,7 +38,6 @@ from modelparams.errors import (
     WrongModel,
     WrongVersion,
 )
-from modelparams.index import tensors_digest
 from modelparams.keys import KeyProvider, LocalKeyProvider
 from modelparams.manifest import Expectation, Manifest
 from modelparams.names import ModelName, Version
@@ -55,51 +49,10 @@ from modelparams.trust import TrustPolicy
 from modelparams.uninterrupted import uninterrupted
 from modelparams.verify import claimed_model
 from modelparams_serving.module_tensors import Staged, brought_near, exchange, places_of, present, stage
+from modelparams_serving.private_arena import LiveVersion, PrivateArena, check_digest
 from modelparams_serving.step_lock import Step, StepLock
 
-_MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
-
-
-@dataclass(frozen=True, slots=True)
-class LiveVersion:
-    """What a module holds."""
-
-    model: ModelName
-    version: Version
-    sequence: int
-    manifest_digest: Digest
-    tensors_digest: str
-
-
-@dataclass(slots=True)
-class _Arena:
-    """Private memory for one version, kept for the next: fresh pages cost ten times what warm ones do."""
-
-    memory: mmap.mmap | None = None
-    manifest: Manifest | None = None
-    live: LiveVersion | None = None
-    staged: list[Staged] = field(default_factory=list)
-
-    def emptied(self, size: int) -> memoryview:
-        """Forget the version and give `size` bytes.
-
-        Raises:
-            ArenaExhausted: there is no memory.
-        """
-        self.manifest, self.live, self.staged = None, None, []
-        if self.memory is None or len(self.memory) < size:
-            self.memory = None  # before the new one is made: at most two are there at any time
-            try:
-                self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            except OSError as error:
-                raise ArenaExhausted(
-                    f"no memory for {size} bytes: {error.strerror}", hint="free some; then call update again"
-                ) from error
-            with contextlib.suppress(OSError, AttributeError):
-                self.memory.madvise(mmap.MADV_HUGEPAGE)
-            with contextlib.suppress(OSError):
-                self.memory.madvise(_MADV_POPULATE_WRITE)
-        return memoryview(self.memory)[:size]
+__all__ = ["LiveVersion", "ParamLoader"]
 
 
 class ParamLoader:
@@ -143,7 +96,7 @@ class ParamLoader:
         self._uid: str | None = None
         self._newest = 0
         """The highest sequence ever applied, so that going back is not undone by the next update."""
-        self._now, self._idle = _Arena(), _Arena()
+        self._now, self._idle = PrivateArena(), PrivateArena()
         self._steps, self._changing = StepLock(), threading.Lock()
         self.pause_seconds = 0.0
         """Time in which no step could run during the last exchange."""
@@ -274,7 +227,7 @@ class ParamLoader:
         pulled = pull(sealed, buffer, workers=self._workers, reuse=reuse, progress=progress)
         arena = ReadableArena(buffer, sealed.layout.index, pulled.index)
         staged = stage(self._places, arena)
-        _check_digest(arena)
+        check_digest(arena)
         return pulled, staged
 
     def _apply(self, pulled: PulledParams, staged: list[Staged]) -> None:
@@ -341,20 +294,6 @@ def _check_floor(wanted: LiveVersion, live: Manifest | None) -> None:
             f"{wanted.model} {wanted.version} has sequence {wanted.sequence}, and {live.version}, which is live, "
             f"forbids to serve any below {live.floor}"
         )
-
-
-def _check_digest(arena: ReadableArena) -> None:
-    """Compare the tensors as they lie in memory with what the publisher sealed.
-
-    Raises:
-        IndexInvalid: they differ.
-    """
-    index = arena.index
-    found = tensors_digest(
-        bytes.fromhex(index.salt), ((name, spec, arena.tensor(name)) for name, spec in arena.specs.items())
-    )
-    if not hmac.compare_digest(found, index.tensors_digest):
-        raise IndexInvalid("the tensors do not hash to the digest in their index")
 
 
 def _provider(keys: str | Path | KeyProvider, key_ref: str | None) -> tuple[KeyProvider, str]:

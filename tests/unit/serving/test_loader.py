@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import json
+import mmap
 import os
 import shutil
 import threading
@@ -384,7 +385,7 @@ def test_no_memory_for_a_version_is_an_error_of_its_own(
     def exhausted(*_: object, **__: object) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(loader_module.mmap, "mmap", exhausted)
+    monkeypatch.setattr(mmap, "mmap", exhausted)
     with pytest.raises(errors.ArenaExhausted, match="Cannot allocate memory"):
         loader.update("1.0.0")
     monkeypatch.undo()
