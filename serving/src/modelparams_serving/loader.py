@@ -20,7 +20,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -29,27 +28,24 @@ from torch import nn
 from modelparams.arena import ReadableArena
 from modelparams.digest import Digest
 from modelparams.errors import (
-    InvalidVersion,
     KeyUnavailable,
     ModelParamsError,
-    ObjectMissing,
     SequenceTooLow,
     UsageError,
     WrongModel,
     WrongVersion,
 )
-from modelparams.keys import KeyProvider, LocalKeyProvider
-from modelparams.manifest import Expectation, Manifest
+from modelparams.keys import KeyProvider
+from modelparams.manifest import Manifest
 from modelparams.names import ModelName, Version
-from modelparams.pointers import read_pointer, resolve
 from modelparams.progress import Progress
-from modelparams.pull import PulledParams, ReusableArena, SealedRelease, open_release, pull
-from modelparams.store import ObjectStore, open_store, require_directory
+from modelparams.pull import PulledParams, ReusableArena, SealedRelease, pull
+from modelparams.store import ObjectStore
 from modelparams.trust import TrustPolicy
 from modelparams.uninterrupted import uninterrupted
-from modelparams.verify import claimed_model
 from modelparams_serving.module_tensors import Staged, brought_near, exchange, places_of, present, stage
 from modelparams_serving.private_arena import LiveVersion, PrivateArena, check_digest
+from modelparams_serving.release_source import ReleaseSource
 from modelparams_serving.step_lock import Step, StepLock
 
 __all__ = ["LiveVersion", "ParamLoader"]
@@ -88,9 +84,7 @@ class ParamLoader:
         workers: int = 4,
     ) -> None:
         self._module, self._places, self._process = module, places_of(module), os.getpid()
-        self._store = open_store(source) if isinstance(source, str | Path) else source
-        self._keys, self._key_ref = _provider(keys, key_ref)
-        self._trust = _policy(trust)
+        self._source = ReleaseSource(source, keys, trust=trust, key_ref=key_ref)
         self._model = ModelName(model) if model else None
         self._in_place, self._workers = in_place, workers
         self._uid: str | None = None
@@ -191,32 +185,10 @@ class ParamLoader:
             )
 
     def _open(self, version: str | Version | Digest) -> SealedRelease:
-        try:
-            return self._opened(version)
-        except ObjectMissing:
-            require_directory(self._store, hint="give the loader another source, or publish there; call update again")
-            raise
-
-    def _opened(self, version: str | Version | Digest) -> SealedRelease:
-        wanted, digest = self._resolve(version)
-        model = self._model or claimed_model(self._store, digest)
-        expect = Expectation(model, version=wanted, now=datetime.now(UTC))
-        sealed = open_release(
-            self._store, digest, trust=self._trust, expect=expect, keys=self._keys, key_ref=self._key_ref
-        )
+        sealed = self._source.open(version, self._model)
         if self._uid not in (None, sealed.manifest.manifest.model.uid):
             raise WrongModel(f"{sealed.manifest.manifest.model.name} is another model of that name than the live one")
         return sealed
-
-    def _resolve(self, version: str | Version | Digest) -> tuple[Version | None, Digest]:
-        if isinstance(version, Digest):
-            return None, version
-        if isinstance(version, str) and version.startswith("sha256:"):
-            return None, resolve(self._store, version)
-        if not isinstance(version, str | Version):
-            raise InvalidVersion(f"{version!r} is no semantic version")
-        wanted = version if isinstance(version, Version) else Version.from_directory(version)
-        return wanted, read_pointer(self._store, wanted).digest
 
     def _fetch(self, sealed: SealedRelease, progress: Progress | None) -> tuple[PulledParams, list[Staged]]:
         """Fill the idle arena and check all of it; the module is not touched."""
@@ -294,28 +266,3 @@ def _check_floor(wanted: LiveVersion, live: Manifest | None) -> None:
             f"{wanted.model} {wanted.version} has sequence {wanted.sequence}, and {live.version}, which is live, "
             f"forbids to serve any below {live.floor}"
         )
-
-
-def _provider(keys: str | Path | KeyProvider, key_ref: str | None) -> tuple[KeyProvider, str]:
-    if not isinstance(keys, str | Path):
-        if key_ref is None:
-            raise UsageError("a key provider needs the name of the key", hint="give key_ref")
-        return keys, key_ref
-    directory = Path(keys)
-    return LocalKeyProvider(directory), key_ref or _only_key(directory)
-
-
-def _only_key(directory: Path) -> str:
-    names = [path.name for path in directory.iterdir() if not path.name.startswith(".")] if directory.is_dir() else []
-    if len(names) != 1:
-        raise UsageError(f"{directory} holds {len(names)} keys", hint="give key_ref, the name of the one to use")
-    return names[0]
-
-
-def _policy(trust: str | Path | TrustPolicy | None) -> TrustPolicy:
-    if isinstance(trust, TrustPolicy):
-        return trust
-    path = trust or os.environ.get("MODELPARAMS_TRUST")
-    if not path:
-        raise UsageError("nobody is trusted", hint="give trust, a policy's file, or set MODELPARAMS_TRUST to its path")
-    return TrustPolicy.load(Path(path))
