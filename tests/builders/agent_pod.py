@@ -203,7 +203,7 @@ class Pod:
         """It is gone, in the midst of whatever it did."""
         assert self.agent
         assert self._client
-        staging = self.agent._staging
+        staging = self.agent._staging._task
         for task in [*self._tasks, *([staging] if staging else [])]:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -464,7 +464,7 @@ def test_a_staging_that_was_cancelled_while_the_store_stalled_takes_no_arena_any
         pod.assign("1.1.0", "1.0.0", activate="1.1.0")
         await pod.until(lambda: pod.sink.last.state is PodState.LIVE)
         answers.set()
-        await pod.until(lambda: pod.agent and pod.agent._memory.underway is None)
+        await pod.until(lambda: pod.agent and pod.agent._staging.underway is None)
         pod.assign("1.1.0", "1.0.0", activate="1.0.0")
         await served(pod, "1.0.0")
         assert pod.engine.heard == ["commit"]
@@ -478,7 +478,7 @@ def test_a_staging_takes_no_arena_of_what_is_preferred_by_the_order_that_came_me
         pod.assign("1.0.0", "1.2.0")
         await pod.until(lambda: pod.sink.last.observed_generation == pod.generation)
         answers.set()
-        await pod.until(lambda: pod.agent and pod.agent._memory.underway and pod.agent._memory.underway.asks)
+        await pod.until(lambda: pod.agent and (underway := pod.agent._staging.underway) and underway.asks)
         pod.assign("1.0.0", "1.2.0", activate="1.0.0")
         await pod.until(lambda: pod.held == {"1.0.0", "1.2.0"})
         assert pod.live == "1.0.0"

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,13 +18,12 @@ from typing import Protocol
 import structlog
 
 from modelparams import errors
-from modelparams.api.release import Release
 from modelparams.arena import small_hash
 from modelparams.digest import Digest
 from modelparams.failure import classify
 from modelparams.protocol import Commit as CommitOrder
 from modelparams.protocol import Discard as DiscardOrder
-from modelparams.protocol import EngineState, Resident, Slot, SlotState
+from modelparams.protocol import EngineState, Resident, SlotState
 from modelparams.protocol import Prepare as PrepareOrder
 from modelparams.protocol import Reserve as ReserveOrder
 from modelparams.reasons import Reason
@@ -35,11 +33,12 @@ from modelparams_serving.agent.background import in_background
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Reserve, Stage, Step, Wait, decide
 from modelparams_serving.agent.engine_client import SLOW, Sent
 from modelparams_serving.agent.health import Pulse
-from modelparams_serving.agent.memory import Failed, Filled, Memory, Underway, spoilt, unwell
+from modelparams_serving.agent.memory import Failed, Filled, Memory, spoilt, unwell
 from modelparams_serving.agent.order import Order
 from modelparams_serving.agent.order_book import Orders
 from modelparams_serving.agent.report import report
-from modelparams_serving.agent.staging import Stages, Ticket
+from modelparams_serving.agent.staging import Stages
+from modelparams_serving.agent.staging_task import StagingTask, served
 from modelparams_serving.agent.status_writer import StatusWriter
 
 PROGRESS_TICK = 1.0
@@ -80,12 +79,10 @@ class Agent:
         pulse: Pulse | None = None,
     ) -> None:
         self._orders, self._runtime_dir = orders, runtime_dir
-        self._engine, self._stages, self._writer, self._now = engine, stages, writer, now
+        self._engine, self._writer, self._now = engine, writer, now
         self._memory, self._pulse = Memory(), pulse or Pulse()
         self._engine_due = now() + engine_grace
-        self._ticket: Ticket | None = None
-        self._staging: asyncio.Task[None] | None = None
-        self._arena: asyncio.Future[EngineState] | None = None
+        self._staging = StagingTask(stages, filled=self._filled, failed=self._failed, changed=orders.changed.set)
 
     async def run(self) -> None:
         """Loop for ever."""
@@ -100,14 +97,14 @@ class Agent:
 
     async def stop(self) -> None:
         """Give up a staging that runs, without waiting long for its threads. The engine serves on."""
-        self._cancel()
-        if self._staging:
-            await asyncio.wait([self._staging], timeout=1.0)
+        await self._staging.stop()
 
     async def once(self) -> float:
         """Do one pass and give the seconds until the next, unless something changes."""
         engine = await self._observe()
         order = self._accept()
+        # After the engine was asked: the staging may have ended meanwhile.
+        self._memory = replace(self._memory, underway=self._staging.underway)
         self._say(order, engine)
         step = decide(order, engine, self._memory, self._now())
         if isinstance(step, Wait):
@@ -122,9 +119,6 @@ class Agent:
         return 0.0
 
     async def _observe(self) -> EngineState | None:
-        ticket, underway = self._ticket, self._memory.underway
-        if ticket and underway:
-            self._memory = replace(self._memory, underway=replace(underway, percent=ticket.percent))
         try:
             engine = await self._engine.state()
         except errors.EngineUnavailable as error:
@@ -173,11 +167,12 @@ class Agent:
         attempt = order.attempt if order else ""
         match step:
             case Stage(release):
-                self._begin(release, attempt, _served(order, engine))
+                resident = served(order, engine)
+                self._staging.begin(release, attempt, floor=self._memory.floor, resident=resident)
             case CancelStaging():
-                self._cancel()
+                self._staging.cancel()
             case Reserve(digest, size):
-                await self._give(ReserveOrder(manifest_digest=digest, size=size))
+                await self._staging.give(self._reserve(ReserveOrder(manifest_digest=digest, size=size)))
             case Prepare(filled):
                 await self._prepare(filled, attempt)
             case Commit(resident, term):
@@ -186,55 +181,14 @@ class Agent:
                 self._memory = self._memory.without_filled(digest)
                 await self._engine.ask(DiscardOrder(manifest_digest=digest))
 
-    def _begin(self, release: Release, attempt: str, served: tuple[Release, Slot] | None) -> None:
-        self._ticket = Ticket(release, floor=self._memory.floor, resident=served)
-        self._memory = replace(self._memory, underway=Underway(release))
-        self._staging = asyncio.create_task(self._stage(self._ticket, attempt))
-
-    async def _stage(self, ticket: Ticket, attempt: str) -> None:
-        release = ticket.release
-        try:
-            staged = await self._stages.stage(ticket, self._reserve)
-        except CancelledError:
-            logger.info("Staging cancelled", version=release.version_name)
-        except Exception as error:
-            self._failed(error, release.version_name, release.manifest_digest, attempt)
-        else:
-            logger.info("Verified and opened", version=release.version_name, fetched=staged.filled.fetched_bytes)
-            self._memory = self._memory.having_filled(staged.filled, staged.floor)
-        self._memory = replace(self._memory, underway=None)
-        self._orders.changed.set()
-
     async def _reserve(self, request: ReserveOrder) -> EngineState:
-        """Wait for an arena: which may be taken is decided by the order of that time, not of the staging's begin."""
-        if self._memory.underway is None or self._memory.underway.is_cancelled:
-            raise CancelledError
-        self._arena = asyncio.get_running_loop().create_future()
-        self._memory = replace(self._memory, underway=replace(self._memory.underway, asks=request.size))
-        self._orders.changed.set()
-        return await self._arena
-
-    async def _give(self, request: ReserveOrder) -> None:
-        """Let the staging go on, or fail as the engine says."""
-        assert self._arena
-        assert self._memory.underway
-        self._memory = replace(self._memory, underway=replace(self._memory.underway, asks=0))
-        try:
-            state = await self._engine.ask(request)
-        except errors.ModelParamsError as error:
-            self._arena.set_exception(error)
-            return
+        state = await self._engine.ask(request)
         if state.slot is not None:
             self._memory = self._memory.without_slot(state.slot)
-        self._arena.set_result(state)
+        return state
 
-    def _cancel(self) -> None:
-        """Not awaited: it may hang in a read, and what is to be served must not wait for that."""
-        if self._ticket and self._memory.underway:
-            self._ticket.cancel()
-            self._memory = replace(self._memory, underway=replace(self._memory.underway, is_cancelled=True, asks=0))
-        if self._arena and not self._arena.done():
-            self._arena.set_exception(CancelledError())
+    def _filled(self, filled: Filled, floor: int) -> None:
+        self._memory = self._memory.having_filled(filled, floor)
 
     async def _prepare(self, filled: Filled, attempt: str) -> None:
         release = filled.release
@@ -330,13 +284,3 @@ class Agent:
             is_final=failure.is_final,
             exc_info=error if failure.reason is Reason.INTERNAL_ERROR else None,
         )
-
-
-def _served(order: Order | None, engine: EngineState | None) -> tuple[Release, Slot] | None:
-    """The release that is current, if the order tells where it came from, and its slot."""
-    if order is None or engine is None or engine.current is None:
-        return None
-    digest = engine.current.manifest_digest
-    release = next((release for release in order.releases if release.manifest_digest == digest), None)
-    slot = engine.slot_of(digest)
-    return (release, slot) if release and slot else None
