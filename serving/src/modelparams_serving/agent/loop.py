@@ -18,20 +18,18 @@ from typing import Protocol
 import structlog
 
 from modelparams import errors
-from modelparams.arena import small_hash
 from modelparams.digest import Digest
 from modelparams.failure import classify
 from modelparams.protocol import Commit as CommitOrder
 from modelparams.protocol import Discard as DiscardOrder
-from modelparams.protocol import EngineState, Resident, SlotState
+from modelparams.protocol import EngineState, Resident
 from modelparams.protocol import Prepare as PrepareOrder
 from modelparams.protocol import Reserve as ReserveOrder
 from modelparams.reasons import Reason
 from modelparams_serving.agent import metrics
-from modelparams_serving.agent.arena import inode_of, mapped
-from modelparams_serving.agent.background import in_background
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Reserve, Stage, Step, Wait, decide
 from modelparams_serving.agent.engine_client import SLOW, Sent
+from modelparams_serving.agent.filled_arena import is_as_verified, still_holds
 from modelparams_serving.agent.health import Pulse
 from modelparams_serving.agent.memory import Failed, Filled, Memory, spoilt, unwell
 from modelparams_serving.agent.order import Order
@@ -129,7 +127,7 @@ class Agent:
             self._memory,
             engine_seen=True,
             engine_gone_at=None,
-            filled=tuple(f for f in self._memory.filled if self._still_holds(f, engine)),
+            filled=tuple(f for f in self._memory.filled if still_holds(self._runtime_dir, f, engine)),
             live=engine.current.manifest_digest if engine.current else self._memory.live,
             term=max(self._memory.term, engine.term),
         )
@@ -142,11 +140,6 @@ class Agent:
         if self._memory.engine_gone_at is None:
             logger.warning("Engine does not answer", reason=error.reason, problem=error.message)
             self._memory = replace(self._memory, engine_gone_at=self._now())
-
-    def _still_holds(self, filled: Filled, engine: EngineState) -> bool:
-        state = engine.slots.get(filled.slot, SlotState())
-        held = state.resident.manifest_digest if state.resident else state.filling
-        return held in (None, filled.digest) and inode_of(self._runtime_dir / filled.slot.file_name) == filled.inode
 
     def _accept(self) -> Order | None:
         if earlier := self._orders.earlier_life():
@@ -199,29 +192,11 @@ class Agent:
             manifest_digest=release.manifest_digest,
         )
         with self._blaming(resident, attempt, filled):
-            if not await self._is_as_verified(filled):
+            if not await is_as_verified(self._runtime_dir, filled):
                 self._spoilt(filled, attempt)
                 return
             await self._engine.ask(PrepareOrder(slot=filled.slot, resident=resident, index=filled.index))
             self._memory = self._memory.having_taken(filled)
-
-    async def _is_as_verified(self, filled: Filled) -> bool:
-        """Look at index and small files; the engine compares the tensors with the index.
-
-        An engine that was taken over could have written others for the one that comes after it.
-
-        Raises:
-            ArenaExhausted: there is no memory or no thread to look with.
-        """
-
-        def look() -> bool:
-            with mapped(self._runtime_dir / filled.slot.file_name, writable=False) as arena:
-                return small_hash(arena, filled.index, filled.assets) == filled.small_hash
-
-        try:
-            return await in_background(look)
-        except (OSError, RuntimeError) as error:
-            raise errors.ArenaExhausted(f"{filled.slot.file_name} cannot be looked at ({error})") from error
 
     def _refused_again(self, filled: Filled, error: errors.IntegrityError, attempt: str) -> None:
         """What an engine took once is no worse than it was: the arena was written to, or this engine is not well."""
