@@ -12,7 +12,6 @@ import gc
 import time
 import uuid
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +26,12 @@ from modelparams.protocol import (
     Rollback,
     Slot,
     SlotPhase,
-    SlotState,
 )
 from modelparams_serving.engine.arena_files import ArenaFile
 from modelparams_serving.engine.background import Background
 from modelparams_serving.engine.library import Library
 from modelparams_serving.engine.metrics import Metrics
+from modelparams_serving.engine.place import Place
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap_state import Happening, after, slot_to_fill
 
@@ -46,36 +45,6 @@ class NoVersion(Exception):
     """Nothing is current yet."""
 
 
-@dataclass(slots=True)
-class _Place:
-    """One slot."""
-
-    slot: Slot
-    arena: ArenaFile
-    phase: SlotPhase = SlotPhase.EMPTY
-    filling: Digest | None = None
-    version: ResidentVersion | None = None
-
-    def move(self, happening: Happening) -> None:
-        self.phase = after(self.phase, happening, slot=self.slot)
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether the thread of a version at rest has ended. The arena still holds it: it can be prepared again."""
-        return self.phase is SlotPhase.RESIDENT and self.version is not None and not self.version.service.alive
-
-    def state(self) -> SlotState:
-        version = None if self.is_dead else self.version
-        return SlotState(
-            phase=SlotPhase.EMPTY if self.is_dead else self.phase,
-            capacity=self.arena.capacity,
-            resident=version.identity if version else None,
-            filling=self.filling,
-            tensors_digest=version.tensors_digest if version else "",
-            requests=version.requests if version else 0,
-        )
-
-
 def _leaving() -> EngineUnavailable:
     return EngineUnavailable("the engine is leaving")
 
@@ -85,9 +54,9 @@ class Swapper:
 
     def __init__(self, settings: EngineSettings, library: Library, metrics: Metrics) -> None:
         self._library, self._metrics = library, metrics
-        self._places = {slot: _Place(slot, ArenaFile(settings.runtime_dir / slot.file_name)) for slot in Slot}
+        self._places = {slot: Place(slot, ArenaFile(settings.runtime_dir / slot.file_name)) for slot in Slot}
         self._instance, self._term = uuid.uuid4().hex[:12], 0
-        self._current: _Place | None = None
+        self._current: Place | None = None
         self._previous: Digest | None = None
         self._background = Background()
         self._building: set[asyncio.Task[ResidentVersion]] = set()
@@ -111,7 +80,7 @@ class Swapper:
             yield version
         finally:
             version.requests -= 1
-            self._settle(place)
+            place.settle()
 
     @property
     def current(self) -> ResidentVersion | None:
@@ -157,7 +126,7 @@ class Swapper:
         try:
             await self._background.run(partial(place.arena.ensure, order.size))
         except BaseException:
-            self._empty(place, Happening.REFUSED)
+            place.empty(Happening.REFUSED)
             raise
         return self.state(slot=slot)
 
@@ -169,7 +138,7 @@ class Swapper:
         self.require_open()
         place, digest = self._places[order.slot], order.resident.manifest_digest
         if place.is_dead:
-            self._empty(place, Happening.DISCARDED)
+            place.empty(Happening.DISCARDED)
             await self._drop(place)
         if place.version is not None and place.version.identity == order.resident:
             return self.state(slot=order.slot)
@@ -179,7 +148,7 @@ class Swapper:
         try:
             place.version = await self._following(self._built(place, order))
         except BaseException:
-            self._empty(place, Happening.REFUSED)
+            place.empty(Happening.REFUSED)
             raise
         place.filling = None
         place.move(Happening.BUILT)
@@ -203,7 +172,7 @@ class Swapper:
         finally:
             self._building.discard(task)
 
-    async def _built(self, place: _Place, order: Prepare) -> ResidentVersion:
+    async def _built(self, place: Place, order: Prepare) -> ResidentVersion:
         if place.arena.capacity == 0:
             raise IndexInvalid(f"slot {order.slot} has no arena yet")
         load = await self._library.loader()
@@ -241,7 +210,7 @@ class Swapper:
         self._metrics.swapped(place.version.identity, pause)
         return self.state(slot=place.slot, pause=pause)
 
-    def _make_current(self, place: _Place) -> None:
+    def _make_current(self, place: Place) -> None:
         before = self._current
         place.move(Happening.COMMITTED)
         if before is place:
@@ -251,7 +220,7 @@ class Swapper:
             self._previous = before.version.identity.manifest_digest
         self._current = place  # the swap
         if before is not None:
-            self._settle(before)
+            before.settle()
 
     def rollback(self, order: Rollback) -> EngineState:
         """Make the version that was current before current again. Errors as `commit`."""
@@ -270,7 +239,7 @@ class Swapper:
         for place in self._places.values():
             held = place.version.identity.manifest_digest if place.version else place.filling
             if held == order.manifest_digest:
-                self._empty(place, Happening.DISCARDED)
+                place.empty(Happening.DISCARDED)
                 await self._drop(place)
         return self.state()
 
@@ -289,21 +258,12 @@ class Swapper:
         if term and term < self._term:
             raise StaleTerm(f"the order is of term {term}, the engine has seen {self._term}")
 
-    def _find(self, digest: Digest) -> _Place | None:
+    def _find(self, digest: Digest) -> Place | None:
         return next(
             (p for p in self._places.values() if p.version and p.version.identity.manifest_digest == digest), None
         )
 
-    def _settle(self, place: _Place) -> None:
-        """A draining slot whose last request has ended is merely resident."""
-        if place.phase is SlotPhase.DRAINING and place.version is not None and not place.version.requests:
-            place.move(Happening.ENDED)
-
-    def _empty(self, place: _Place, happening: Happening) -> None:
-        place.move(happening)
-        place.filling = None
-
-    async def _drop(self, place: _Place) -> None:
+    async def _drop(self, place: Place) -> None:
         """Free what the slot held; the arena file stays."""
         version, place.version = place.version, None
         if version is not None:
