@@ -11,12 +11,12 @@ import contextlib
 import gc
 import time
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelparams.digest import Digest
-from modelparams.errors import EngineUnavailable, IllegalTransition, IndexInvalid, StaleTerm, SwapFailed
+from modelparams.errors import IllegalTransition, StaleTerm, SwapFailed
 from modelparams.protocol import (
     Commit,
     Discard,
@@ -29,6 +29,7 @@ from modelparams.protocol import (
 )
 from modelparams_serving.engine.arena_files import ArenaFile
 from modelparams_serving.engine.background import Background
+from modelparams_serving.engine.building import Builder
 from modelparams_serving.engine.library import Library
 from modelparams_serving.engine.metrics import Metrics
 from modelparams_serving.engine.place import Place
@@ -36,17 +37,13 @@ from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap_state import Happening, after, slot_to_fill
 
 if TYPE_CHECKING:
-    from modelparams_serving.engine.residents import ResidentVersion
+    from modelparams_serving.engine.residents import ResidentVersion, Schema
 
 _SERVING = (SlotPhase.CURRENT, SlotPhase.DRAINING)
 
 
 class NoVersion(Exception):
     """Nothing is current yet."""
-
-
-def _leaving() -> EngineUnavailable:
-    return EngineUnavailable("the engine is leaving")
 
 
 class Swapper:
@@ -59,8 +56,7 @@ class Swapper:
         self._current: Place | None = None
         self._previous: Digest | None = None
         self._background = Background()
-        self._building: set[asyncio.Task[ResidentVersion]] = set()
-        self._is_closed = False
+        self._builder = Builder(library, self._background)
 
     # ---- what requests use
 
@@ -146,47 +142,13 @@ class Swapper:
             raise IllegalTransition(f"slot {order.slot} is reserved for another version than {digest.short}")
         after(place.phase, Happening.BUILT, slot=order.slot)
         try:
-            place.version = await self._following(self._built(place, order))
+            place.version = await self._builder.build(place.arena, order, self._schema)
         except BaseException:
             place.empty(Happening.REFUSED)
             raise
         place.filling = None
         place.move(Happening.BUILT)
         return self.state(slot=order.slot)
-
-    async def _following(self, building: Coroutine[Any, Any, ResidentVersion]) -> ResidentVersion:
-        """Let `close` end it: a version that began to run after that would never end.
-
-        Raises:
-            EngineUnavailable: the engine is leaving.
-        """
-        task = asyncio.create_task(building)
-        self._building.add(task)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            if task.cancelled() and self._is_closed:
-                raise _leaving() from None
-            task.cancel()
-            raise
-        finally:
-            self._building.discard(task)
-
-    async def _built(self, place: Place, order: Prepare) -> ResidentVersion:
-        if place.arena.capacity == 0:
-            raise IndexInvalid(f"slot {order.slot} has no arena yet")
-        load = await self._library.loader()
-        beside = self.current.schema if self.current else None
-        version = await self._background.run(
-            lambda: load(memoryview(place.arena.map()), order.index, order.resident, beside=beside)
-        )
-        try:
-            version.start()
-            await version.warm_up(beside)
-        except BaseException:
-            await self._background.run(version.stop)
-            raise
-        return version
 
     def commit(self, order: Commit) -> EngineState:
         """Make a resident version current.
@@ -246,13 +208,11 @@ class Swapper:
     # ---- parts
 
     def require_open(self) -> None:
-        """Refuse orders when the engine leaves: that says nothing of the version, which the next engine gets.
+        """Refuse orders when the engine leaves. Errors as `Builder.require_open`."""
+        self._builder.require_open()
 
-        Raises:
-            EngineUnavailable: it does.
-        """
-        if self._is_closed:
-            raise _leaving()
+    def _schema(self) -> Schema | None:
+        return self.current.schema if self.current else None
 
     def _check_term(self, term: int) -> None:
         if term and term < self._term:
@@ -273,13 +233,10 @@ class Swapper:
 
     async def close(self) -> None:
         """End all threads, also those of a version that is just being built; not waiting for a load to end."""
-        self._is_closed, self._current = True, None
-        building = tuple(self._building)
-        for task in building:
-            task.cancel()
-        await asyncio.gather(*building, return_exceptions=True)
+        self._current = None
+        may_load = await self._builder.close()
         for place in self._places.values():
             version, place.version = place.version, None
             if version is not None:
                 await asyncio.to_thread(version.stop)
-        await asyncio.to_thread(self._background.close, wait=not building)
+        await asyncio.to_thread(self._background.close, wait=not may_load)
