@@ -28,7 +28,7 @@ from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.bodies import _counted
 from modelparams_serving.engine.body_budget import Budget
 from modelparams_serving.engine.jobs import Job
-from modelparams_serving.engine.openai import ChatRequest
+from modelparams_serving.engine.openai_requests import ChatRequest
 from modelparams_serving.engine.refusals import Refused
 
 pytestmark = pytest.mark.model

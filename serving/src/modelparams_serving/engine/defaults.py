@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from modelparams.assets import GENERATION
 from modelparams.errors import IndexInvalid
-from modelparams_serving.engine.openai import Temperature, TopP
+from modelparams_serving.engine.openai_requests import Temperature, TopP
 
 
 class Defaults(BaseModel):

@@ -27,15 +27,13 @@ from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.generate import GenerationFailed
 from modelparams_serving.engine.jobs import job, prompt_ids
 from modelparams_serving.engine.metrics import Metrics
-from modelparams_serving.engine.openai import (
+from modelparams_serving.engine.openai_answers import error_body, headers, named
+from modelparams_serving.engine.openai_requests import (
     ChatRequest,
     ClassifyRequest,
     CompletionRequest,
     EmbeddingRequest,
     TextsRequest,
-    error_body,
-    headers,
-    named,
 )
 from modelparams_serving.engine.passes import PassFailed
 from modelparams_serving.engine.pooling import Hold, Pooled, classes, embeddings

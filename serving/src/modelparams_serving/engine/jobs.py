@@ -9,7 +9,8 @@ from typing import Any
 
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
-from modelparams_serving.engine.openai import ChatRequest, CompletionRequest, GenerateRequest, Shape
+from modelparams_serving.engine.openai_answers import Shape
+from modelparams_serving.engine.openai_requests import ChatRequest, CompletionRequest, GenerateRequest
 from modelparams_serving.engine.refusals import Refused, check_length, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion
 from modelparams_serving.engine.sampling import Sampling

@@ -15,7 +15,8 @@ from typing import Any
 from modelparams_serving.engine.body_budget import LITTLE
 from modelparams_serving.engine.classify import Classifier
 from modelparams_serving.engine.embed import Embedder
-from modelparams_serving.engine.openai import ClassifyRequest, EmbeddingRequest, TextsRequest, named
+from modelparams_serving.engine.openai_answers import named
+from modelparams_serving.engine.openai_requests import ClassifyRequest, EmbeddingRequest, TextsRequest
 from modelparams_serving.engine.passes import OnePass, Row
 from modelparams_serving.engine.refusals import Refused, check_length, check_tokens, serving_as
 from modelparams_serving.engine.residents import ResidentVersion

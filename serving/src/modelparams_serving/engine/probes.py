@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.metrics import Metrics
-from modelparams_serving.engine.openai import error_body, headers, named
+from modelparams_serving.engine.openai_answers import error_body, headers, named
 from modelparams_serving.engine.swap import Swapper
 
 COME_BACK = {"Retry-After": "1"}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from modelparams_serving.engine.classify import Classifier
 from modelparams_serving.engine.embed import Embedder
 from modelparams_serving.engine.generate import TextGenerator
-from modelparams_serving.engine.openai import error_body
+from modelparams_serving.engine.openai_answers import error_body
 from modelparams_serving.engine.residents import ResidentVersion, Service
 
 _DOES = {
