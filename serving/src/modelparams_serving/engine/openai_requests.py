@@ -1,93 +1,16 @@
-"""What the OpenAI-compatible endpoints take.
-
-Fields that this engine does not know are passed over, as clients send many; fields that would change the answer and
-are not supported are refused, since a silently different answer is worse than none.
-"""
+"""What the OpenAI-compatible endpoints take; fields that are not known here are passed over, as clients send many."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, model_validator
 
+from modelparams_serving.engine.unsupported import CHAT, CLASSIFY, COMPLETION, EMBEDDING, Harmless, refuse_unsupported
+
 Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(gt=0, le=1)]
-Harmless = Mapping[str, tuple[object, ...]]
-"""Fields that are not supported → the values of each that ask for nothing."""
-
-_GENERATE: Harmless = {
-    "n": (None, 1),
-    "best_of": (None, 1),
-    "echo": (None, False),
-    "suffix": (None, ""),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
-    "prompt_logprobs": (None,),
-    "logit_bias": (None, {}),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
-    "functions": (None, []),
-    "function_call": (None, "none", "auto"),
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "response_format": (None, {"type": "text"}),
-    "modalities": (None, ["text"]),
-    "audio": (None,),
-    "web_search_options": (None,),
-    "reasoning_effort": (None, "none"),
-    "verbosity": (None, "medium"),
-    # vLLM's and other servers'
-    "top_k": (None, -1, 0),
-    "min_p": (None, 0),
-    "typical_p": (None, 1),
-    "repetition_penalty": (None, 1),
-    "length_penalty": (None, 1),
-    "use_beam_search": (None, False),
-    "min_tokens": (None, 0),
-    "ignore_eos": (None, False),
-    "stop_token_ids": (None, []),
-    "include_stop_str_in_output": (None, False),
-    "skip_special_tokens": (None, True),
-    "truncate_prompt_tokens": (None,),
-    "bad_words": (None, []),
-    "allowed_token_ids": (None,),
-    "logits_processors": (None, []),
-    "structured_outputs": (None,),
-    "guided_json": (None,),
-    "guided_regex": (None,),
-    "guided_choice": (None,),
-    "guided_grammar": (None,),
-}
-_COMPLETION: Harmless = {**_GENERATE, "add_special_tokens": (None, True), "prompt_embeds": (None,)}
-_CHAT: Harmless = {
-    **_GENERATE,
-    "add_special_tokens": (None, False),
-    "add_generation_prompt": (None, True),
-    "continue_final_message": (None, False),
-    "chat_template": (None,),
-    "chat_template_kwargs": (None, {}),
-    "documents": (None, []),
-}
-_TEXTS: Harmless = {"messages": (None,), "add_special_tokens": (None, True)}
-_EMBEDDING: Harmless = {
-    **_TEXTS, "dimensions": (None,), "normalize": (None,), "use_activation": (None,), "embed_dtype": (None, "float32")
-}  # fmt: skip
-_CLASSIFY: Harmless = {**_TEXTS, "activation": (None, True), "use_activation": (None, True), "softmax": (None, True)}
 _TEXTS_MAX, _MESSAGES_MAX, _STOPS_MAX = 2048, 2048, 16  # the first two are OpenAI's
-
-
-def _asks(value: object, harmless: tuple[object, ...]) -> bool:
-    """Whether a field's value asks for something. True is not 1 here: one wants log-probs, the other counts them."""
-    return not any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in harmless)
-
-
-class Unsupported(ValueError):
-    """A field that asks for what this server cannot do."""
-
-    def __init__(self, param: str) -> None:
-        super().__init__(f"{param} is not supported by this server")
-        self.param = param
 
 
 class _Request(BaseModel):
@@ -100,9 +23,7 @@ class _Request(BaseModel):
     @classmethod
     def _refuse_unsupported(cls, data: Any) -> Any:
         if isinstance(data, dict):
-            for name, harmless in cls.unsupported.items():
-                if _asks(data.get(name), harmless):
-                    raise Unsupported(name)
+            refuse_unsupported(data, cls.unsupported)
         return data
 
 
@@ -184,7 +105,7 @@ class GenerateRequest(_Request):
 class CompletionRequest(GenerateRequest):
     """POST /v1/completions."""
 
-    unsupported = _COMPLETION
+    unsupported = COMPLETION
 
     prompt: Annotated[str | list[int], BeforeValidator(_prompt)]
     """Text or token ids."""
@@ -219,7 +140,7 @@ def _characters(value: Any) -> int:
 class ChatRequest(GenerateRequest):
     """POST /v1/chat/completions."""
 
-    unsupported = _CHAT
+    unsupported = CHAT
     called = "the conversation, with the marks around its messages,"
     called_in = "messages"
 
@@ -259,7 +180,7 @@ class TextsRequest(_Request):
 class EmbeddingRequest(TextsRequest):
     """POST /v1/embeddings."""
 
-    unsupported = _EMBEDDING
+    unsupported = EMBEDDING
 
     encoding_format: Literal["float", "base64"] = "float"
 
@@ -267,4 +188,4 @@ class EmbeddingRequest(TextsRequest):
 class ClassifyRequest(TextsRequest):
     """POST /classify, as vLLM has it."""
 
-    unsupported = _CLASSIFY
+    unsupported = CLASSIFY
