@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import struct
 import threading
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from builders.arenas import tiny
 from builders.engines import engine, put_live, stage, until
 from modelparams_serving.engine import rendering, tokenizing
 from modelparams_serving.engine.__main__ import Engine
-from modelparams_serving.engine.http import _Pieces
 
 pytestmark = pytest.mark.model
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -470,35 +468,6 @@ def test_an_engine_that_has_said_long_enough_that_it_leaves_refuses_new_requests
             assert (await running).json()["usage"]["completion_tokens"] == 200
 
     asyncio.run(scene())
-
-
-def test_a_client_that_takes_nothing_of_its_stream_is_left(tmp_path: Path) -> None:
-    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
-        assert made.swapper.current is not None
-        stack, closed = contextlib.ExitStack(), []
-        stack.enter_context(made.swapper.lease())
-
-        async def content() -> AsyncGenerator[bytes]:
-            try:
-                yield b"data: 1"
-                yield b"data: 2"
-            finally:
-                closed.append(True)
-
-        async def receive() -> dict[str, Any]:
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        async def send(message: dict[str, Any]) -> None:
-            if message.get("body") == b"data: 2":
-                await asyncio.Event().wait()  # as a connection does whose other end reads no more
-
-        assert made.swapper.requests == 1
-        await _Pieces(content(), {}, "text/event-stream", stack, stalled_seconds=0.05)({"type": "http"}, receive, send)
-        assert closed == [True]
-        assert made.swapper.requests == 0
-
-    live(tmp_path, scene)
 
 
 def test_metrics_count_requests_tokens_and_pauses_by_version(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ last byte, is that version's.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import structlog
@@ -17,12 +16,12 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from modelparams.protocol import Resident
 from modelparams_serving.engine.assets import Tokenizer
-from modelparams_serving.engine.bodies import Bodies, Going, check_values
+from modelparams_serving.engine.bodies import Bodies, check_values
 from modelparams_serving.engine.drain import Drain
 from modelparams_serving.engine.generate import GenerationFailed
 from modelparams_serving.engine.jobs import job, prompt_ids
@@ -40,15 +39,14 @@ from modelparams_serving.engine.pooling import Hold, Pooled, classes, embeddings
 from modelparams_serving.engine.probes import COME_BACK, Probes
 from modelparams_serving.engine.refusals import Refused, parsed
 from modelparams_serving.engine.residents import ResidentVersion
+from modelparams_serving.engine.sending import CLIENT_GONE, Pieces, unless_gone
 from modelparams_serving.engine.settings import EngineSettings
 from modelparams_serving.engine.swap import NoVersion, Swapper
 
 _log = structlog.get_logger("engine.http")
 _CLASSIFY = ("/classify", "/v1/classify")  # vLLM's, and SGLang's for the same
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
-_CLIENT_GONE = 499  # nobody reads it; it is for the metrics
 _LEAVE = {"Connection": "close"}  # the rest of the body would be taken for the next request's head
-T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
 Q = TypeVar("Q", bound=TextsRequest)
 
@@ -130,7 +128,7 @@ class Front:
                 return stack.enter_context(self._bodies.holding(size))
 
             with self._lease(request, asked.model) as version:
-                made, head = await _unless_gone(request, answer(version, asked, hold)), headers(version.identity)
+                made, head = await unless_gone(request, answer(version, asked, hold)), headers(version.identity)
             if made.owner is None:
                 return Response(made.whole(), media_type="application/json", headers=head)
             stack.enter_context(self._drain.kept())
@@ -139,7 +137,7 @@ class Front:
     def _going(self, made: Pooled, head: dict[str, str], stack: contextlib.ExitStack) -> Response:
         """Send it without a lease: its numbers are there, and a swap need not wait for one who reads slowly."""
         going, stalled = self._bodies.going(made.owner, made.size), self._settings.stalled_seconds
-        return _Pieces(made.pieces(), head, "application/json", stack, stalled_seconds=stalled, going=going)
+        return Pieces(made.pieces(), head, "application/json", stack, stalled_seconds=stalled, going=going)
 
     async def _generate(
         self,
@@ -154,10 +152,10 @@ class Front:
             count = self._metrics.tokens.labels(str(version.identity.version)).inc
             made = job(version, asked, ids, limit, chat=isinstance(asked, ChatRequest), count=count)
             if not asked.stream:
-                return JSONResponse(await _unless_gone(request, made.whole()), headers=headers(version.identity))
+                return JSONResponse(await unless_gone(request, made.whole()), headers=headers(version.identity))
             stalled = self._settings.stalled_seconds
             head = headers(version.identity) | {"Cache-Control": "no-cache"}
-            return _Pieces(made.stream(), head, "text/event-stream", stack.pop_all(), stalled_seconds=stalled)
+            return Pieces(made.stream(), head, "text/event-stream", stack.pop_all(), stalled_seconds=stalled)
 
     @contextlib.contextmanager
     def _lease(self, request: Request, model: str | None) -> Iterator[ResidentVersion]:
@@ -212,7 +210,7 @@ class Front:
                 self._metrics.requests.labels(name, str(response.status_code), version).inc()
                 self._metrics.seconds.labels(name).observe(time.perf_counter() - started)
 
-            if isinstance(response, _Pieces):
+            if isinstance(response, Pieces):
                 response.stack.callback(count)
             else:
                 count()
@@ -226,7 +224,7 @@ class Front:
         except Refused as error:
             return self._error(request, error.status, error.body)
         except ClientDisconnect:
-            return self._error(request, _CLIENT_GONE, error_body("the client left", kind="invalid_request_error"))
+            return self._error(request, CLIENT_GONE, error_body("the client left", kind="invalid_request_error"))
         except (GenerationFailed, PassFailed, NoVersion):
             body = error_body("the engine gave the request up", kind="server_error", code="engine_failed")
             return self._error(request, 503, body)
@@ -246,59 +244,6 @@ class Front:
         current = self._swapper.current
         identity = getattr(request.state, "answering", current.identity if current else None)
         return headers(identity) if identity else {}
-
-
-class _Pieces(StreamingResponse):
-    """Gives back what it holds, `stack`, however it ends, also if it never began or nobody reads it."""
-
-    def __init__(
-        self,
-        content: AsyncGenerator[bytes],
-        head: dict[str, str],
-        kind: str,
-        stack: contextlib.ExitStack,
-        *,
-        stalled_seconds: float,
-        going: Going | None = None,
-    ) -> None:
-        super().__init__(content, headers=head, media_type=kind)
-        self._content, self.stack, self._stalled = content, stack, stalled_seconds
-        self._going = going or contextlib.nullcontext(None)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sent(message: Any) -> None:
-            async with asyncio.timeout(self._stalled):
-                await send(message)
-            if going:
-                going.size += len(message.get("body", b""))
-
-        with self.stack:
-            try:
-                async with self._going as going:
-                    await super().__call__(scope, receive, sent)
-            except (TimeoutError, ClientDisconnect):
-                _log.info("left a client that took nothing more, or too slowly", seconds=self._stalled)
-            finally:
-                await self._content.aclose()
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, but cancel it when the client leaves."""
-    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Refused(_CLIENT_GONE, "the client left", code="client_gone")
-        return task.result()
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
