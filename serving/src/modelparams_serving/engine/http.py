@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-import structlog
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -23,10 +22,10 @@ from modelparams.protocol import Resident
 from modelparams_serving.engine.assets import Tokenizer
 from modelparams_serving.engine.bodies import Bodies, check_values
 from modelparams_serving.engine.drain import Drain
-from modelparams_serving.engine.generate import GenerationFailed
+from modelparams_serving.engine.endpoints import Endpoints, begins_on, http_error
 from modelparams_serving.engine.jobs import job, prompt_ids
 from modelparams_serving.engine.metrics import Metrics
-from modelparams_serving.engine.openai_answers import error_body, headers, named
+from modelparams_serving.engine.openai_answers import headers, named
 from modelparams_serving.engine.openai_requests import (
     ChatRequest,
     ClassifyRequest,
@@ -34,19 +33,16 @@ from modelparams_serving.engine.openai_requests import (
     EmbeddingRequest,
     TextsRequest,
 )
-from modelparams_serving.engine.passes import PassFailed
 from modelparams_serving.engine.pooling import Hold, Pooled, classes, embeddings
-from modelparams_serving.engine.probes import COME_BACK, Probes
+from modelparams_serving.engine.probes import Probes
 from modelparams_serving.engine.refusals import Refused, parsed
 from modelparams_serving.engine.residents import ResidentVersion
-from modelparams_serving.engine.sending import CLIENT_GONE, Pieces, unless_gone
+from modelparams_serving.engine.sending import Pieces, unless_gone
 from modelparams_serving.engine.settings import EngineSettings
-from modelparams_serving.engine.swap import NoVersion, Swapper
+from modelparams_serving.engine.swap import Swapper
 
-_log = structlog.get_logger("engine.http")
 _CLASSIFY = ("/classify", "/v1/classify")  # vLLM's, and SGLang's for the same
 _COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
-_LEAVE = {"Connection": "close"}  # the rest of the body would be taken for the next request's head
 R = TypeVar("R", bound=BaseModel)
 Q = TypeVar("Q", bound=TextsRequest)
 
@@ -60,17 +56,18 @@ class Front:
 
     def app(self) -> Starlette:
         """The ASGI application."""
+        endpoint = Endpoints(self._swapper, self._drain, self._metrics, self._bodies).of
         return Starlette(
             routes=[
-                Route("/v1/completions", self._endpoint("completions", self.completions), methods=["POST"]),
-                Route("/v1/chat/completions", self._endpoint("chat", self.chat), methods=["POST"]),
-                Route("/v1/embeddings", self._endpoint("embeddings", self.embeddings), methods=["POST"]),
-                *(Route(path, self._endpoint("classify", self.classify), methods=["POST"]) for path in _CLASSIFY),
+                Route("/v1/completions", endpoint("completions", self.completions), methods=["POST"]),
+                Route("/v1/chat/completions", endpoint("chat", self.chat), methods=["POST"]),
+                Route("/v1/embeddings", endpoint("embeddings", self.embeddings), methods=["POST"]),
+                *(Route(path, endpoint("classify", self.classify), methods=["POST"]) for path in _CLASSIFY),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{name:path}", self.model),
                 *Probes(self._swapper, self._drain, self._metrics).routes(),
             ],
-            exception_handlers={HTTPException: _http_error},
+            exception_handlers={HTTPException: http_error},
         )
 
     async def models(self, _request: Request) -> Response:
@@ -159,13 +156,13 @@ class Front:
 
     @contextlib.contextmanager
     def _lease(self, request: Request, model: str | None) -> Iterator[ResidentVersion]:
-        """Hold the version that is current; whatever becomes of the request, `_headers` names this one."""
+        """Hold the version that is current."""
         current = self._admitting()
         if model is not None and model != str(current.identity.model_name):
             only = f"this server has {current.identity.model_name} only"
             raise Refused(404, only, code="model_not_found", param="model")
         with self._swapper.lease() as version:
-            request.state.answering = version.identity
+            begins_on(request, version.identity)
             yield version
 
     def _admitting(self) -> ResidentVersion:
@@ -193,60 +190,3 @@ class Front:
             return parsed(body, kind)
 
         return await self._bodies.one_by_one(body, made)
-
-    def _endpoint(
-        self, name: str, work: Callable[[Request], Awaitable[Response]]
-    ) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Errors as answers, and a count of everything."""
-
-        async def endpoint(request: Request) -> Response:
-            started = time.perf_counter()
-            response = await self._answered(request, work)
-            version = response.headers.get("x-modelparams-version", "")
-            if self._drain.draining:
-                response.headers["Connection"] = "close"  # its next request shall go elsewhere
-
-            def count() -> None:
-                self._metrics.requests.labels(name, str(response.status_code), version).inc()
-                self._metrics.seconds.labels(name).observe(time.perf_counter() - started)
-
-            if isinstance(response, Pieces):
-                response.stack.callback(count)
-            else:
-                count()
-            return response
-
-        return endpoint
-
-    async def _answered(self, request: Request, work: Callable[[Request], Awaitable[Response]]) -> Response:
-        try:
-            return await work(request)
-        except Refused as error:
-            return self._error(request, error.status, error.body)
-        except ClientDisconnect:
-            return self._error(request, CLIENT_GONE, error_body("the client left", kind="invalid_request_error"))
-        except (GenerationFailed, PassFailed, NoVersion):
-            body = error_body("the engine gave the request up", kind="server_error", code="engine_failed")
-            return self._error(request, 503, body)
-        except Exception as error:
-            _log.exception("failed", path=request.url.path, kind=type(error).__name__)
-            body = error_body("the engine failed on the request; its log says where", kind="server_error")
-            return self._error(request, 500, body)
-        finally:
-            self._bodies.forget(request)
-
-    def _error(self, request: Request, status: int, body: dict[str, Any]) -> Response:
-        retry = COME_BACK if status == 503 else _LEAVE if status == 408 else {}
-        return JSONResponse(body, status_code=status, headers=retry | self._headers(request))
-
-    def _headers(self, request: Request) -> dict[str, str]:
-        """The version that the request began on; before it began on one, what it would have."""
-        current = self._swapper.current
-        identity = getattr(request.state, "answering", current.identity if current else None)
-        return headers(identity) if identity else {}
-
-
-async def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    body = error_body(error.detail, kind="invalid_request_error", code=None)
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
