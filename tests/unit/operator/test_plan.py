@@ -295,7 +295,7 @@ def test_a_canary_that_falls_over_in_its_pause_and_stays_down_has_failed() -> No
     fallen = plan(want, observed(*BOTH, fell, *others, memory=memory)).status
     late = plan(want, observed(*BOTH, fell, *others, memory=fallen, now=NOW + timedelta(seconds=600)))
     (one,) = late.status.failed_versions
-    assert one.message == "pod a: it is not ready on it"
+    assert one.message == "pod a: it serves it and is not ready"
     assert "a" in moved(late, OLD)
 
 
@@ -808,6 +808,35 @@ def test_pods_of_a_failed_version_wait_for_the_fix_when_nobody_is_well_at_home()
     memory = on_the_way_home_with_a_fix(step_index=2)
     made = plan(desired(), observed(*BOTH, version(NEXT), fixed, sick, *others, memory=memory))
     assert (moved(made, OLD), moved(made, NEXT)) == ([], ["b"])
+
+
+def test_while_the_first_pod_is_on_its_way_home_the_others_keep_theirs_ready() -> None:
+    """They would fetch it a second time, and serve the failed version meanwhile."""
+    fixed, going = pod("a", NEXT, holds=[NEXT, OLD]), pod("b", NEW, ordered=OLD, staged=[OLD], moved_in=0)
+    stray, memory = pod("c", NEW, staged=[OLD]), on_the_way_home_with_a_fix(step_index=2)
+    made = plan(desired(), observed(*BOTH, version(NEXT), fixed, going, stray, memory=memory))
+    assert "c" not in orders(made)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (pod("a", OLD, holds=[OLD, NEW], answers=False), "its agent has said nothing"),
+        (pod("a", OLD, holds=[OLD, NEW], progress="61%"), "it has not fetched it (61%)"),
+        (pod("a", OLD, staged=[NEW], ordered=NEW, moved_in=0), "it holds it and does not serve it"),
+        (pod("a", NEW, staged=[OLD], ready=False, moved_in=0), "it serves it and is not ready"),
+        (pod("a", OLD, holds=[OLD, NEW], failed=failure(NEW, is_final=False)), "SwapFailed: it did not work"),
+    ],
+)
+def test_the_blame_says_what_is_known_of_the_pod(told: PodView, words: str) -> None:
+    (one,) = after_the_deadline(*BOTH, told, memory=CANARY).status.failed_versions
+    assert one.message == f"pod a: {words}"
+
+
+def test_a_first_version_that_makes_its_pods_unready_is_not_live_and_its_fix_waits_for_no_step() -> None:
+    broken = [pod(name, OLD, ready=False, staged=[NEW]) for name in "abc"]
+    made = plan(desired(steps=(step(1, pause=3600),)), observed(*BOTH, *broken, memory=status(target=OLD)))
+    assert (made.status.live, sorted(moved(made))) == (None, ["a", "b", "c"])
 
 
 def test_pods_of_a_failed_version_go_home_though_nobody_is_there_yet() -> None:

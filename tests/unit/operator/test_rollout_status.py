@@ -418,6 +418,12 @@ def test_the_message_of_a_failure_names_the_pod_the_version_and_what_to_do() -> 
     )
 
 
+def test_while_another_version_comes_a_failed_one_is_not_what_is_told() -> None:
+    memory = status(OLD, NEW, failed_versions=(failed("1.2.0"),), started_at=NOW)
+    made = conditions(desired(steps=(step(1, pause=60),)), observed(*BOTH, version("1.2.0"), *STAGED, memory=memory))
+    assert (kstatus(made), made[0].reason) == ("InProgress", "Swapping")
+
+
 def test_a_workload_without_pods_is_ready_and_skips_no_step_for_it() -> None:
     made = plan(desired(), observed(*BOTH, memory=status(OLD))).status
     assert made.conditions[0].message == "no pod is selected; chat-1.1.0 is rolled out when there are some"

@@ -74,10 +74,17 @@ def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFa
 
 
 def _what_keeps(member: Member, digest: Digest, attempt: str) -> str:
-    said = member.failure(digest, attempt)
+    """Say what is known of why it is behind, so that people look in the right place."""
+    said, answer = member.failure(digest, attempt), member.answer
     if said is not None:
         return f"{said.reason}: {said.message}"
-    return "it is not ready on it" if member.serves == digest else "it is behind and says nothing"
+    if answer is None:
+        return "its agent has said nothing"
+    if member.serves == digest:
+        return "it serves it and is not ready"
+    if not member.holds(digest):
+        return f"it has not fetched it{f' ({answer.progress})' if answer.progress else ''}"
+    return "it holds it and does not serve it" if member.side == digest else "it holds it and was not its turn"
 
 
 def behind(digest: Digest, fleet: Fleet) -> Member | None:

@@ -141,7 +141,9 @@ def found_live(
     chosen = choice.release
     if memory.live is not None or (chosen is None and memory.target is not None):
         return memory
-    served = Counter(m.serves for m in fleet.members if m.serves is not None)
+    # Where a target is remembered and nothing live, who is not ready on it may be so because of it.
+    counted = (m for m in fleet.members if m.is_ready or memory.target is None)
+    served = Counter(m.serves for m in counted if m.serves is not None)
     if chosen is not None:
         del served[chosen.manifest_digest]
     known = {digest: release for digest in served if (release := _release_of(digest, fleet, versions, memory))}

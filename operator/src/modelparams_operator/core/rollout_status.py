@@ -165,11 +165,10 @@ def _choice_stalls(facts: Facts) -> Verdict | None:
 
 
 def _failed(facts: Facts) -> Verdict | None:
-    """Speak of a version that would be wanted, has failed in pods, and waits for a person."""
-    found = _failed_candidate(facts)
-    if found is None:
+    """Speak of a version that would be wanted, has failed in pods, and waits for a person; not while another comes."""
+    found, memory = _failed_candidate(facts), facts.memory
+    if found is None or _is_another_coming(memory):
         return None
-    memory = facts.memory
     where = f": {found.message.rstrip('.')}" if found.message else ""
     if memory.target is not None and is_failed(memory, memory.target.manifest_digest):
         stays = "the rollout is held"
@@ -181,6 +180,11 @@ def _failed(facts: Facts) -> Verdict | None:
             f"{FAILED_LIMIT} have failed: no newer one is tried before you delete theirs, or set spec.retryToken"
         )
     return _stalled(found.reason, f"{found.version_name} failed{where}; {stays}; {next_step}")
+
+
+def _is_another_coming(memory: RolloutStatus) -> bool:
+    target = memory.target
+    return target is not None and not is_at_rest(memory) and not is_failed(memory, target.manifest_digest)
 
 
 def _failed_candidate(facts: Facts) -> FailedVersion | None:

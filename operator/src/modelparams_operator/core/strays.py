@@ -34,12 +34,12 @@ def leaving(memory: RolloutStatus, strategy: Strategy, versions: Sequence[Versio
 def lost(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member, ...]:
     """Find strays that have no home: who was sent there is not well, and somebody is on the target. They wait for that.
 
-    Not before anybody was sent there.
+    Not before anybody has come there.
     """
     target, home = course.target, course.home
     if target is None or home is None or fleet.settled_on(home.manifest_digest):
         return ()
-    if not any(member.side == home.manifest_digest for member in fleet.members):
+    if not any(member.side == home.manifest_digest == member.serves for member in fleet.members):
         return ()
     return strays(memory, course, fleet) if fleet.settled_on(target.manifest_digest) else ()
 
