@@ -68,7 +68,7 @@ def test_pods_without_a_version_run_and_are_not_ready(world: Scene, model: Model
     try:
         bare.wait_running(1, seconds=60)
         url = bare.url(name_of(bare.pods()[0]))
-        wait_until(lambda: answers_http(f"{url}/healthz"), "the engine to listen", seconds=60)
+        wait_until(lambda: answers_http(f"{url}/healthz"), "the engine to listen", seconds=180)
         wait_until(lambda: "starts" not in httpx.get(f"{url}/readyz").text, "the engine to have started", seconds=60)
         refused = httpx.get(f"{url}/readyz")
         assert (refused.status_code, refused.json()["reason"]) == (503, "no verified version is applied yet")
