@@ -13,6 +13,8 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
+from builders.spec_pages import OF_VERSIONS
+from modelparams.failure import classify
 from modelparams.reasons import Reason
 from modelparams_operator.shell import metrics as operator_metrics
 from modelparams_serving.agent import metrics as agent_metrics
@@ -69,6 +71,13 @@ def test_every_alert_has_a_page_and_every_page_an_alert() -> None:
     assert {page.stem for page in RUNBOOKS.glob("*.md")} == set(ALERTS)
     for name in ALERTS:
         assert (RUNBOOKS / f"{name}.md").read_text().startswith(f"# {name}\n")
+
+
+def test_the_runbook_of_a_refused_version_knows_every_reason_for_which_one_is() -> None:
+    text = (RUNBOOKS / "ModelParamsVersionRefused.md").read_text()
+    final = {kind.reason for kind in OF_VERSIONS if classify(kind("x")).is_final}
+    assert len(final) > 10
+    assert {str(reason) for reason in final if f"`{reason}`" not in text} == set()
 
 
 def families() -> set[str]:
