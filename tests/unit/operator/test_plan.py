@@ -772,22 +772,26 @@ def test_no_pod_follows_two_to_a_version_on_which_neither_is_well(at_home: tuple
     assert found.message.endswith("the first pod behind is a: see its events and logs, mend or delete it")
 
 
-def test_a_revert_goes_on_past_one_pod_that_does_not_come_back_and_not_past_two() -> None:
-    """There is nothing better behind it, so no failure turns it round."""
+@pytest.mark.parametrize(("pin", "seen"), [(OLD, BOTH), (None, (version(OLD),))], ids=["a-pin", "a-revert"])
+@pytest.mark.parametrize("is_silent", [False, True], ids=["sick", "silent"])
+def test_a_return_goes_on_past_one_pod_that_does_not_come_and_not_past_two(
+    pin: str | None, seen: tuple[VersionView, ...], is_silent: bool
+) -> None:
+    """It was live before, so no deadline calls it failed: it would bar the way back for good."""
     memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
-    a, b = (pod(name, OLD, ready=False, staged=[NEW], moved_in=0) for name in "ab")
-    parts = (version(OLD), *named("c", "d", serving=NEW, beside=[OLD]))
-    first = after_the_deadline(*parts, a, pod("b", NEW, staged=[OLD]), memory=memory)
-    assert (first.status.revision, moved(first, OLD)) == (1, ["b"])
-    assert moved(after_the_deadline(*parts, a, b, memory=memory), OLD) == []
+    kept = {"serving": NEW, "ordered": OLD} if is_silent else {"serving": OLD, "ready": False}
+    a, b = (pod(name, staged=[NEW, OLD], moved_in=0, **kept) for name in "ab")  # type: ignore[arg-type]
+    others = named("c", "d", serving=NEW, beside=[OLD])
 
+    def late(*parts: PodView) -> Plan:
+        before = plan(desired(pin=pin), observed(*seen, *parts, *others, memory=memory)).status
+        return plan(desired(pin=pin), observed(*seen, *parts, *others, memory=before, now=NOW + timedelta(seconds=601)))
 
-def test_a_pin_to_a_version_on_which_its_first_pod_is_not_well_has_failed() -> None:
-    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
-    sick, others = pod("a", OLD, ready=False, staged=[NEW], moved_in=0), named("b", "c", serving=NEW, beside=[OLD])
-    before = plan(desired(pin=OLD), observed(*BOTH, sick, *others, memory=memory)).status
-    late = plan(desired(pin=OLD), observed(*BOTH, sick, *others, memory=before, now=NOW + timedelta(seconds=601)))
-    assert (moved(late, OLD), late.status.target) == ([], release(NEW))
+    first = late(a, pod("b", NEW, staged=[OLD]))
+    assert (first.status.failed_versions, moved(first, OLD)) == ((), ["b"])
+    second = late(a, b)
+    assert (second.status.failed_versions, moved(second, OLD)) == ((), [])
+    assert stalled(second).reason is Reason.PROGRESS_DEADLINE_EXCEEDED
 
 
 def test_the_deadline_of_a_fix_begins_when_the_last_pod_has_come_home() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from modelparams.api.rollout import PodCounts, RolloutStatus
+from modelparams.api.rollout import PodCounts, RolloutStatus, Strategy
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import Course, is_complete, steer
+from modelparams_operator.core.course import Course, is_complete, is_going_back, is_without_steps, steer
 from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
@@ -141,11 +141,16 @@ def _judged(
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
-    if failure is None and is_late and not on_their_way:
+    if failure is None and is_late and not on_their_way and not _is_return(memory, desired.spec.strategy):
         failure = overdue_failure(memory, fleet.within(observed.term), observed.now)
     if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
         return memory, is_late
     return stopped(memory, failure), False
+
+
+def _is_return(memory: RolloutStatus, strategy: Strategy) -> bool:
+    """Tell whether pods go back to what was live before: that it works is known, so no silence speaks against it."""
+    return is_going_back(memory) and is_without_steps(memory, strategy)
 
 
 def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: PodCounts) -> bool:

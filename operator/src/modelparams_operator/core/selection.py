@@ -93,6 +93,9 @@ def is_out_of_range(version: Version, policy: VersionPolicy) -> bool:
         return False
 
 
+_TRY_AGAIN = "; set spec.retryToken to try it again, or pin another one"
+
+
 @dataclass(frozen=True, slots=True)
 class _Court:
     spec: RolloutSpec
@@ -124,7 +127,8 @@ class _Court:
             return self._last_good(view, Reason.PINNED_VERSION_WITHDRAWN, f"{name} is pinned and withdrawn")
         failed = next((f for f in self.memory.failed_versions if f.manifest_digest == view.digest), None)
         if failed is not None and not self._is_held(view):
-            return self._last_good(view, failed.reason, f"{name} is pinned and has failed")
+            why = f": {failed.message.rstrip('.')}" if failed.message else ""
+            return self._last_good(view, failed.reason, f"{name} is pinned and has failed{why}", _TRY_AGAIN)
         if view.is_refused and view.failure is not None:
             return Choice(None, reason=view.failure.reason, message=view.failure.message, stalls=True)
         if is_sequence_too_low(view, self.memory, is_pinned=True):
@@ -277,16 +281,18 @@ class _Court:
                 return Choice(release, sequence, Reason.PINNED_VERSION_MISSING, message)
         return Choice(None, reason=Reason.PINNED_VERSION_MISSING, message=f"{name} is pinned and does not exist")
 
-    def _last_good(self, bad: VersionView, reason: Reason, what: str) -> Choice:
+    def _last_good(self, bad: VersionView, reason: Reason, what: str, next_step: str = "") -> Choice:
         live = self.memory.live
         if live is not None and not bad.is_of(live) and not self._is_unusable(live):
-            message = f"{what}; {live.version_name} stays"
+            message = f"{what}; {live.version_name} stays{next_step}"
             return Choice(live, self.memory.live_sequence, reason, message, stalls=True)
         promoted = (r.manifest_digest for r in self.memory.history if r.outcome == "Promoted")
         good = next((v for digest in promoted for v in self._usable(digest) if v.name != bad.name), None)
         if good is None or good.facts is None:
-            return Choice(None, reason=reason, message=f"{what}; nothing to go back to", stalls=True)
-        return Choice(good.release, good.facts.sequence, reason, f"{what}; going back to {good.name}", stalls=True)
+            return Choice(None, reason=reason, message=f"{what}; nothing to go back to{next_step}", stalls=True)
+        return Choice(
+            good.release, good.facts.sequence, reason, f"{what}; going back to {good.name}{next_step}", stalls=True
+        )
 
     def _usable(self, digest: Digest) -> Iterable[VersionView]:
         return (
