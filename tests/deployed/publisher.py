@@ -70,11 +70,11 @@ class Publisher:
         """The policy's file."""
         return self.work / "trust.json"
 
-    def publish(self, version: str, source: Path) -> Path:
+    def publish(self, version: str, source: Path, *options: str, sign: str = "release.pem") -> Path:
         """Hash and publish one version of what `save_pretrained` wrote, and keep the object to apply."""
         directory = str(self._lay_out(version, source))
         self("hash", directory)
-        text = self("publish", directory, "--store", self.store, "--sign", "release.pem", *self.options)
+        text = self("publish", directory, "--store", self.store, "--sign", sign, *self.options, *options)
         file = self.object_file(version)
         file.write_text(text)
         return file

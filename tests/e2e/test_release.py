@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
 import pytest
 
 from bench.load import load
-from deployed.model import Model
+from deployed.model import Model, condition
 from deployed.scene import Scene
-from e2e.conftest import PODS, until
+from e2e.conftest import PODS, SAMPLES, until
 
 pytestmark = [pytest.mark.integration]
 
@@ -55,3 +56,24 @@ def test_pods_serve_on_without_the_operator_and_follow_it_when_it_is_installed_a
     assert answers
     assert world.serving.starts() == before
     assert versions(world) == {"1.1.0"}
+
+
+def test_a_signer_who_joins_is_known_to_running_pods_and_the_operator(world: Scene, model: Model) -> None:
+    """The kubelet brings each of them the new policy when it comes to it: pods may have it later than the operator."""
+    keys, before = world.publisher, world.serving.starts()
+    keys("keys", "signer", "second.pem")
+    keys("keys", "trust", "release.pem", "second.pem", "--out", "both.json")
+    try:
+        model.apply(keys.publish("1.2.0", SAMPLES / "v1.1.0", "--trust", "both.json", sign="second.pem"))
+        until("the refusal", lambda: condition(model.version("1.2.0"), "Stalled")[1] == "SignerUnknown")
+        changed = json.dumps({"data": {"trust.json": (keys.work / "both.json").read_text()}})
+        for kubectl, name in (
+            (world.release.kubectl, "modelparams-operator-trust"),
+            (world.kubectl, "modelparams-trust"),
+        ):
+            kubectl("patch", "configmap", name, "--type=merge", "--patch", changed)
+        model.wait_live("1.2.0", PODS, seconds=300)
+    finally:
+        model.delete("1.2.0")
+        world.release.install()
+    assert world.serving.starts() == before

@@ -1405,12 +1405,23 @@ def test_a_pod_that_comes_closer_starts_the_deadline_again() -> None:
     assert made.status.progressed_at == NOW + timedelta(seconds=700)
 
 
-def test_another_number_of_pods_starts_the_deadline_again() -> None:
-    parts = (*BOTH, *named("a", "b"), pod("c", OLD, holds=[OLD, NEW]))
+def test_pods_that_come_and_stage_do_not_start_the_deadline_of_a_canary_again() -> None:
+    """In a fleet that scales there is always one: a bad canary would stay down without a verdict."""
+    parts = (*BOTH, pod("a", NEW, staged=[OLD], ready=False, moved_in=0), *named("b"))
     memory = plan(desired(), observed(*parts, memory=CANARY)).status
-    later = NOW + timedelta(seconds=700)
-    made = plan(desired(), observed(*parts, pod("z", ordered=None), memory=memory, now=later)).status
-    assert (memory.progressed_at, made.progressed_at, made.target) == (NOW, later, release(NEW))
+    for second in (200, 400):
+        later = NOW + timedelta(seconds=second)
+        came = named(*(f"z{number}" for number in range(second // 200)))
+        memory = plan(desired(), observed(*parts, *came, memory=memory, now=later)).status
+    assert (memory.pods.staged, memory.progressed_at) == (4, NOW)
+
+
+def test_staging_is_progress_until_as_many_hold_the_target_as_the_step_asks_for() -> None:
+    want, slow = desired(steps=(step(2), step(3))), pod("c", OLD, holds=[OLD, NEW])
+    first = plan(want, observed(*BOTH, pod("a", OLD, holds=[OLD, NEW]), *named("b"), slow, memory=CANARY)).status
+    later = NOW + timedelta(seconds=100)
+    made = plan(want, observed(*BOTH, *named("a", "b"), slow, memory=first, now=later)).status
+    assert made.progressed_at == later
 
 
 def test_a_step_that_is_done_starts_the_deadline_again() -> None:
@@ -1427,13 +1438,17 @@ def test_a_step_that_is_done_starts_the_deadline_again() -> None:
 def test_percents_of_the_slowest_pod_are_progress_and_falling_back_is_not() -> None:
     slow = pod("c", OLD, holds=[OLD, NEW], progress="40%")
     parts = (*BOTH, *named("a", "b"), slow)
-    first = plan(desired(paused=False), observed(*parts, memory=CANARY)).status
+    first = plan(desired(steps=()), observed(*parts, memory=CANARY)).status
     assert first.pods.slowest_percent == 40
     behind = pod("c", OLD, holds=[OLD, NEW], progress="10%")
-    again = plan(desired(), observed(*BOTH, *named("a", "b"), behind, memory=first, now=NOW + timedelta(seconds=100)))
+    again = plan(
+        desired(steps=()), observed(*BOTH, *named("a", "b"), behind, memory=first, now=NOW + timedelta(seconds=100))
+    )
     assert (again.status.pods.slowest_percent, again.status.progressed_at) == (40, NOW)
     ahead = pod("c", OLD, holds=[OLD, NEW], progress="41%")
-    later = plan(desired(), observed(*BOTH, *named("a", "b"), ahead, memory=first, now=NOW + timedelta(seconds=100)))
+    later = plan(
+        desired(steps=()), observed(*BOTH, *named("a", "b"), ahead, memory=first, now=NOW + timedelta(seconds=100))
+    )
     assert later.status.progressed_at == NOW + timedelta(seconds=100)
 
 
@@ -1450,12 +1465,12 @@ def test_a_pod_that_loses_what_it_had_staged_is_no_progress() -> None:
 def test_the_percents_of_a_pod_that_took_the_place_of_a_staged_one_are_progress() -> None:
     """It starts from nothing: were it measured by what the others had reached, it would be late while it fetches."""
     parts = (*BOTH, *named("a"), pod("c", OLD, holds=[OLD, NEW], progress="90%"))
-    memory = plan(desired(), observed(*parts, *named("b"), memory=CANARY)).status
+    memory = plan(desired(steps=()), observed(*parts, *named("b"), memory=CANARY)).status
     assert memory.pods.slowest_percent == 90
     for second, percent in ((100, 3), (200, 8)):
         later = NOW + timedelta(seconds=second)
         again = pod("b", None, holds=[OLD, NEW], ordered=OLD, progress=f"{percent}%", uid="uid-of-the-next")
-        memory = plan(desired(), observed(*parts, again, memory=memory, now=later)).status
+        memory = plan(desired(steps=()), observed(*parts, again, memory=memory, now=later)).status
         assert memory.pods.slowest_percent == percent
     assert memory.progressed_at == NOW + timedelta(seconds=200)
 

@@ -73,7 +73,7 @@ def steer(
         is_direct=is_direct,
         is_open=is_open,
         is_going_back=is_going_back(memory),
-        count=fleet.total if is_direct else wanted(strategy.steps, memory.step_index, fleet.total),
+        count=due(memory, strategy, fleet.total),
         allowance=allowance(strategy.max_unavailable, fleet.total),
         is_at_rest=is_at_rest(memory),
         barred=_barred(memory),
@@ -128,6 +128,11 @@ def is_without_steps(memory: RolloutStatus, strategy: Strategy) -> bool:
     if live is None or target is None or is_same(live, target):
         return True
     return target.version < live.version and target.manifest_digest in _window(memory, strategy, live.manifest_digest)
+
+
+def due(memory: RolloutStatus, strategy: Strategy, total: int) -> int:
+    """Say how many pods belong on the target in the present step."""
+    return total if is_without_steps(memory, strategy) else wanted(strategy.steps, memory.step_index, total)
 
 
 def _window(memory: RolloutStatus, strategy: Strategy, live: Digest) -> list[Digest]:

@@ -63,14 +63,17 @@ def counted(memory: RolloutStatus, fleet: Fleet, leaving: int) -> PodCounts:
     )
 
 
-def has_progressed(before: PodCounts, now: PodCounts) -> bool:
-    """Tell whether pods came closer to the target, or there are others."""
+def has_progressed(before: PodCounts, now: PodCounts, due: int) -> bool:
+    """Tell whether pods came closer to the target; staging counts until as many hold it as are `due` in this step.
+
+    Beyond that it would be each pod that comes and stages it, for as long as pods come and go.
+    """
+    is_staging = before.staged < due
     return (
-        now.total != before.total
-        or now.staged > before.staged
-        or now.updated > before.updated
+        now.updated > before.updated
         or now.leaving < before.leaving
-        or (now.slowest_percent or 0) > (before.slowest_percent or 0)
+        or (is_staging and now.staged > before.staged)
+        or (is_staging and (now.slowest_percent or 0) > (before.slowest_percent or 0))
     )
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from modelparams.api.rollout import PodCounts, RolloutStatus, Strategy
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import Course, is_complete, is_going_back, is_without_steps, steer
+from modelparams_operator.core.course import Course, due, is_complete, is_going_back, is_without_steps, steer
 from modelparams_operator.core.facts import Facts, counted, has_progressed
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
@@ -155,7 +155,8 @@ def _is_return(memory: RolloutStatus, strategy: Strategy) -> bool:
 
 def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: PodCounts) -> bool:
     limit = deadline(memory, desired.spec.strategy, observed.watching_since)
-    return limit is not None and observed.now >= limit and not has_progressed(memory.pods, pods)
+    wanted = due(memory, desired.spec.strategy, pods.total)
+    return limit is not None and observed.now >= limit and not has_progressed(memory.pods, pods, wanted)
 
 
 def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: Course, fleet: Fleet) -> RolloutStatus:
@@ -166,7 +167,7 @@ def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: 
     progressed_at = memory.progressed_at
     if not _is_clock_running(memory, course, fleet):
         progressed_at = None
-    elif progressed_at is None or not is_same_work or has_progressed(observed.status.pods, pods):
+    elif progressed_at is None or not is_same_work or has_progressed(observed.status.pods, pods, course.count):
         progressed_at = observed.now
     else:
         progressed_at = min(progressed_at, observed.now)  # one from the future is of another leader's clock
