@@ -365,6 +365,15 @@ def test_a_version_that_was_live_before_takes_its_steps_again_when_it_is_the_hig
     assert moved(plan(desired(max_unavailable=3), observed(*BOTH, *staged(12), memory=memory))) == ["p00"]
 
 
+def test_the_way_back_to_what_was_live_and_never_promoted_here_takes_no_steps() -> None:
+    """One pod was sick while it came, say."""
+    want = desired(steps=(step(1, pause=3600),))
+    came = plan(want, observed(*BOTH, *pods(3, NEW, staged=[OLD]), memory=status(OLD, NEW, step_index=1))).status
+    assert [one.version_name for one in came.history] == [f"chat-{NEW}", f"chat-{OLD}"]
+    made = plan(want, observed(version(OLD), *pods(3, NEW, staged=[OLD]), memory=came)).status
+    assert (made.target, made.step) == (release(OLD), "2/2")
+
+
 @pytest.mark.parametrize(("window", "count"), [(0, 1), (1, 3)])
 def test_what_is_live_takes_no_place_in_the_rollback_window(window: int, count: int) -> None:
     memory = status(NEXT, NEW, history=(revision(NEXT), revision(NEW), revision(OLD)))
@@ -572,10 +581,13 @@ def test_a_new_term_alone_rewrites_no_order() -> None:
 
 
 def test_a_version_that_all_pods_serve_is_live_before_a_newer_one_begins() -> None:
-    seen = observed(*BOTH, version(NEXT), *staged(50, NEW, OLD), memory=status(OLD, NEW, step_index=2))
-    made = plan(desired(), seen)
+    memory = status(OLD, NEW, step_index=2, history=(revision(OLD),))
+    made = plan(desired(), observed(*BOTH, version(NEXT), *staged(50, NEW, OLD), memory=memory))
     assert (made.status.live, made.status.target) == (release(NEW), release(NEXT))
-    assert [one.outcome for one in made.status.history] == ["Promoted"]
+    assert [(one.version_name, one.outcome) for one in made.status.history] == [
+        (f"chat-{NEW}", "Promoted"),
+        (f"chat-{OLD}", "Promoted"),
+    ]
     assert moved(made, OLD) == []
 
 

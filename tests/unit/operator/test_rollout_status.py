@@ -418,6 +418,13 @@ def test_the_message_of_a_failure_names_the_pod_the_version_and_what_to_do() -> 
     )
 
 
+def test_a_way_back_by_steps_says_until_when_it_pauses() -> None:
+    memory = status(NEW, OLD, step_reached_at=NOW, started_at=NOW)
+    parts = (version(OLD), pod("a", OLD, staged=[NEW]), pod("b", NEW, staged=[OLD]))
+    made = conditions(desired(steps=(step(1, pause=60),), window=0), observed(*parts, memory=memory))
+    assert made[0].message == "1 of 2 pods are back on chat-1.0.0; step 1/2 pauses until 2026-11-24T12:01:00Z"
+
+
 def test_while_another_version_comes_a_failed_one_is_not_what_is_told() -> None:
     memory = status(OLD, NEW, failed_versions=(failed("1.2.0"),), started_at=NOW)
     made = conditions(desired(steps=(step(1, pause=60),)), observed(*BOTH, version("1.2.0"), *STAGED, memory=memory))

@@ -205,7 +205,8 @@ def turned(memory: RolloutStatus, choice: Choice, now: datetime) -> RolloutStatu
         return changed(memory, target=choice.release, target_sequence=choice.sequence)
     history = memory.history
     if memory.target is not None and not is_at_rest(memory):
-        history = _recorded(memory, memory.target, _outcome(memory, memory.target, choice.release), now)
+        outcome = _outcome(memory, memory.target, choice.release)
+        history = _recorded(memory, memory.target, memory.target_sequence, outcome, now)
     return changed(
         memory,
         target=choice.release,
@@ -225,12 +226,14 @@ def _outcome(memory: RolloutStatus, target: Release, choice: Release) -> Outcome
     return "Superseded" if choice.version > target.version else "RolledBack"
 
 
-def _recorded(memory: RolloutStatus, target: Release, outcome: Outcome, now: datetime) -> tuple[Revision, ...]:
+def _recorded(
+    memory: RolloutStatus, release: Release, sequence: int, outcome: Outcome, now: datetime
+) -> tuple[Revision, ...]:
     entry = Revision(
-        version_name=target.version_name,
-        version=target.version,
-        manifest_digest=target.manifest_digest,
-        sequence=memory.target_sequence,
+        version_name=release.version_name,
+        version=release.version,
+        manifest_digest=release.manifest_digest,
+        sequence=sequence,
         outcome=outcome,
         started_at=memory.started_at or now,
         finished_at=now,
@@ -239,13 +242,25 @@ def _recorded(memory: RolloutStatus, target: Release, outcome: Outcome, now: dat
 
 
 def promoted(memory: RolloutStatus, target: Release, now: datetime) -> RolloutStatus:
-    """Make the target, which all pods serve, what is live from now on."""
+    """Make the target, which all pods serve, what is live from now on.
+
+    What it displaces was live, though perhaps never promoted here: one pod was sick then, or another rollout did it.
+    It is noted now, so that the way back to it is as short.
+    """
+    before = memory.live
+    if before is not None and not is_same(before, target) and not _was_promoted(memory, before):
+        known = changed(memory, started_at=now)
+        memory = changed(memory, history=_recorded(known, before, memory.live_sequence, "Promoted", now))
     return changed(
         memory,
         live=target,
         live_sequence=memory.target_sequence,
-        history=_recorded(memory, target, "Promoted", now),
+        history=_recorded(memory, target, memory.target_sequence, "Promoted", now),
         step_reached_at=None,
         progressed_at=None,
         revision=memory.revision + 1,
     )
+
+
+def _was_promoted(memory: RolloutStatus, release: Release) -> bool:
+    return any(r.outcome == "Promoted" and r.manifest_digest == release.manifest_digest for r in memory.history)

@@ -141,6 +141,8 @@ def _rolling_back(facts: Facts) -> Verdict | None:
         return None
     because = memory.last_failure if _failed_candidate(facts) else None
     message = f"{memory.pods.updated} of {memory.pods.total} pods are back on {target.version_name}"
+    if facts.course.pause_ends_at is not None:
+        message += f"; step {memory.step} pauses until {facts.course.pause_ends_at:%Y-%m-%dT%H:%M:%SZ}"
     if because is not None:
         message += f", after {because.pod_name} could not take {because.version_name}: {because.message}"
     ready = ConditionStatus.FALSE if because is not None else ConditionStatus.UNKNOWN
