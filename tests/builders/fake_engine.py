@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelparams import errors
+from modelparams.digest import Digest
 from modelparams.failure import classify
 from modelparams.protocol import (
     LINE_MAX,
@@ -27,6 +28,7 @@ from modelparams.protocol import (
     Prepare,
     Refusal,
     Region,
+    Request,
     Reserve,
     Rollback,
     Slot,
@@ -59,6 +61,8 @@ class FakeEngine:
     """By op: what to answer the next times."""
     dies_at: dict[str, int] = field(default_factory=dict)
     """By op: so many times, be killed in its midst."""
+    deadly: tuple[str, Digest] | None = None
+    """The op over which version it never survives."""
     heard: list[str] = field(default_factory=list)
     """Every op but `state`."""
     slots: dict[Slot, SlotState] = field(default_factory=dict)
@@ -115,7 +119,7 @@ class FakeEngine:
         if not isinstance(request, GetState):
             self.heard.append(request.op)
         try:
-            self._strike(request.op)
+            self._strike(request)
             match request:
                 case GetState():
                     return self._state()
@@ -132,7 +136,10 @@ class FakeEngine:
         except errors.ModelParamsError as error:
             return Answer(refusal=Refusal(reason=classify(error).reason, message=error.message))
 
-    def _strike(self, op: str) -> None:
+    def _strike(self, request: Request) -> None:
+        op = request.op
+        if self.deadly == (op, _digest_of(request)):
+            raise Died
         if self.dies_at.get(op, 0) > 0:
             self.dies_at[op] -= 1
             raise Died
@@ -207,6 +214,11 @@ class FakeEngine:
             if _holds(state, request.manifest_digest) or state.filling == request.manifest_digest:
                 self._move(slot, Happening.DISCARDED, resident=None, filling=None, tensors_digest="")
         return self._state()
+
+
+def _digest_of(request: Request) -> Digest | None:
+    named = request.resident if isinstance(request, Prepare) else request
+    return getattr(named, "manifest_digest", None)
 
 
 def _holds(state: SlotState, digest: object) -> bool:

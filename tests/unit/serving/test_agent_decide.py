@@ -158,6 +158,27 @@ def starting(state: EngineState) -> EngineState:
             id="a-failed-filling-is-dropped",
         ),
         pytest.param(
+            order("1.1.0"),
+            engine(slot(FILLING, "1.1.0")),
+            failed("1.1.0", SOON, memory=Memory(filled=(filled("1.1.0"),))),
+            Wait(NOW + SOON),
+            id="but-not-one-that-is-filled-and-may-be-building-still",
+        ),
+        pytest.param(
+            order("1.1.0"),
+            engine(slot(FILLING, "1.1.0")),
+            failed("1.1.0", FOREVER, memory=Memory(filled=(filled("1.1.0"),))),
+            Discard(digest_of("1.1.0")),
+            id="unless-it-was-given-up",
+        ),
+        pytest.param(
+            order("1.1.0", "1.2.0"),
+            engine(slot(CURRENT, "1.0.0"), slot(FILLING, "1.1.0")),
+            failed("1.1.0", SOON, memory=Memory(filled=(filled("1.1.0", Slot.B),))),
+            Wait(NOW + SOON),
+            id="and-it-gives-way-to-nothing-that-is-preferred-less",
+        ),
+        pytest.param(
             order("1.1.0"), engine(), failed("1.1.0", SOON), Wait(NOW + SOON), id="a-passing-failure-is-tried-later"
         ),
         pytest.param(

@@ -15,7 +15,7 @@ from builders.agent_pod import POD_UID, digest_of, order
 from builders.fake_engine import FakeEngine
 from modelparams import errors
 from modelparams.protocol import SOCKET_NAME, Commit, GetState, Reserve
-from modelparams_serving.agent.engine_client import EngineClient
+from modelparams_serving.agent.engine_client import EngineClient, is_loss
 from modelparams_serving.agent.memory import Memory
 from modelparams_serving.agent.report import report
 
@@ -62,11 +62,23 @@ def test_a_lost_connection_is_noticed_at_once_and_made_again(tmp_path: Path) -> 
     talk(tmp_path, talking)
 
 
-def test_an_engine_that_dies_in_the_midst_gives_no_answer(tmp_path: Path) -> None:
+def die(engine: FakeEngine) -> None:
+    engine.dies_at["reserve"] = 1
+
+
+def leave(engine: FakeEngine) -> None:
+    engine.refusals["reserve"] = [errors.EngineUnavailable("the engine is leaving")]
+
+
+@pytest.mark.parametrize("end", [die, leave])
+def test_an_engine_that_ends_in_the_midst_gives_no_answer_and_is_lost_over_the_order(
+    tmp_path: Path, end: Callable[[FakeEngine], None]
+) -> None:
     async def talking(client: EngineClient, engine: FakeEngine) -> None:
-        engine.dies_at["reserve"] = 1
-        with pytest.raises(errors.EngineUnavailable):
+        end(engine)
+        with pytest.raises(errors.EngineUnavailable) as raised:
             await client.ask(Reserve(manifest_digest=digest_of("1.0.0"), size=10))
+        assert is_loss(raised.value)
 
     talk(tmp_path, talking)
 
@@ -176,8 +188,9 @@ def state_of(instance: str) -> bytes:
 
 def test_a_late_answer_is_not_taken_for_the_next_one(tmp_path: Path) -> None:
     async def talking(client: EngineClient) -> None:
-        with pytest.raises(errors.EngineUnavailable):
+        with pytest.raises(errors.EngineUnavailable) as raised:
             await client.ask(GetState(), timeout=0.05)
+        assert not is_loss(raised.value), "it may be at it still"
         assert (await client.ask(GetState())).instance == "second"
 
     talk_to_stranger(tmp_path, iter([(0.2, state_of("first")), (0.3, state_of("second"))]), talking)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from modelparams.api.assignment import AssignmentStatus, PodState
 from modelparams.api.rollout import RolloutSpec, RolloutStatus, VersionPolicy
 from modelparams.protocol import Region, Slot
 from modelparams.reasons import Reason
-from modelparams_serving.agent import memory
+from modelparams_serving.agent import arena, memory
 from modelparams_serving.agent.order import Rollout
 
 Play = Callable[[Pod], Awaitable[None]]
@@ -345,6 +348,76 @@ def test_an_engine_that_dies_once_at_any_order_takes_the_version_in_the_end(tmp_
         await pod.engine.start()
         await served(pod, "1.0.0")
         await pod.until(lambda: pod.live == "1.1.0", seconds=8)
+
+    play(tmp_path, scene)
+
+
+def always_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "BACKOFF_MAX", timedelta(seconds=0.01))
+
+
+def test_what_is_filled_is_not_thrown_away_over_a_prepare_that_nobody_heard_the_end_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine may be building it still; thrown away, it would be fetched, built and thrown away again for ever."""
+    always_soon(monkeypatch)
+
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.heard.clear()
+        refuse(pod, errors.EngineUnavailable("no answer to 'prepare' (TimeoutError)"))
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await served(pod, "1.1.0")
+        assert pod.engine.heard == ["reserve", "prepare", "prepare", "commit"]
+        assert pod.stages.staged == ["1.0.0", "1.1.0"]
+
+    play(tmp_path, scene)
+
+
+def test_an_agent_that_has_no_file_left_to_look_with_says_of_no_engine_that_it_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    always_soon(monkeypatch)
+    real, waiting = os.open, [errno.EMFILE] * (2 * memory.ENGINE_LOSSES_MAX)
+
+    def opened(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if waiting and str(path).endswith(Slot.B.file_name):
+            raise OSError(waiting.pop(), "Too many open files")
+        return real(path, flags, *rest, **named)
+
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        monkeypatch.setattr(arena.os, "open", opened)
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        await served(pod, "1.1.0")
+        assert pod.stages.staged == ["1.0.0", "1.1.0"]
+
+    play(tmp_path, scene)
+    assert not waiting
+
+
+@pytest.mark.parametrize("op", ["reserve", "prepare", "commit"])
+def test_a_version_that_takes_the_engine_down_at_any_order_is_given_up_after_three_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, op: str
+) -> None:
+    always_soon(monkeypatch)
+
+    async def scene(pod: Pod) -> None:
+        pod.assign("1.0.0", activate="1.0.0")
+        await served(pod, "1.0.0")
+        pod.engine.deadly = (op, digest_of("1.1.0"))
+        pod.assign("1.1.0", "1.0.0", activate="1.1.0")
+        for _ in range(memory.ENGINE_LOSSES_MAX):
+            await pod.until(lambda: not pod.engine.is_up)
+            await pod.engine.start()
+        await served(pod, "1.0.0")
+        await pod.until(lambda: pod.sink.last.state is PodState.FAILED)
+        failure = pod.sink.last.last_failure
+        assert failure
+        assert (failure.reason, failure.final, failure.version_name) == (Reason.SWAP_FAILED, True, "tiny-1.1.0")
+        assert "the engine died 3 times while it took tiny-1.1.0" in failure.message
 
     play(tmp_path, scene)
 

@@ -6,7 +6,8 @@ any line of the agent or of the engine is repaired by the next pass. The rules, 
  1. What the order no longer names is not staged on.
  2. Serve: make current what is to be served, if the engine holds it; if it came back empty, hand it again what
     this process has verified in its arena, without fetching. Serving something comes before serving the right thing.
- 3. Drop an unfinished filling that nobody goes on with.
+ 3. Drop an unfinished filling that nobody goes on with. One that is filled is waited for, whatever passing thing went
+    wrong: the engine may be building it still, and all of it would have to be fetched again.
  4. Hold: prepare what is filled, stage what is missing, in the order's preference. A release that is served or
     preferred never gives way to another, whatever the order was when the staging began: a store may stall meanwhile.
 """
@@ -126,10 +127,16 @@ def _drop(order: Order | None, engine: EngineState, memory: Memory, now: datetim
         filling = state.filling if state.phase is SlotPhase.FILLING else None
         if filling is None or (memory.underway and memory.underway.digest == filling):
             continue
-        is_wanted = order is not None and order.names(filling)
-        if not is_wanted or _is_held_back(memory, filling, order.attempt if order else "", now):
+        if order is None or not order.names(filling) or _is_abandoned(memory, filling, order.attempt, now):
             return Discard(filling)
     return None
+
+
+def _is_abandoned(memory: Memory, filling: Digest, attempt: str, now: datetime) -> bool:
+    setback = memory.setback_of(filling)
+    if setback is None or not setback.holds_back(attempt, now):
+        return False
+    return setback.retry_at is None or memory.filled_with(filling) is None
 
 
 def _hold(order: Order, engine: EngineState, memory: Memory, now: datetime) -> Step:
@@ -144,27 +151,33 @@ def _hold(order: Order, engine: EngineState, memory: Memory, now: datetime) -> S
             preferred.add(digest)
         elif setback and setback.holds_back(order.attempt, now):
             until = min(until, setback.retry_at or until)
+            if memory.filled_with(digest):
+                preferred.add(digest)
         elif (filled := memory.filled_with(digest)) and _awaits(filled, engine):
             return Prepare(filled)
         elif memory.underway is None:
-            return _taking(Stage(release), engine, preferred, now)
+            return _taking(Stage(release), engine, preferred, now, until)
         elif memory.underway.asks and memory.underway.digest == digest:
-            return _taking(Reserve(digest, memory.underway.asks), engine, preferred, now)
+            return _taking(Reserve(digest, memory.underway.asks), engine, preferred, now, until)
     return Wait(until)
 
 
-def _taking(step: Stage | Reserve, engine: EngineState, preferred: set[Digest], now: datetime) -> Step:
+def _taking(step: Stage | Reserve, engine: EngineState, preferred: set[Digest], now: datetime, until: datetime) -> Step:
     """Do it if a slot may be taken for it: never the current one, nor that of a release preferred to it."""
     others = [state for state in engine.slots.values() if state.phase is not SlotPhase.CURRENT]
-    free = [state for state in others if not (state.resident and state.resident.manifest_digest in preferred)]
+    free = [state for state in others if _held(state) not in preferred]
     if not free:
-        return Wait(now + RESYNC)
+        return Wait(until)
     if all(state.phase is SlotPhase.DRAINING and state.requests for state in free):
         return Wait(now + BUSY_POLL)
     if len(free) < len(others) and (unwanted := free[0].resident):
         # Nothing is current, so the engine, which chooses the slot, could take the preferred one: leave it no choice.
         return Discard(unwanted.manifest_digest)
     return step
+
+
+def _held(state: SlotState) -> Digest | None:
+    return state.resident.manifest_digest if state.resident else state.filling
 
 
 def _resident(engine: EngineState, digest: Digest) -> Resident | None:

@@ -112,6 +112,15 @@ class EngineClient:
         self._drop()
 
 
+def is_loss(error: Exception) -> bool:
+    """Whether the engine ended over an order, by its own word or without one. One that is merely late may do it still.
+
+    What the agent itself could not do, such as to open an arena, is called EngineUnavailable too and is none.
+    """
+    cause = error.__cause__
+    return isinstance(error, EngineUnavailable) and (cause is None or isinstance(cause, ConnectionError))
+
+
 def _state_of(answer: Answer) -> EngineState:
     if answer.refusal:
         raise by_reason(answer.refusal.reason, answer.refusal.message)

@@ -28,7 +28,7 @@ from modelparams.protocol import Reserve as ReserveOrder
 from modelparams.reasons import Reason
 from modelparams_serving.agent import metrics
 from modelparams_serving.agent.decide import CancelStaging, Commit, Discard, Prepare, Reserve, Stage, Step, Wait, decide
-from modelparams_serving.agent.engine_client import SLOW, Sent
+from modelparams_serving.agent.engine_client import SLOW, Sent, is_loss
 from modelparams_serving.agent.filled_arena import is_as_verified, still_holds
 from modelparams_serving.agent.health import Pulse
 from modelparams_serving.agent.memory import Failed, Filled, Memory, spoilt, unwell
@@ -239,17 +239,14 @@ class Agent:
             self._memory = self._memory.without_filled(digest)
             self._failed(error, resident.version_name, digest, attempt)
         except errors.ModelParamsError as error:
-            is_gone = isinstance(error, errors.EngineUnavailable)
-            self._failed(error, resident.version_name, digest, attempt, took_engine_down=is_gone)
+            self._failed(error, resident.version_name, digest, attempt)
 
-    def _failed(
-        self, error: Exception, version_name: str, digest: Digest, attempt: str, *, took_engine_down: bool = False
-    ) -> None:
-        self._fail(Failed(version_name, digest, classify(error), attempt, took_engine_down), error)
+    def _failed(self, error: Exception, version_name: str, digest: Digest, attempt: str) -> None:
+        self._fail(Failed(version_name, digest, classify(error), attempt, took_engine_down=is_loss(error)), error)
 
     def _fail(self, what: Failed, error: Exception | None = None) -> None:
-        failure = what.failure
         self._memory = self._memory.having_failed(what, self._now(), random.uniform(0.75, 1.25))  # noqa: S311
+        failure = self._memory.setbacks[-1].failure  # it may have been given up for that
         metrics.FAILURES.labels(failure.reason).inc()
         logger.warning(
             "Version not taken",
