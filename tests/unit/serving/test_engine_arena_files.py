@@ -59,3 +59,24 @@ def test_a_full_volume_is_a_clear_error_and_leaves_the_arena_as_it_was(
     with pytest.raises(ArenaExhausted, match=r"arena-b needs 64 MiB and has 0\.0 MiB; \d+(\.\d)? MiB are free in /"):
         arena.ensure(64 << 20)
     assert arena.capacity == PAGE
+
+
+def test_what_the_memory_limit_cannot_hold_is_refused_before_the_kernel_kills_whoever_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit fails no allocation: the engine that serves would be killed, and again at each try."""
+    monkeypatch.setattr(arena_files.os, "posix_fallocate", lambda *_: pytest.fail("the kernel kills it here"))
+    arena = ArenaFile(tmp_path / "arena-b", room=lambda: 64 << 20)
+    with pytest.raises(
+        ArenaExhausted, match=r"arena-b needs 65 MiB and has 0 MiB; the container's memory limit leaves"
+    ):
+        arena.ensure(65 << 20)
+    assert arena.capacity == 0
+
+
+@pytest.mark.parametrize("room", [3 * PAGE, None])
+def test_what_fits_beside_what_the_arena_has_already_is_given(tmp_path: Path, room: int | None) -> None:
+    arena = ArenaFile(tmp_path / "arena-b", room=lambda: room)
+    arena.ensure(3 * PAGE)
+    arena.ensure(6 * PAGE)
+    assert arena.capacity == 6 * PAGE

@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from modelparams.errors import ArenaExhausted
+from modelparams_serving.engine import memory_limit
 
 _MODE = 0o660
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
@@ -19,10 +21,10 @@ _MIB = 1 << 20
 
 
 class ArenaFile:
-    """One arena, `<runtime_dir>/arena-a` or `-b`."""
+    """One arena, `<runtime_dir>/arena-a` or `-b`. `room` says how many bytes this process may still take."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, room: Callable[[], int | None] = memory_limit.room) -> None:
+        self.path, self._room = path, room
 
     @property
     def capacity(self) -> int:
@@ -36,11 +38,12 @@ class ArenaFile:
         """Grow the file to `size` bytes at least and touch what is new. Its content stays.
 
         Raises:
-            ArenaExhausted: the volume has not that much memory; the file is as it was.
+            ArenaExhausted: volume or memory limit have not that much left; the file is as it was.
         """
         have = self.capacity
         if have >= size:
             return
+        self._require_room(have, size)
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
         try:
             os.fchmod(descriptor, _MODE)  # the umask of the image must not lock the agent out
@@ -48,6 +51,14 @@ class ArenaFile:
             _touch(descriptor, size)
         finally:
             os.close(descriptor)
+
+    def _require_room(self, have: int, size: int) -> None:
+        room = self._room()
+        if room is not None and size - have > room:
+            raise ArenaExhausted(
+                f"{self.path.name} needs {_mib(size)} and has {_mib(have)}; the container's memory limit leaves"
+                f" {_mib(room)}"
+            )
 
     def _allocate(self, descriptor: int, have: int, size: int) -> None:
         try:

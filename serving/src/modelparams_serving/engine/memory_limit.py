@@ -1,0 +1,79 @@
+"""How much memory this container may still take before the kernel kills a process in it.
+
+The limit of a cgroup refuses no page of a tmpfs: whoever takes one too many is killed, or a neighbour is. So who is
+about to take much has to look first. What cannot be read limits nothing: the kernel has the last word in any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What the files of a cgroup are called."""
+
+    limit: str
+    used: str
+    caches: tuple[str, str]
+    """Of `memory.stat`: what the kernel gives back before it kills. Pages of a tmpfs are none of it."""
+
+
+_FIRST = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
+_SECOND = _Version("memory.max", "memory.current", ("inactive_file", "active_file"))
+
+
+def room(proc: Path = Path("/proc"), mounted: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes until the tightest limit on this process; None: there is none to be seen."""
+    try:
+        version, cgroups = _own((proc / "self" / "cgroup").read_text(), mounted)
+        swap = _swap_free((proc / "meminfo").read_text())
+    except (OSError, ValueError):
+        return None
+    return min((left for cgroup in cgroups if (left := _left(cgroup, version, swap)) is not None), default=None)
+
+
+def _own(lines: str, mounted: Path) -> tuple[_Version, list[Path]]:
+    """The process's cgroup and those above it. A container often sees its own as the root, whatever its path says."""
+    parts = [line.split(":", 2) for line in lines.splitlines()]
+    first = [path for _, controllers, path in parts if "memory" in controllers.split(",")]
+    second = [path for number, controllers, path in parts if (number, controllers) == ("0", "")]
+    version, root, path = (_FIRST, mounted / "memory", first[0]) if first else (_SECOND, mounted, "".join(second[:1]))
+    return version, list(_upwards(root, PurePosixPath(path)))
+
+
+def _upwards(root: Path, path: PurePosixPath) -> Iterator[Path]:
+    inside = [part for part in path.parts if part not in ("/", "..")]
+    for depth in range(len(inside), -1, -1):
+        yield root.joinpath(*inside[:depth])
+
+
+def _left(cgroup: Path, version: _Version, swap: int) -> int | None:
+    try:
+        limit = (cgroup / version.limit).read_text().strip()
+        if limit == "max":
+            return None
+        held = int((cgroup / version.used).read_text()) - _caches(cgroup, version)
+        return max(0, int(limit) - held + min(swap, _swap_allowed(cgroup, swap)))
+    except (OSError, ValueError):
+        return None
+
+
+def _caches(cgroup: Path, version: _Version) -> int:
+    facts = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    return sum(int(facts.get(name, 0)) for name in version.caches)
+
+
+def _swap_allowed(cgroup: Path, otherwise: int) -> int:
+    try:
+        limit = (cgroup / "memory.swap.max").read_text().strip()
+        return otherwise if limit == "max" else int(limit) - int((cgroup / "memory.swap.current").read_text())
+    except FileNotFoundError:
+        return otherwise
+
+
+def _swap_free(meminfo: str) -> int:
+    kilobytes = [line.split()[1] for line in meminfo.splitlines() if line.startswith("SwapFree:")]
+    return int(kilobytes[0]) << 10 if kilobytes else 0
