@@ -18,6 +18,7 @@ _UNITS = {"maxLength": "characters", "maxItems": "items", "maxProperties": "entr
 # What only a pod can find out, since it takes a key, an engine or memory.
 OF_PODS = (
     errors.KeyUnavailable,
+    errors.TrustUnavailable,
     errors.SealBroken,
     errors.KeyMismatch,
     errors.IndexInvalid,

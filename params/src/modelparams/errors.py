@@ -13,6 +13,7 @@
     │   ├── StoreDenied              credentials or rights: try again, slowly
     │   └── ObjectMissing            the key is not there
     ├── KeyUnavailable           no provider here holds the key-encryption key
+    ├── TrustUnavailable         a running pod cannot use its trust policy
     ├── APIError                 the Kubernetes API server did not do what was asked
     │   ├── APIUnavailable           network, 5xx, throttling, a late answer: try again
     │   ├── APIDenied                401, 403: try again, slowly
@@ -138,6 +139,16 @@ class KeyUnavailable(ModelParamsError):
 
     reason = Reason.KEY_UNAVAILABLE
     hint = "mount the key that encryption.keyRef names; it is tried again"
+
+
+class TrustUnavailable(ModelParamsError):
+    """The trust policy that is mounted in the pod cannot be read, or is none."""
+
+    reason = Reason.TRUST_UNAVAILABLE
+    hint = (
+        "correct trust.json in the namespace's ConfigMap modelparams-trust; 'modelparams keys trust' writes one; it is "
+        "tried again"
+    )
 
 
 class APIError(ModelParamsError):

@@ -33,6 +33,7 @@ _RETRY_AFTER: tuple[tuple[type[Exception], timedelta | None], ...] = (
     (errors.ObjectMissing, _LATER),
     (errors.StoreError, _SOON),
     (errors.KeyUnavailable, _LATER),
+    (errors.TrustUnavailable, _LATER),
     (errors.APIDenied, _LATER),
     (errors.APIMissing, _LATER),
     (errors.APIInvalid, _LATER),

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     SOURCE_DENIED = "SourceDenied"
     KEY_UNAVAILABLE = "KeyUnavailable"
+    TRUST_UNAVAILABLE = "TrustUnavailable"
     ARENA_EXHAUSTED = "ArenaExhausted"
     SLOT_BUSY = "SlotBusy"
     ENGINE_UNAVAILABLE = "EngineUnavailable"

@@ -77,7 +77,11 @@ def test_bad_bytes_are_never_retried_into_acceptance(kind):
 @pytest.mark.parametrize(
     "kind",
     [
-        *(k for k in KINDS if issubclass(k, errors.StoreError | errors.KeyUnavailable | errors.APIError)),
+        *(
+            k
+            for k in KINDS
+            if issubclass(k, errors.StoreError | errors.KeyUnavailable | errors.TrustUnavailable | errors.APIError)
+        ),
         errors.SlotBusy,
         errors.EngineUnavailable,
         errors.ArenaExhausted,
@@ -97,7 +101,8 @@ def test_what_waits_for_a_person_is_asked_less_often_than_what_passes_by_itself(
         return timedelta.max if retry_after is None else retry_after
 
     passes = [errors.StoreUnavailable("it"), errors.EngineUnavailable("it"), errors.SlotBusy("it")]
-    waits = [errors.ObjectMissing("it"), errors.StoreDenied("it"), errors.KeyUnavailable("it"), errors.APIDenied("it")]
+    kinds = [errors.ObjectMissing, errors.StoreDenied, errors.KeyUnavailable, errors.TrustUnavailable, errors.APIDenied]
+    waits = [kind("it") for kind in kinds]
     assert max(map(pause, passes)) < min(map(pause, waits)) <= pause(KeyError("a bug, which no retry mends"))
 
 

@@ -215,7 +215,7 @@ def no_trust(shop: Shop) -> None:
         (flip, Reason.BLOB_DIGEST_MISMATCH),
         (lose, Reason.OBJECT_MISSING),
         (no_key, Reason.KEY_UNAVAILABLE),
-        (no_trust, Reason.USAGE),
+        (no_trust, Reason.TRUST_UNAVAILABLE),
     ],
 )
 def test_whatever_fails_leaves_no_plaintext(shop: Shop, harm: Callable[[Shop], None], reason: Reason) -> None:
@@ -225,6 +225,36 @@ def test_whatever_fails_leaves_no_plaintext(shop: Shop, harm: Callable[[Shop], N
     assert raised.value.reason is reason
     path = shop.runtime / Slot.A.file_name
     assert not path.exists() or not any(shop.arena())
+
+
+def no_file_left(shop: Shop) -> None:
+    (shop.folder / "trust.json").unlink()
+    (shop.folder / "trust.json").symlink_to("trust.json")  # ELOOP, for any errno
+
+
+def a_comma_too_many(shop: Shop) -> None:
+    (shop.folder / "trust.json").write_text('{"threshold": 1,, "keys": {}}')
+
+
+def too_high_a_threshold(shop: Shop) -> None:
+    policy = json.loads((shop.folder / "trust.json").read_bytes())
+    (shop.folder / "trust.json").write_text(json.dumps(policy | {"threshold": 2}))
+
+
+@pytest.mark.parametrize("harm", [no_trust, no_file_left, a_comma_too_many, too_high_a_threshold])
+def test_a_policy_that_a_pod_cannot_use_for_now_condemns_no_version(shop: Shop, harm: Callable[[Shop], None]) -> None:
+    """A final failure of one pod would turn the whole rollout back, and no correction would bring the version again."""
+    path = shop.folder / "trust.json"
+    sound = path.read_bytes()
+    harm(shop)
+    with pytest.raises(errors.TrustUnavailable, match=r"trust\.json") as raised:
+        shop.stage("1.0.0")
+    assert not classify(raised.value).is_final
+    assert "ConfigMap modelparams-trust" in str(raised.value)
+    assert "--help" not in str(raised.value)
+    path.unlink(missing_ok=True)
+    path.write_bytes(sound)
+    assert shop.stage("1.0.0").filled.fetched_bytes
 
 
 def test_a_cancelled_staging_leaves_no_plaintext(shop: Shop) -> None:

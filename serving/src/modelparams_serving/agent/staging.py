@@ -120,12 +120,11 @@ class Stager:
         return Staged(filled, sealed.manifest.manifest.floor)
 
     def _open(self, release: Release, floor: int, now: datetime) -> SealedRelease:
-        # The policy is read each time: it is a mounted file that changes under us.
         expect = Expectation(release.model_name, version=release.version, min_sequence=floor, now=now)
         sealed = open_release(
             self.open_source(release.source.s3),
             release.manifest_digest,
-            trust=TrustPolicy.load(self.trust),
+            trust=self._trusted(),
             expect=expect,
             keys=self.keys,
             key_ref=release.encryption.key_ref.name,
@@ -134,6 +133,15 @@ class Stager:
         while len(self._manifests) > MANIFESTS_KEPT:
             self._manifests.popitem(last=False)
         return sealed
+
+    def _trusted(self) -> TrustPolicy:
+        """The policy, read each time: it is a mounted file that changes under us, and what is wrong with it passes."""
+        try:
+            return TrustPolicy.load(self.trust)
+        except errors.UsageError as error:
+            raise errors.TrustUnavailable(
+                f"no signature can be checked by {self.trust.name}: {error.message}"
+            ) from error
 
     def _floor(self, ticket: Ticket) -> int:
         """What the ticket says, or what is served says, which an agent that started anew has not seen before."""
