@@ -142,12 +142,12 @@ class KeyUnavailable(ModelParamsError):
 
 
 class TrustUnavailable(ModelParamsError):
-    """The trust policy that is mounted in the pod cannot be read, or is none."""
+    """The trust policy that is mounted in the pod cannot be used, or does not count who signed; the operator's does."""
 
     reason = Reason.TRUST_UNAVAILABLE
     hint = (
-        "correct trust.json in the namespace's ConfigMap modelparams-trust; 'modelparams keys trust' writes one; it is "
-        "tried again"
+        "compare trust.json in the namespace's ConfigMap modelparams-trust with the operator's; a changed one takes a "
+        "minute to reach the pod; 'modelparams keys trust' writes one; it is tried again"
     )
 
 

@@ -121,14 +121,18 @@ class Stager:
 
     def _open(self, release: Release, floor: int, now: datetime) -> SealedRelease:
         expect = Expectation(release.model_name, version=release.version, min_sequence=floor, now=now)
-        sealed = open_release(
-            self.open_source(release.source.s3),
-            release.manifest_digest,
-            trust=self._trusted(),
-            expect=expect,
-            keys=self.keys,
-            key_ref=release.encryption.key_ref.name,
-        )
+        try:
+            sealed = open_release(
+                self.open_source(release.source.s3),
+                release.manifest_digest,
+                trust=self._trusted(),
+                expect=expect,
+                keys=self.keys,
+                key_ref=release.encryption.key_ref.name,
+            )
+        except (errors.SignerUnknown, errors.TooFewSignatures) as error:
+            # The operator, by its own policy, counts who signed: the kubelet may bring the new one here later.
+            raise errors.TrustUnavailable(f"{error.message}; by the policy of the operator it counts") from error
         self._manifests[release.manifest_digest] = sealed.manifest.manifest
         while len(self._manifests) > MANIFESTS_KEPT:
             self._manifests.popitem(last=False)
