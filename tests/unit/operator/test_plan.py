@@ -358,6 +358,9 @@ def test_a_pod_that_was_not_serving_does_not_hold_a_promotion() -> None:
     crashing = pod("z", ordered=OLD, holds=[OLD, NEW])
     made = plan(desired(), observed(*BOTH, *pods(3, NEW, staged=[OLD]), crashing, memory=CANARY))
     assert made.status.live == release(NEW)
+    sick = pod("z", OLD, ready=False, holds=[OLD, NEW])
+    made = plan(desired(), observed(*BOTH, *pods(3, NEW, staged=[OLD]), sick, memory=CANARY))
+    assert made.status.live == release(NEW)
 
 
 def test_a_version_that_was_live_before_takes_its_steps_again_when_it_is_the_higher_one() -> None:
@@ -698,7 +701,7 @@ def test_an_operator_that_was_replaced_writes_nothing() -> None:
 
 
 def test_pods_that_obeyed_a_higher_term_stall_the_rollout_and_fail_no_version() -> None:
-    beyond = [pod(name, OLD, ordered=OLD, obeyed=9) for name in ("a", "b")]
+    beyond = [pod(name, OLD, holds=[OLD, NEW], obeyed=9) for name in ("a", "b")]
     late = status(OLD, NEW, progressed_at=NOW - timedelta(seconds=601), pods=PodCounts(total=2))
     made = plan(desired(), observed(*BOTH, *beyond, memory=late, term=3))
     assert stalled(made).reason is Reason.STALE_TERM
@@ -720,7 +723,8 @@ def test_a_term_that_no_restart_would_reach_is_the_pod_s_own_affair(obeyed: int,
 
 def test_a_pod_that_obeys_and_is_late_fails_the_version_beside_one_that_cannot() -> None:
     late = status(OLD, NEW, progressed_at=NOW - timedelta(seconds=601), pods=PodCounts(total=2))
-    seen = observed(*BOTH, pod("a", OLD, obeyed=9), pod("b", OLD, holds=[OLD, NEW]), memory=late, term=3)
+    beyond, slow = pod("a", OLD, holds=[OLD, NEW], obeyed=9), pod("b", OLD, holds=[OLD, NEW])
+    seen = observed(*BOTH, beyond, slow, memory=late, term=3)
     failure = plan(desired(), seen).status.last_failure
     assert failure is not None
     assert failure.pod_name == "b"
@@ -853,6 +857,33 @@ def test_a_first_version_that_makes_its_pods_unready_is_not_live_and_its_fix_wai
     broken = [pod(name, OLD, ready=False, staged=[NEW]) for name in "abc"]
     made = plan(desired(steps=(step(1, pause=3600),)), observed(*BOTH, *broken, memory=status(target=OLD)))
     assert (made.status.live, sorted(moved(made))) == (None, ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param((pod("a", NEXT, holds=[NEXT, OLD]), pod("e", OLD)), id="one-is-well-at-home"),
+        pytest.param((pod("a", NEXT, holds=[NEXT, OLD], ready=False),), id="nobody-is-well-on-the-fix"),
+    ],
+)
+def test_pods_of_a_failed_version_go_home_where(there: tuple[PodView, ...]) -> None:
+    sick, stray = pod("d", OLD, ready=False, holds=[OLD, NEXT]), pod("b", NEW, staged=[OLD])
+    memory = on_the_way_home_with_a_fix(step_index=2)
+    assert "b" in moved(plan(desired(), observed(*BOTH, version(NEXT), *there, sick, stray, memory=memory)), OLD)
+
+
+def test_a_version_that_waits_for_a_pod_that_is_sick_at_home_goes_on_after_its_time() -> None:
+    sick = pod("a", OLD, ready=False, holds=[OLD, NEW], moved_in=0)
+    made = after_the_deadline(*BOTH, sick, *named("b", "c"), memory=CANARY)
+    assert (made.status.failed_versions, made.status.revision, moved(made)) == ((), 1, ["b"])
+
+
+def test_the_blame_is_with_the_pod_that_was_well_before_and_not_with_one_that_was_given_it_as_a_cure() -> None:
+    cured, taken = pod("a", NEW, staged=[OLD], ready=False), pod("b", NEW, staged=[OLD], ready=False, moved_in=0)
+    (one,) = after_the_deadline(*BOTH, cured, taken, memory=CANARY).status.failed_versions
+    assert one.message.startswith("pod b")
+    waits = named("c")
+    assert after_the_deadline(*BOTH, cured, *waits, memory=status(OLD, NEW, step_index=2)).status.failed_versions == ()
 
 
 def test_pods_of_a_failed_version_go_home_though_nobody_is_there_yet() -> None:
@@ -1012,6 +1043,14 @@ def test_a_retry_token_that_another_rollout_acted_on_tries_nothing_again_under_a
     made = plan(desired(retry_token="1"), observed(*BOTH, *theirs, memory=waiting)).status
     assert (made.target, made.attempt) == (release(OLD), 1)
     assert [f.manifest_digest for f in made.failed_versions] == [digest(NEW)]
+
+
+def test_what_a_rollout_found_out_itself_stays_failed_though_it_is_live_in_another() -> None:
+    sick = pod("a", OLD, staged=[NEW], ordered=NEW, failed=failure(NEW))
+    before = plan(desired(), observed(*BOTH, sick, memory=CANARY)).status
+    own = RolloutStatus(failed_versions=before.failed_versions, last_failure=before.last_failure)
+    made = plan(desired(), observed(*BOTH, lessons=lessons([own, status(NEW)]), memory=own)).status
+    assert [one.manifest_digest for one in made.failed_versions] == [digest(NEW)]
 
 
 def test_a_retry_token_from_the_beginning_tries_what_failed_in_another_rollout() -> None:
@@ -1401,7 +1440,7 @@ def test_no_progress_until_the_deadline_is_a_failure() -> None:
     assert made.status.target == release(OLD)
     assert made.status.failed_versions[0].reason is Reason.PROGRESS_DEADLINE_EXCEEDED
     assert made.status.last_failure is not None
-    assert made.status.last_failure.pod_name == "c"
+    assert made.status.last_failure.pod_name == "b"
 
 
 def test_the_time_in_which_the_operator_was_away_is_not_counted() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from modelparams.api.release import Release
@@ -57,20 +56,29 @@ def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime
 
 
 def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
-    """Name the first pod that is behind, as the failure of a rollout that ran into its deadline.
+    """Name the first pod that speaks against the target, as the failure of a rollout that ran into its deadline.
 
-    A first version has nothing to return to: its deadline is only reported. So it is where no pod is behind that was
-    ordered to have the target: one that waits for its order says nothing of those bytes.
+    A first version has nothing to return to: its deadline is only reported. So it is where no pod speaks against it.
     """
     target = memory.target
     if target is None or memory.live is None:
         return None
-    ordered = tuple(m for m in fleet.members if m.release(target.manifest_digest) is not None)
-    member = behind(target.manifest_digest, replace(fleet, members=ordered))
+    member = next(iter(_against(target.manifest_digest, fleet)), None)
     if member is None:
         return None
     message = _what_keeps(member, target.manifest_digest, attempt_of(memory))
     return _failed_on(target, member, Reason.PROGRESS_DEADLINE_EXCEEDED, message, now)
+
+
+def _against(digest: Digest, fleet: Fleet) -> list[Member]:
+    """List the pods that speak against a version: first who was taken from serving for it, then who does not get it.
+
+    Not who was broken before and was given it as a cure, who is not well where it was sent earlier, nor who waits for
+    its order or its turn.
+    """
+    lost = [m for m in fleet.members if m.was_taken and not m.is_settled]
+    unstaged = [m for m in fleet.members if m.release(digest) is not None and not m.holds(digest) and m not in lost]
+    return [*(m for m in lost if m.side == digest), *sorted(unstaged, key=lambda m: not m.is_ready)]
 
 
 def _what_keeps(member: Member, digest: Digest, attempt: str) -> str:
@@ -88,11 +96,10 @@ def _what_keeps(member: Member, digest: Digest, attempt: str) -> str:
 
 
 def behind(digest: Digest, fleet: Fleet) -> Member | None:
-    """Find the pod that holds up `digest`: the first that does not hold it, else that is not well on it, else waits."""
-    unstaged = (m for m in fleet.members if not m.holds(digest))
+    """Find the pod that holds up `digest`: one that speaks against it, else the first that is not well on it."""
     unsettled = [m for m in fleet.members if not (m.is_settled and m.side == digest)]
     sick = (m for m in unsettled if m.side == digest)
-    return next(unstaged, None) or next(sick, None) or next(iter(unsettled), None)
+    return next(iter(_against(digest, fleet)), None) or next(sick, None) or next(iter(unsettled), None)
 
 
 def _failed_on(target: Release, member: Member, reason: Reason, message: str, now: datetime) -> PodFailure:

@@ -62,6 +62,11 @@ class Member:
         failure = self.failure(digest, attempt)
         return failure is not None and failure.final
 
+    @property
+    def was_taken(self) -> bool:
+        """Tell whether we took it from serving for what it is ordered to serve."""
+        return self.order is not None and self.order.moved_in is not None
+
     def is_away(self, revision: int) -> bool:
         """Tell whether we took it from serving since the fleet was last at rest, and it is not back.
 

@@ -12,25 +12,23 @@ from modelparams_operator.core.strays import strays
 def rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
     """Begin a new revision, by which nobody counts as away: when all that moved are back, or one had its time.
 
-    So others are not kept where they may not stay by a pod that is sick for reasons of its own.
+    So a pod that is sick for reasons of its own keeps the others neither where they may not stay nor from a newer one.
     """
     if fleet.away(memory.revision):
-        is_over = is_overdue and _may_give_up(memory, course, fleet)
+        is_over = is_overdue and _may_give_up(course, fleet)
         return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_over else memory
     was_moved = any(m.order is not None and m.order.moved_in == memory.revision for m in fleet.members)
     is_back = was_moved and is_at_rest(memory) and not strays(memory, course, fleet)
     return changed(memory, revision=memory.revision + 1) if is_back else memory
 
 
-def _may_give_up(memory: RolloutStatus, course: Course, fleet: Fleet) -> bool:
-    """Tell whether the others go on without who is not back: only where pods go home. The way out is judged instead.
+def _may_give_up(course: Course, fleet: Fleet) -> bool:
+    """Tell whether the others go on without who is not back where it was sent: where pods go that may not stay.
 
     One may be sick for reasons of its own: as many follow. When those do in vain, it is the version. How many that we
     sent there are well is no evidence: they may have come when it still made its pods well.
     """
-    there, is_homeward = course.refuge, is_at_rest(memory) or bool(strays(memory, course, fleet))
-    if there is None or not is_homeward:
+    if course.refuge is None:
         return False
-    sent = (m for m in fleet.members if m.order is not None and m.order.moved_in is not None)
-    sick = sum(1 for m in sent if m.side == there.manifest_digest and not m.is_settled)
-    return sick <= course.allowance
+    digest = course.refuge.manifest_digest
+    return sum(1 for m in fleet.members if m.side == digest and m.was_taken and not m.is_settled) <= course.allowance
