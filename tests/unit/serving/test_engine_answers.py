@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from builders.engines import engine, put_live, until
 from modelparams_serving.engine import bodies
 from modelparams_serving.engine.__main__ import Engine
 from modelparams_serving.engine.body_budget import Budget
+from modelparams_serving.engine.pooling import Pooled
 
 pytestmark = pytest.mark.model
 LABELS = {number: f"label {number}" for number in range(400)}
@@ -47,6 +49,8 @@ class Reader:
     taken: list[bytes] = field(default_factory=list)
     status: int = 0
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+    is_awaited: bool = False
+    """Whether the engine has the second piece for it."""
 
     def asks(self) -> asyncio.Task[None]:
         body = json.dumps({"input": TEXTS}).encode()
@@ -66,6 +70,7 @@ class Reader:
             self.status = message["status"]
             return
         if self.taken:
+            self.is_awaited = True
             await self.goes_on.wait()
         self.taken.append(message["body"])
 
@@ -150,13 +155,43 @@ def test_who_takes_it_slowly_gives_way_to_another(tmp_path: Path, monkeypatch: p
         nonlocal now
         slow, second = Reader(made), Reader(made)
         left = slow.asks()
-        await until(lambda: bool(slow.taken))
+        await until(lambda: slow.is_awaited)
         now = 25.0  # of the 30 seconds in which all of it should be taken
         second.goes_on.set()
         await second.asks()
         assert (second.status, len(json.loads(b"".join(second.taken))["data"])) == (200, len(TEXTS))
         await left
         assert len(slow.taken) == 1
+
+    live(tmp_path, scene, max_body_bytes=ROOM_FOR_ONE)
+
+
+def test_who_waits_for_the_engine_and_not_the_engine_for_him_gives_way_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy engine all answers are slow: each newcomer would have another one cut in its midst."""
+    now, goes_on, piece = 0.0, threading.Event(), Pooled._piece
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+
+    def slowly(self: Pooled, start: int, count: int) -> bytes:
+        if start:
+            goes_on.wait(60)
+        return piece(self, start, count)
+
+    monkeypatch.setattr(Pooled, "_piece", slowly)
+
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        nonlocal now
+        honest = Reader(made)
+        honest.goes_on.set()
+        asked = honest.asks()
+        await until(lambda: bool(honest.taken))
+        now = 25.0  # as in the test above, and it is not the client's doing
+        refused = await client.post("/classify", json={"input": TEXTS})
+        assert refused.status_code == 503
+        goes_on.set()
+        await asked
+        assert len(json.loads(b"".join(honest.taken))["data"]) == len(TEXTS)
 
     live(tmp_path, scene, max_body_bytes=ROOM_FOR_ONE)
 

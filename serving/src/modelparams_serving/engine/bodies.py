@@ -34,15 +34,26 @@ class _Moving:
     owner: object
     """Whom its memory counts for."""
     deadline: asyncio.Timeout
-    since: float
     pace: float
     """Bytes a second that it should have at least."""
     size: int = 0
+    _waited: float = 0.0
+    _since: float | None = None
 
     @property
     def behind(self) -> float:
-        """By so many seconds one that moves at that pace would have been here earlier."""
-        return monotonic() - self.since - self.size / self.pace
+        """For so many seconds longer was it waited for than for one that moves at that pace."""
+        waiting = 0.0 if self._since is None else monotonic() - self._since
+        return self._waited + waiting - self.size / self.pace
+
+    @contextlib.contextmanager
+    def awaited(self) -> Iterator[None]:
+        """While the other end is waited for. The time that we take ourselves is not held against it."""
+        self._since = monotonic()
+        try:
+            yield
+        finally:
+            self._waited, self._since = self._waited + monotonic() - self._since, None
 
 
 Going = contextlib.AbstractAsyncContextManager[_Moving | None]
@@ -106,9 +117,12 @@ class Bodies:
 
     @contextlib.asynccontextmanager
     async def going(self, owner: object, size: int) -> AsyncIterator[_Moving]:
-        """While an answer of about `size` bytes is sent: who takes it slowly gives way to others, by TimeoutError."""
+        """While an answer of about `size` bytes is sent: who takes it slowly gives way to others, by TimeoutError.
+
+        Only what is `awaited` counts: on a busy engine all answers are slow, and each newcomer would have one cut.
+        """
         async with asyncio.timeout(None) as deadline:
-            going = _Moving(owner, deadline, monotonic(), max(_SLOW, size / self._seconds))
+            going = _Moving(owner, deadline, max(_SLOW, size / self._seconds))
             self._moving.add(going)
             try:
                 yield going
@@ -146,15 +160,16 @@ class Bodies:
     async def _read(self, request: Request, deadline: asyncio.Timeout) -> bytes:
         announced = int(request.headers.get("content-length", 0))
         # To end in time a long one has to come faster than any has to: else 32 could keep all room, and send nothing.
-        coming = _Moving(request, deadline, monotonic(), max(_SLOW, announced / self._seconds))
+        coming = _Moving(request, deadline, max(_SLOW, announced / self._seconds))
         self._moving.add(coming)
         try:
             self._count(coming, announced)
             found = bytearray()
-            async for piece in request.stream():
-                found += piece
-                coming.size = len(found)
-                self._count(coming, coming.size)
+            with coming.awaited():
+                async for piece in request.stream():
+                    found += piece
+                    coming.size = len(found)
+                    self._count(coming, coming.size)
             return bytes(found)
         finally:
             self._moving.discard(coming)

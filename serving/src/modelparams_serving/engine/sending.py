@@ -40,8 +40,9 @@ class Pieces(StreamingResponse):
         """See Starlette's."""
 
         async def sent(message: Any) -> None:
-            async with asyncio.timeout(self._stalled):
-                await send(message)
+            with going.awaited() if going else contextlib.nullcontext():
+                async with asyncio.timeout(self._stalled):
+                    await send(message)
             if going:
                 going.size += len(message.get("body", b""))
 
