@@ -150,6 +150,7 @@ def exchange(staged: Sequence[Staged], before: Sequence[Staged], *, in_place: bo
     If it is interrupted half-way (a signal, a fault of a device), all is put back to `before`, and the exception goes
     on.
     """
+    _await_devices(staged)  # a step ends when its kernels are queued: they still read what is to be written over
     try:
         _put(staged, in_place)
     except BaseException:
@@ -163,8 +164,12 @@ def _put(staged: Sequence[Staged], in_place: bool) -> None:
             one.place.tensor.data.copy_(one.value)
         else:
             one.place.tensor.data = one.value
+    _await_devices(staged)  # the copies are only queued: a step on another stream must not overtake them
+
+
+def _await_devices(staged: Sequence[Staged]) -> None:
     for device in {one.place.tensor.device for one in staged}:
-        if device.type == "cuda":  # the copies are only queued: a step on another stream must not overtake them
+        if device.type == "cuda":
             torch.cuda.synchronize(device)
 
 

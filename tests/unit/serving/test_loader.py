@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ from modelparams.store import FileStore
 from modelparams.trust import SigningKey
 from modelparams.verify import manifest_key
 from modelparams_serving import loader as loader_module
+from modelparams_serving import module_tensors
 from modelparams_serving.loader import ParamLoader
 
 pytestmark = pytest.mark.model
@@ -427,6 +428,32 @@ def test_an_exchange_that_is_interrupted_is_undone(repository: Repository, monke
     with pytest.raises(KeyboardInterrupt):
         loader.update("1.1.0")
     assert holds(module, one)
+
+
+class OnDevice:
+    """A tensor's stand-in that notes what is queued for its device."""
+
+    device = torch.device("cuda", 0)
+
+    def __init__(self, queued: list[str]) -> None:
+        self.data, self._queued = self, queued
+
+    def copy_(self, _values: object) -> None:
+        self._queued.append("copy")
+
+
+def test_on_a_device_nothing_is_written_over_before_what_ended_steps_have_queued_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step ends when its kernels are queued, and those of a side stream wait for no copy of another one."""
+    queued = list[str]()
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: queued.append(f"{device} done"))
+    staged = [
+        module_tensors.Staged(module_tensors.Place((name,), cast("Tensor", OnDevice(queued))), torch.zeros(1))
+        for name in "ab"
+    ]
+    module_tensors.exchange(staged, staged, in_place=False)
+    assert queued == ["cuda:0 done", "copy", "copy", "cuda:0 done"]
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["by-pointer", "in-place"])
