@@ -104,7 +104,7 @@ class Story:
     def _second_version(self) -> _Window:
         self._chapter("1.1.0, a fine-tune of the last two layers, rolls out pod by pod under the load")
         patch = json.dumps({"spec": {"strategy": {"steps": _STEPS}}})
-        self.console.print(f"kubectl patch mpr {MODEL}-default --type=merge -p '{patch}'", highlight=False)
+        self._say_typed(f"patch mpr {MODEL}-default --type=merge -p '{patch}'")
         self.scene.kubectl("patch", "mpr", f"{MODEL}-default", "--type=merge", "-p", patch)
         start = time.monotonic()
         self._apply("1.1.0")
@@ -128,11 +128,12 @@ class Story:
     def _tampered_version(self) -> None:
         self._chapter("1.2.0 is tampered with in the bucket: it is refused before any pod is touched")
         self.scene.tamper()
-        self._model.apply(self.scene.object_file("1.2.0"))
+        self._type_apply("1.2.0")
         eventually(
             "the refusal of 1.2.0", lambda: self._condition("1.2.0", "Stalled")[0] == "True", seconds=_VERDICT_SECONDS
         )
-        self.console.print(self.scene.kubectl("get", "mpv"))
+        self._show("get", "mpv")
+        self._say_typed(f"describe mpv {MODEL}-1.2.0")
         self.console.print(self._conditions_as_described("1.2.0"))
         digest = self._model.version("1.2.0")["spec"]["manifestDigest"]
         if any(digest in str(order) for order in self._model.orders().values()):
@@ -142,6 +143,7 @@ class Story:
     def _way_back(self, load: Load) -> _Window:
         self._chapter("1.1.0 is deleted, as a Git revert would: all pods go back to 1.0.0")
         start = time.monotonic()
+        self._say_typed(f"delete mpv {MODEL}-1.1.0")
         self._model.delete("1.1.0")
         self._wait_live("1.0.0")
         self.report.rollback_s = time.monotonic() - start
@@ -181,29 +183,30 @@ class Story:
 
     def _apply(self, version: str) -> None:
         start = time.monotonic()
-        self._model.apply(self.scene.object_file(version))
+        self._type_apply(version)
         self._wait_live(version)
         self.report.apply_to_live_s[version] = time.monotonic() - start
         self.report.bytes_sealed[version] = self._model.version(version)["status"]["verified"]["sizeBytes"]
 
     def _wait_live(self, version: str) -> None:
-        """Until all pods serve `version`; each change of a pod or of the step is told."""
-        told: list[str] = [""]
+        """Until all pods serve `version`; each change of a pod is told, with the step."""
+        told: set[str] = set()
 
         def all_live() -> bool:
-            line = self._progress()
-            if line != told[0]:
-                self.console.print(line)
-                told[0] = line
+            lines = self._progress()
+            for line in lines:
+                if line not in told:
+                    self.console.print(f"step {self._model.step() or '-':4} {line}")
+            told.clear()
+            told.update(lines)
             return list(self._model.live().values()) == [version] * self.report.pods and self._model.is_at_rest()
 
         eventually(f"{version} live on all pods", all_live, seconds=_LIVE_SECONDS, every=0.2)
 
-    def _progress(self) -> str:
-        """One line: the step, and each pod's state, version, digest and last pause."""
-        return f"step {self._model.step() or '-':4} " + "   ".join(
-            _pod_line(order, swaps=bool(self.report.apply_to_live_s)) for order in self._model.orders().values()
-        )
+    def _progress(self) -> list[str]:
+        """Each pod's state, version, digest and last pause."""
+        orders = self._model.orders().values()
+        return [_pod_line(order, swaps=bool(self.report.apply_to_live_s)) for order in orders]
 
     def _rate(self) -> float:
         """Requests a second that this machine answers with time to spare, by how long one takes alone."""
@@ -242,7 +245,19 @@ class Story:
         return Model(self.scene.kubectl, MODEL)
 
     def _show_objects(self) -> None:
-        self.console.print(self.scene.kubectl("get", "pods,mpv,mpr,mpa"))
+        self._show("get", "pods,mpv,mpr,mpa")
+
+    def _show(self, *words: str) -> None:
+        self._say_typed(" ".join(words))
+        self.console.print(self.scene.kubectl(*words))
+
+    def _type_apply(self, version: str) -> None:
+        file = self.scene.object_file(version)
+        self._say_typed(f"apply -f {file.name}")
+        self._model.apply(file)
+
+    def _say_typed(self, words: str) -> None:
+        self.console.print(f"$ kubectl {words}", style="bold", highlight=False)
 
     def _condition(self, version: str, kind: str) -> tuple[str, str, str]:
         return condition(self._model.version(version), kind)
