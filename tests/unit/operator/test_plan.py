@@ -810,6 +810,14 @@ def test_a_return_goes_on_past_one_pod_that_does_not_come_and_not_past_two(
     assert stalled(second).reason is Reason.PROGRESS_DEADLINE_EXCEEDED
 
 
+def test_a_return_by_steps_takes_no_third_pod_to_a_version_on_which_two_are_not_well() -> None:
+    """Who remembers no history goes back by steps, and home is what was deleted."""
+    memory = status(NEW, OLD, step_index=1, started_at=NOW)
+    sick = [pod(name, OLD, ready=False, staged=[NEW], moved_in=0) for name in "ab"]
+    made = after_the_deadline(version(OLD), *sick, *named("c", "d", serving=NEW, beside=[OLD]), memory=memory)
+    assert (made.status.revision, moved(made, OLD)) == (0, [])
+
+
 def test_the_deadline_of_a_fix_begins_when_the_last_pod_has_come_home() -> None:
     parts = (*BOTH, version(NEXT), *(pod(name, OLD, staged=[NEXT]) for name in "bc"))
     slow, home = pod("a", NEW, staged=[OLD], moved_in=0), pod("a", OLD, holds=[OLD, NEXT], moved_in=0)

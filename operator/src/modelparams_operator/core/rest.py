@@ -23,12 +23,9 @@ def rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: b
 
 
 def _may_give_up(course: Course, fleet: Fleet) -> bool:
-    """Tell whether the others go on without who is not back where it was sent: where pods go that may not stay.
+    """Tell whether the others go on without who is not back.
 
     One may be sick for reasons of its own: as many follow. When those do in vain, it is the version. How many that we
     sent there are well is no evidence: they may have come when it still made its pods well.
     """
-    if course.refuge is None:
-        return False
-    digest = course.refuge.manifest_digest
-    return sum(1 for m in fleet.members if m.side == digest and m.was_taken and not m.is_settled) <= course.allowance
+    return sum(1 for m in fleet.members if m.was_taken and not m.is_settled) <= course.allowance
