@@ -438,6 +438,8 @@ def test_a_digest_is_one_word_on_a_terminal_of_80_columns(ready: Run, monkeypatc
     digest = ready("inspect", "1.1.0", "-s", "store", "--trust", "trust.json", "-o", "json").json["manifestDigest"]
     assert str(digest) in shown.split()
     assert [line for line in shown.splitlines() if line.endswith(" ")] == []
+    told = ready("publish", "params/tiny/v1.1.0", "-s", "store", "--sign", "release.pem").err
+    assert str(digest) in told.split()
 
 
 @pytest.mark.parametrize(("columns", "is_whole"), [(200, True), (60, False)])

@@ -119,10 +119,10 @@ def result(data: Any, table: Table | str, output: Output) -> None:
         echo(table)
     else:
         with _to_stdout():
-            _print_whole(console(), table)
+            print_whole(console(), table)
 
 
-def _print_whole(where: Console, table: Table) -> None:
+def print_whole(where: Console, table: Table) -> None:
     """Leave lines that a digest makes a little too long to the terminal: broken by us, it could not be copied."""
     natural = Measurement.get(where, where.options.update(width=_NEARLY_FITS), table).maximum
     if not where.width < natural < _NEARLY_FITS:

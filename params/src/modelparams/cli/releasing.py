@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic.alias_generators import to_camel
 
 from modelparams.api.release import S3Source
-from modelparams.cli.output import console, echo, facts, note, size, write_file
+from modelparams.cli.output import console, echo, facts, note, print_whole, size, write_file
 from modelparams.cli.publish_options import Form
 from modelparams.errors import InvalidSpec, UsageError
 from modelparams.publish import Published
@@ -119,7 +119,7 @@ def tell(published: Published, report: Path | None) -> None:
     }
     if published.blobs_resumed:
         rows["resumed"] = f"{counted(published.blobs_resumed, 'blob')} of a run that was cut off"
-    console(stderr=True).print(facts(title, rows))
+    print_whole(console(stderr=True), facts(title, rows))
     if published.is_other_layout:
         note(
             "warning: its tensors have other names, shapes or dtypes than the publish before: pods that serve that "
