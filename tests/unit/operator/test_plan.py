@@ -288,6 +288,12 @@ def test_a_pause_counts_only_while_all_pods_of_its_step_are_live() -> None:
     assert back.status.step_reached_at == LATER
 
 
+def test_pods_that_come_and_go_begin_no_pause_again() -> None:
+    want, memory = desired(steps=(step("50%", pause=60),)), status(OLD, NEW, step_reached_at=NOW)
+    gone = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c", "d"), memory=memory)).status
+    assert (gone.step_index, gone.step_reached_at) == (0, NOW), "one of two that were live is gone"
+
+
 def test_a_canary_that_falls_over_in_its_pause_and_stays_down_has_failed() -> None:
     want = desired(steps=(step(1, pause=86_400), step(2)))
     fell, others = pod("a", NEW, staged=[OLD], ready=False, moved_in=0), named("b", "c")
@@ -1458,7 +1464,7 @@ def test_the_time_in_which_the_operator_was_away_is_not_counted() -> None:
 
 
 def test_a_pod_that_comes_closer_starts_the_deadline_again() -> None:
-    memory = late(pods=late().pods.model_copy(update={"staged": 1}))
+    memory = late(pods=late().pods.model_copy(update={"updated": 0}))
     made = stuck(memory, 700)
     assert made.status.target == release(NEW)
     assert made.status.progressed_at == NOW + timedelta(seconds=700)
@@ -1494,21 +1500,55 @@ def test_a_step_that_is_done_starts_the_deadline_again() -> None:
     assert (waiting.progressed_at, made.status.progressed_at) == (NOW, later)
 
 
-def test_percents_of_the_slowest_pod_are_progress_and_falling_back_is_not() -> None:
+def test_percents_of_a_pod_are_progress_and_falling_back_is_not() -> None:
     slow = pod("c", OLD, holds=[OLD, NEW], progress="40%")
     parts = (*BOTH, *named("a", "b"), slow)
     first = plan(desired(steps=()), observed(*parts, memory=CANARY)).status
-    assert first.pods.slowest_percent == 40
+    assert (first.pods.slowest_percent, first.pods.staging_percents) == (40, 40)
+    later, seen = NOW + timedelta(seconds=100), (*BOTH, *named("a", "b"))
     behind = pod("c", OLD, holds=[OLD, NEW], progress="10%")
-    again = plan(
-        desired(steps=()), observed(*BOTH, *named("a", "b"), behind, memory=first, now=NOW + timedelta(seconds=100))
-    )
-    assert (again.status.pods.slowest_percent, again.status.progressed_at) == (40, NOW)
+    again = plan(desired(steps=()), observed(*seen, behind, memory=first, now=later)).status
+    assert (again.pods.slowest_percent, again.pods.staging_percents, again.progressed_at) == (10, 40, NOW)
     ahead = pod("c", OLD, holds=[OLD, NEW], progress="41%")
-    later = plan(
-        desired(steps=()), observed(*BOTH, *named("a", "b"), ahead, memory=first, now=NOW + timedelta(seconds=100))
-    )
-    assert later.status.progressed_at == NOW + timedelta(seconds=100)
+    assert plan(desired(steps=()), observed(*seen, ahead, memory=first, now=later)).status.progressed_at == later
+
+
+def test_a_pod_that_hangs_makes_no_version_late_that_the_others_are_fetching() -> None:
+    def fetching(percent: int) -> tuple[PodView, ...]:
+        return tuple(pod(name, OLD, holds=[OLD, NEW], progress=f"{percent}%") for name in "ab")
+
+    hangs = pod("c", OLD, holds=[OLD, NEW])
+    memory = plan(desired(), observed(*BOTH, *fetching(1), hangs, memory=CANARY)).status
+    for second in (400, 800):
+        later = NOW + timedelta(seconds=second)
+        seen = observed(*BOTH, *fetching(second // 10), hangs, memory=memory, now=later)
+        memory = plan(desired(), seen).status
+        assert (memory.failed_versions, memory.progressed_at) == ((), later)
+
+
+def test_broken_pods_that_have_the_target_already_end_no_staging() -> None:
+    broken = [pod(name, OLD, ready=False, staged=[NEW]) for name in "xy"]
+    first = pod("b", OLD, holds=[OLD, NEW], progress="30%")
+    memory = plan(desired(), observed(*BOTH, *broken, first, memory=CANARY)).status
+    later = NOW + timedelta(seconds=400)
+    ahead = pod("b", OLD, holds=[OLD, NEW], progress="60%")
+    assert plan(desired(), observed(*BOTH, *broken, ahead, memory=memory, now=later)).status.progressed_at == later
+
+
+def test_more_pods_that_hold_the_target_than_are_due_are_no_progress() -> None:
+    parts = (*BOTH, pod("a", NEW, staged=[OLD], ready=False), *named("b", "c"))
+    memory = plan(desired(), observed(*parts, memory=CANARY)).status
+    later = NOW + timedelta(seconds=400)
+    assert plan(desired(), observed(*parts, *named("z"), memory=memory, now=later)).status.progressed_at == NOW
+
+
+def test_nobody_that_comes_is_progress_while_nobody_may_be_moved() -> None:
+    """In the last step all are due, so it would be each of them."""
+    parts = (*BOTH, pod("a", NEW, staged=[OLD], ready=False, moved_in=0), pod("b", NEW, staged=[OLD]))
+    memory = plan(desired(), observed(*parts, memory=status(OLD, NEW, step_index=2))).status
+    later = NOW + timedelta(seconds=400)
+    made = plan(desired(), observed(*parts, *named("z"), memory=memory, now=later)).status
+    assert (made.pods.staged, made.progressed_at) == (3, NOW)
 
 
 def test_a_pod_that_loses_what_it_had_staged_is_no_progress() -> None:
@@ -1530,7 +1570,7 @@ def test_the_percents_of_a_pod_that_took_the_place_of_a_staged_one_are_progress(
         later = NOW + timedelta(seconds=second)
         again = pod("b", None, holds=[OLD, NEW], ordered=OLD, progress=f"{percent}%", uid="uid-of-the-next")
         memory = plan(desired(steps=()), observed(*parts, again, memory=memory, now=later)).status
-        assert memory.pods.slowest_percent == percent
+        assert (memory.pods.slowest_percent, memory.pods.staging_percents) == (percent, 90 + percent)
     assert memory.progressed_at == NOW + timedelta(seconds=200)
 
 

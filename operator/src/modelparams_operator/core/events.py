@@ -112,8 +112,8 @@ def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     Without pods nothing turns: that is told when the first ones come.
     """
     target, live = new.target, new.live
-    before = None if _reason(old) is Reason.NO_PODS else old.target
-    if target is None or (before is None and is_at_rest(new)) or _reason(new) is Reason.NO_PODS:
+    before = None if _has_no_pods(old) else old.target
+    if target is None or (before is None and is_at_rest(new)) or _has_no_pods(new):
         return ()
     if is_same(before, target) and not _is_tried_again(old, target, new):
         return ()
@@ -122,6 +122,10 @@ def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     over = f" over {live.version_name}" if live is not None and not is_same(live, target) else ""
     again = f", tried again for retryToken {new.last_handled_retry_token}" if _is_tried_again(old, target, new) else ""
     return (Event("Normal", Reason.ROLLING_OUT, f"{target.version_name}{over}{again}"),)
+
+
+def _has_no_pods(status: RolloutStatus) -> bool:
+    return _reason(status) is not None and not status.pods.total
 
 
 def _is_back(old: RolloutStatus, target: Release, live: Release | None) -> bool:

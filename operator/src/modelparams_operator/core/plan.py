@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from modelparams.api.rollout import PodCounts, RolloutStatus, Strategy
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import Course, due, is_complete, is_going_back, is_without_steps, steer
-from modelparams_operator.core.facts import Facts, counted, has_progressed
+from modelparams_operator.core.course import Course, is_complete, is_going_back, is_without_steps, steer
+from modelparams_operator.core.facts import Facts, counted, has_progressed, is_staging
 from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.memory import (
@@ -137,7 +137,7 @@ def _judged(
     Also says whether the deadline has passed, which is only reported when there is nothing to stop.
     """
     on_their_way = leaving(memory, desired.spec.strategy, versions, fleet)
-    is_late = _is_late(desired, observed, memory, counted(memory, fleet, on_their_way))
+    is_late = _is_late(desired, observed, memory, counted(memory, fleet, on_their_way), fleet)
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
@@ -153,21 +153,24 @@ def _is_return(memory: RolloutStatus, strategy: Strategy) -> bool:
     return is_going_back(memory) and is_without_steps(memory, strategy)
 
 
-def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: PodCounts) -> bool:
-    limit = deadline(memory, desired.spec.strategy, observed.watching_since)
-    wanted = due(memory, desired.spec.strategy, pods.total)
-    return limit is not None and observed.now >= limit and not has_progressed(memory.pods, pods, wanted)
+def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: PodCounts, fleet: Fleet) -> bool:
+    strategy = desired.spec.strategy
+    limit = deadline(memory, strategy, observed.watching_since)
+    if limit is None or observed.now < limit:
+        return False
+    return not has_progressed(memory.pods, pods, is_staging=is_staging(memory, strategy, fleet))
 
 
 def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: Course, fleet: Fleet) -> RolloutStatus:
     """Count the pods, and run the progress clock or stop it."""
     strategy = desired.spec.strategy
     pods, steps = counted(memory, fleet, leaving(memory, strategy, observed.versions, fleet)), strategy.steps
+    is_closer = has_progressed(observed.status.pods, pods, is_staging=is_staging(memory, strategy, fleet))
     is_same_work = memory.target == observed.status.target and memory.step_index == observed.status.step_index
     progressed_at = memory.progressed_at
     if not _is_clock_running(memory, course, fleet):
         progressed_at = None
-    elif progressed_at is None or not is_same_work or has_progressed(observed.status.pods, pods, course.count):
+    elif progressed_at is None or not is_same_work or is_closer:
         progressed_at = observed.now
     else:
         progressed_at = min(progressed_at, observed.now)  # one from the future is of another leader's clock

@@ -153,8 +153,8 @@ def _is_coming(view: VersionView, status: RolloutStatus) -> bool:
 
 
 def _has_no_pods(status: RolloutStatus) -> bool:
-    ready = find(status.conditions, ConditionType.READY)
-    return ready is not None and ready.reason is Reason.NO_PODS
+    """Tell whether a pass counted none, whatever else it found to say."""
+    return find(status.conditions, ConditionType.READY) is not None and not status.pods.total
 
 
 def _how_far(use: RolloutUse) -> str:

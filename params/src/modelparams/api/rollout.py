@@ -186,7 +186,9 @@ class PodCounts(Wire):
     failed: Count = 0
     """Pods that could not take the target, or what is live, for good."""
     slowest_percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """How far the slowest of the pods is that do not hold the target yet; its growth counts as progress."""
+    """How far the slowest of the pods is that do not hold the target yet."""
+    staging_percents: Count = 0
+    """The percents of all of these, added up; their growth counts as progress."""
     leaving: Count = 0
     """Pods on their way from a version that was given up; each that arrives counts as progress."""
     summary: Token = ""
