@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from modelparams.arena import ReadableArena
@@ -221,17 +220,16 @@ class ParamLoader:
 
     def _exchange(self, staged: list[Staged], before: list[Staged], note: Callable[[], None] = lambda: None) -> None:
         """Exchange the parameters, and with them the arenas: an interrupt finds both done, or neither."""
-        is_inference, interrupts = torch.is_inference_mode_enabled(), list[bool]()
+        interrupts = list[bool]()
 
         def work() -> None:
-            with torch.inference_mode(is_inference):  # it is the thread's own
-                near = brought_near(staged)
-                with self._steps.swap(lambda: bool(interrupts)):
-                    began = time.perf_counter()
-                    exchange(near, before, in_place=self._in_place)
-                    self.pause_seconds = time.perf_counter() - began
-                    note()
-                    self._now, self._idle = self._idle, self._now
+            near = brought_near(staged)
+            with self._steps.swap(lambda: bool(interrupts)):
+                began = time.perf_counter()
+                exchange(near, before, in_place=self._in_place)
+                self.pause_seconds = time.perf_counter() - began
+                note()
+                self._now, self._idle = self._idle, self._now
 
         uninterrupted(work, lambda: interrupts.append(True))
 

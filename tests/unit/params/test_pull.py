@@ -33,7 +33,7 @@ from modelparams.errors import (
     StoreUnavailable,
     WrongVersion,
 )
-from modelparams.floe import FLOE_4M, FORMAT_1M, FORMAT_4M
+from modelparams.floe import FLOE_4M, FORMAT_1M, FORMAT_4M, wipe
 from modelparams.grouping import plan_blobs
 from modelparams.keys import KEY_OBJECT_LIMIT, KeyContext, write_key_object
 from modelparams.manifest import BlobEntry
@@ -377,6 +377,29 @@ def test_an_interrupt_wipes_too(case: Case) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         pull(release, memoryview(arena), cancelled=interrupted, workers=1)
+    assert set(arena) <= {0, 0xAA}
+
+
+def test_another_interrupt_while_it_wipes_tears_nothing(
+    case: Case, monkeypatch: pytest.MonkeyPatch, interrupting: Callable[[], None]
+) -> None:
+    release = case.publisher.open(case.publisher.publish("1.0.0", BIG))
+    arena, calls, again = bytearray(b"\xaa" * release.layout.total), iter(range(100)), [interrupting]
+
+    def interrupted() -> bool:
+        if next(calls) > 6:
+            raise KeyboardInterrupt
+        return False
+
+    def wiping(view: memoryview) -> None:
+        if again:
+            again.pop()()
+        wipe(view)
+
+    monkeypatch.setattr("modelparams.pull.wipe", wiping)
+    with pytest.raises(KeyboardInterrupt):
+        pull(release, memoryview(arena), cancelled=interrupted, workers=1)
+    assert not again
     assert set(arena) <= {0, 0xAA}
 
 

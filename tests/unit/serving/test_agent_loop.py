@@ -561,6 +561,19 @@ def test_a_staging_takes_no_arena_of_what_is_preferred_by_the_order_that_came_me
     play(tmp_path, scene)
 
 
+def test_a_staging_that_waits_for_an_arena_is_cancelled_and_leaves_its_turn_to_another(tmp_path: Path) -> None:
+    async def scene(pod: Pod) -> None:
+        answers = await two_held_while_the_store_stalls_over_a_third(pod)
+        pod.assign("1.0.0", "1.2.0")  # and 1.1.0 is served: no arena is free for 1.2.0
+        await pod.until(lambda: pod.sink.last.observed_generation == pod.generation)
+        answers.set()
+        await pod.until(lambda: pod.agent and (underway := pod.agent._staging.underway) and underway.asks)
+        pod.assign("1.1.0", "1.3.0", activate="1.1.0")
+        await pod.until(lambda: pod.held == {"1.1.0", "1.3.0"})
+
+    play(tmp_path, scene)
+
+
 def test_an_engine_that_will_not_discard_ends_no_agent(tmp_path: Path) -> None:
     async def scene(pod: Pod) -> None:
         pod.assign("1.0.0", activate="1.0.0")

@@ -290,7 +290,7 @@ def test_an_engine_that_leaves_while_a_version_is_built_leaves_no_thread_of_it(
         async def held(background: Background, work: Callable[[], Any]) -> Any:
             def late() -> Any:
                 loop.call_soon_threadsafe(reached.set)
-                goes_on.wait(10)
+                goes_on.wait(60)
                 return work()
 
             return await run(background, late)
@@ -307,8 +307,11 @@ def test_an_engine_that_leaves_while_a_version_is_built_leaves_no_thread_of_it(
         monkeypatch.setattr(ResidentVersion, "warm_up", endless)
         staging = asyncio.create_task(made.prepare(ONE.prepare(Slot.A)))
         await reached.wait()
-        await made.close()  # and waits for no load, which nobody uses
-        goes_on.set()
+        try:
+            async with asyncio.timeout(30):
+                await made.close()  # and waits for no load, which nobody uses
+        finally:
+            goes_on.set()
         with pytest.raises(EngineUnavailable, match="leaving"):
             await staging
         with pytest.raises(EngineUnavailable, match="leaving"):

@@ -430,6 +430,21 @@ def test_an_exchange_that_is_interrupted_is_undone(repository: Repository, monke
     assert holds(module, one)
 
 
+def test_a_module_of_inference_mode_is_written_over_in_it(repository: Repository) -> None:
+    """The mode is the thread's own, and an exchange has a thread of its own."""
+    one, two = seeded(1), seeded(2)
+    repository.publish("1.0.0", one)
+    repository.publish("1.1.0", two)
+    with torch.inference_mode():
+        module = seeded(9)
+        loader = loader_of(repository, module, in_place=True)
+        loader.update("1.0.0")
+        loader.update("1.1.0")
+        assert holds(module, two)
+        loader.rollback()
+        assert holds(module, one)
+
+
 class OnDevice:
     """A tensor's stand-in that notes what is queued for its device."""
 

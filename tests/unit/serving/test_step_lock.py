@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import threading
 import warnings
 import weakref
@@ -171,6 +172,7 @@ def forked(lock: StepLock) -> bool:
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: of the threads that a child has not
         child = os.fork()
     if not child:
+        signal.alarm(30)  # one that waits for ever does not begin
         try:
             with lock.step():
                 os._exit(0)
@@ -182,8 +184,11 @@ def forked(lock: StepLock) -> bool:
 def test_a_fork_that_has_a_swap_s_gate_and_not_its_thread_begins_steps_unless_it_is_torn() -> None:
     lock = StepLock()
     step, swap = lock.step(), Swapping(lock)
-    step.__enter__()
+    elsewhere = threading.Thread(target=step.__enter__)  # or the child would be inside of it, and look at no gate
+    elsewhere.start()
+    elsewhere.join(10)
     swap.begin()
+    assert lock._gate.locked()
     assert forked(lock), "the swap only waits"
     step.__exit__()
     swap.end()
@@ -248,6 +253,26 @@ def test_a_step_that_begins_as_the_one_around_it_ends_is_seen_by_a_swap(monkeypa
     step = lock.step()
     with step:
         assert inner == [{step}]
+
+
+def test_so_is_one_of_a_coroutine(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(lock: StepLock, _: Swapping) -> None:
+        outer, inner = lock.step(), list[set[step_lock.Step]]()
+        await outer.__aenter__()
+        is_inside = lock.is_inside
+
+        def ends_then() -> bool:
+            found = is_inside()
+            lock.end(outer)
+            inner.append(set(lock._open))
+            return found
+
+        monkeypatch.setattr(lock, "is_inside", ends_then)
+        step = lock.step()
+        async with step:
+            assert inner == [{step}]
+
+    running(test)
 
 
 def test_a_swap_that_waits_long_says_what_for(
