@@ -82,7 +82,7 @@ def _run(work: Callable[[], None], workers: int, stop: Callable[[], None]) -> No
         for number in range(workers):
             threading.Thread(target=run, name=f"modelparams-{number}", daemon=True).start()
             begun += 1
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         stop()
         raise
     finally:

@@ -64,7 +64,7 @@ class _Going(Generic[T]):
             self._is_asked = True
             try:
                 _thread.start_new_thread(self._run, ())
-            except RuntimeError:  # there can be no more threads: done where it may be torn is better than not at all
+            except (RuntimeError, MemoryError):  # no thread can be had: done where it may be torn is better than not
                 self._run()
         if interrupts:
             give_up()
