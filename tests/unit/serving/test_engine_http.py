@@ -427,6 +427,26 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path, stream: bool) -> N
     live(tmp_path, scene)
 
 
+def test_a_client_that_leaves_the_line_before_the_template_keeps_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "monotonic", lambda: 0.0)  # the line moves, so nobody in it is refused
+
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        assert made.swapper.current is not None
+        places = made.swapper.current.renderer._places
+        while not places.locked():
+            await places.acquire()
+        body = json.dumps({"messages": HELLO}).encode()
+        _, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
+        writer.write(f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        await until(lambda: made.swapper.requests == 1)
+        writer.close()
+        await until(lambda: made.swapper.requests == 0, seconds=20)
+
+    live(tmp_path, scene)
+
+
 def test_a_stream_that_fails_ends_with_an_error_and_no_end_mark(tmp_path: Path) -> None:
     async def scene(made: Engine, client: httpx.AsyncClient) -> None:
         assert made.swapper.current is not None

@@ -145,7 +145,7 @@ class Front:
     ) -> Response:
         with contextlib.ExitStack() as stack:
             version = stack.enter_context(self._lease(request, asked.model))
-            ids = await prompt_ids(version, asked, prompt)
+            ids = await unless_gone(request, prompt_ids(version, asked, prompt))
             count = self._metrics.tokens.labels(str(version.identity.version)).inc
             made = job(version, asked, ids, limit, chat=isinstance(asked, ChatRequest), count=count)
             if not asked.stream:
