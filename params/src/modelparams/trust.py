@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pydantic import Field
 from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 
 # Public by its documentation, though its __init__ re-exports without saying so.
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
@@ -172,7 +172,8 @@ class TrustPolicy:
         for name in known:
             try:
                 _public_key(self.keys[name]).verify_signature(envelope.signatures[name], message)
-            except UnverifiedSignatureError:
+            except UnverifiedSignatureError as error:
+                _raise_what_befell_us(error)
                 raise SignatureInvalid(f"the signature of key {name[:12]}… does not verify") from None
         self._require_enough(known)
         return known
@@ -196,6 +197,16 @@ class TrustPolicy:
             raise TooFewSignatures(
                 f"the manifest is signed by {len(known)} of the {self.threshold} trusted keys that it needs"
             )
+
+
+def _raise_what_befell_us(error: UnverifiedSignatureError) -> None:
+    """The library calls whatever is raised meanwhile a failed verification, also a lack of memory or an interrupt.
+
+    Of what a signature holds it is a ValueError at most.
+    """
+    cause = error.__cause__
+    if isinstance(error, VerificationError) and cause is not None and not isinstance(cause, ValueError):
+        raise cause
 
 
 def _named(keys: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import re
@@ -323,6 +324,17 @@ def test_verify_with_the_key_finds_what_only_a_pod_can_find(ready: Run, tmp_path
     assert ready("verify", "1.2.0", "-s", "store", "--trust", "trust.json").code == 0
     ran = ready("verify", "1.2.0", *SEALED)
     assert (ran.code, "NotFinite" in ran.err) == (Exit.INTEGRITY, True)
+
+
+def test_verify_with_the_key_of_more_than_the_memory_says_so(ready: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("modelparams.cli.sealed_versions.mmap.mmap", full)
+    ran = ready("verify", "1.1.0", *SEALED)
+    assert ran.code == Exit.ENGINE
+    assert "ArenaExhausted: no memory for " in ran.err
+    assert "verify without --keys needs none" in ran.err
 
 
 def test_verify_refuses_another_model_and_an_unknown_signer(ready: Run) -> None:

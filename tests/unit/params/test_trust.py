@@ -7,6 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from securesystemslib.dsse import Envelope
+from securesystemslib.signer import SSlibKey
 
 from modelparams.errors import SignatureInvalid, SignerUnknown, TooFewSignatures, UsageError
 from modelparams.trust import TRUST_LIMIT, SigningKey, TrustPolicy, key_id
@@ -62,6 +63,24 @@ def test_a_signature_under_another_keys_name_is_refused():
     envelope.signatures[B.key_id] = envelope.signatures.pop(A.key_id)
     with pytest.raises(SignatureInvalid):
         TrustPolicy.of(A, B).check(envelope)
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), TimeoutError("of a handler")], ids=repr)
+def test_what_befalls_this_process_while_it_verifies_is_no_forged_signature(monkeypatch, failure):
+    def fails(*_):
+        raise failure
+
+    monkeypatch.setattr(SSlibKey, "_verify", fails)
+    with pytest.raises(type(failure)):
+        TrustPolicy.of(A).check(signed(A))
+
+
+@pytest.mark.parametrize("signature", ["00", "no hex", ""])
+def test_what_is_no_signature_at_all_is_one_that_does_not_verify(signature):
+    envelope = signed(A)
+    envelope.signatures[A.key_id].signature = signature
+    with pytest.raises(SignatureInvalid):
+        TrustPolicy.of(A).check(envelope)
 
 
 def test_a_key_is_named_by_its_hash():

@@ -11,6 +11,7 @@ from rich.table import Table
 from modelparams.cli.asked import Asked
 from modelparams.cli.output import Output, facts, note, result, size, table
 from modelparams.cli.reporting import reporting
+from modelparams.errors import ArenaExhausted
 from modelparams.manifest import Manifest, VerifiedManifest, spelled
 from modelparams.pointers import list_pointers
 from modelparams.pull import pull
@@ -29,12 +30,22 @@ def check(asked: Asked, keys: Path | None, key_ref: str, workers: int, output: O
             asked.store, asked.digest, trust=asked.trust, expect=asked.expect, workers=workers, progress=progress
         )
         if sealed is not None:
-            # Not closed by hand: the traceback of a failed pull still holds views of it.
-            pull(sealed, memoryview(mmap.mmap(-1, sealed.layout.total)), workers=workers, progress=progress)
+            pull(sealed, _memory(sealed.layout.total), workers=workers, progress=progress)
     found = _described(checked.manifest)
     told = {**found, "verified": True, "opened": opening, "readBytes": checked.size_bytes}
     title = f"{found['model']} {found['version']} is as signed" + (", and opens" if opening else "")
     result(told, facts(title, _rows(found)), output)
+
+
+def _memory(total: int) -> memoryview:
+    """Of so many bytes. Not closed by hand: the traceback of a failed pull still holds views of it."""
+    try:
+        return memoryview(mmap.mmap(-1, total))
+    except OSError as error:
+        raise ArenaExhausted(
+            f"no memory for {size(total)}: {error.strerror}",
+            hint="verify without --keys needs none; with them use a machine with more memory",
+        ) from error
 
 
 def list_versions(store: str, output: Output) -> None:
