@@ -64,6 +64,12 @@ UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
             id="nothing-rolls-without-pods",
         ),
         pytest.param(
+            desired(pin="9.0.0"),
+            observed(*BOTH, memory=at_rest(*BOTH, memory=REST)),
+            ["Warning PinnedVersionMissing: chat-9.0.0 is pinned and does not exist"],
+            id="nor-when-something-else-is-to-be-said",
+        ),
+        pytest.param(
             desired(),
             observed(*BOTH, *pods(4, OLD), memory=at_rest(*BOTH, memory=REST)),
             ["Normal RollingOut: chat-1.1.0 over chat-1.0.0"],
