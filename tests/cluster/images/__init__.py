@@ -27,7 +27,7 @@ from typing import Any, TextIO
 
 from cluster.images import base as bases
 from cluster.images import layers, seeding
-from cluster.images.builder import Builder, BuildFailed, NoBuilder, find, home, storage
+from cluster.images.builder import Builder, BuildFailed, NoBuilder, find, home, storage, sweep
 from cluster.images.inputs import ROOT, TARGETS, inputs_sum, reference, short
 from cluster.images.locking import alone
 from cluster.node import Node
@@ -109,6 +109,7 @@ def ensure(*, builder: str | None = None, base: str | None = None, out: TextIO =
     """
     chosen = find(builder or os.environ.get(BUILDER), out)
     with alone(home() / "lock", out):
+        sweep(home() / "tmp")
         arguments = {"BASE": bases.find(chosen, base or os.environ.get(BASE), out)}
         if torch := os.environ.get(TORCH):
             arguments["TORCH"] = torch

@@ -169,11 +169,18 @@ class Builder:
     def _environment(self) -> Mapping[str, str]:
         environment = dict(os.environ) | {"DOCKER_BUILDKIT": "1"}
         if self.name == "buildah":
-            temporary = home() / "tmp"  # whole layers pass through it, and /tmp may be memory
+            temporary = home() / "tmp" / str(os.getpid())  # whole layers pass through it, and /tmp may be memory
             temporary.mkdir(parents=True, exist_ok=True)
             # chroot: works in a container too, where no further namespaces may be made.
             environment |= {"STORAGE_DRIVER": "overlay", "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(temporary)}
         return environment
+
+
+def sweep(folder: Path) -> None:
+    """Remove what runs left that were killed, each under the number of its process: some gigabytes a run."""
+    for left in folder.glob("*"):
+        if not (left.name.isdigit() and Path("/proc", left.name).exists()):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def superseded(listed: Sequence[Mapping[str, Any]], kept: int) -> list[str]:

@@ -180,3 +180,11 @@ def test_the_commands_of_the_page_are_there() -> None:
         environment = os.environ | {"PYTHONPATH": str(inputs.ROOT / "tests")}
         done = subprocess.run(tried, cwd=inputs.ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_what_a_killed_build_left_is_removed_and_what_another_is_at_stays(tmp_path: Path) -> None:
+    for name in (str(os.getpid()), "99999999", "oci1234"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "layer").write_bytes(b"x")
+    builder.sweep(tmp_path)
+    assert [left.name for left in tmp_path.iterdir()] == [str(os.getpid())]
