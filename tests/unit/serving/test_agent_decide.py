@@ -429,6 +429,10 @@ def play(step: Step, state: EngineState, memory: Memory) -> tuple[EngineState, M
         pytest.param(
             failed("1.1.0", FOREVER, memory=failed("1.0.0", FOREVER)), "1.1.0", id="what-is-ordered-goes-first"
         ),
+        pytest.param(replace(failed("1.0.0", FOREVER), swapped_at=NOW), "1.0.0", id="given-up-after-the-last-swap"),
+        pytest.param(
+            replace(failed("1.0.0", FOREVER), swapped_at=NOW + timedelta(seconds=1)), None, id="and-not-after-the-next"
+        ),
     ],
 )
 def test_what_was_given_up_is_told_until_there_is_another_attempt(memory: Memory, told: str | None) -> None:

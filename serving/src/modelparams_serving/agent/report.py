@@ -100,13 +100,15 @@ def _last_failure(order: Order | None, engine: EngineState | None, memory: Memor
 
 
 def _given_up(order: Order, memory: Memory) -> ReleaseFailure | None:
-    """Say what was given up last at this attempt, though the order names it no more.
+    """Say what was given up last at this attempt, though the order names it no more; until another version is live.
 
     Nothing else tells that: who ordered another release instead would take it for possible again, and send the pod to
     and fro.
     """
+    last_swap = memory.swapped_at
     final = [one for one in memory.setbacks if one.retry_at is None and one.attempt == order.attempt]
-    return _failure(max(final, key=lambda one: one.at)) if final else None
+    since = [one for one in final if last_swap is None or one.at >= last_swap]
+    return _failure(max(since, key=lambda one: one.at)) if since else None
 
 
 def _failure(setback: Setback) -> ReleaseFailure:
