@@ -174,7 +174,7 @@ def _stepped(
     if memory.observed_generation != desired.generation:
         edited = after_an_edit(steps, index, fleet.total, serving)
         index, reached_at = edited, reached_at if edited == index else None
-    if any(m.was_taken and m.side == m.serves == target.manifest_digest and not m.is_ready for m in fleet.members):
+    if fleet.unwell_on(target.manifest_digest):
         reached_at = None  # a pause is for watching its pods at work: one that fell over in it has not been watched
     while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
         reached_at = min(reached_at or now, now)  # one from the future is of another leader's clock

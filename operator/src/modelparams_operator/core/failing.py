@@ -73,12 +73,18 @@ def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFa
 def _against(digest: Digest, fleet: Fleet) -> list[Member]:
     """List the pods that speak against a version: first who was taken from serving for it, then who does not get it.
 
-    Not who was broken before and was given it as a cure, who is not well where it was sent earlier, nor who waits for
-    its order or its turn.
+    Not who is not well where it was sent earlier, nor who waits for its order or its turn; and who was broken before
+    and was given it as a cure only where nobody is left who could speak for it.
     """
     lost = [m for m in fleet.members if m.was_taken and not m.is_settled]
     unstaged = [m for m in fleet.members if m.release(digest) is not None and not m.holds(digest) and m not in lost]
-    return [*(m for m in lost if m.side == digest), *sorted(unstaged, key=lambda m: not m.is_ready)]
+    uncured = [m for m in fleet.members if m.side == digest and not m.is_settled and not m.was_taken]
+    may_be_well = any(m.is_ready for m in fleet.members if m not in uncured)
+    return [
+        *(m for m in lost if m.side == digest),
+        *sorted(unstaged, key=lambda m: not m.is_ready),
+        *(() if may_be_well else uncured),
+    ]
 
 
 def _what_keeps(member: Member, digest: Digest, attempt: str) -> str:

@@ -142,6 +142,10 @@ class Fleet:
         """Count those that are ready and serve `digest` as ordered."""
         return sum(1 for member in self.members if member.is_settled and member.side == digest)
 
+    def unwell_on(self, digest: Digest) -> int:
+        """Count those that we took to `digest`, that serve it, and that are not ready on it."""
+        return sum(1 for m in self.members if m.was_taken and m.side == m.serves == digest and not m.is_ready)
+
     def away(self, revision: int) -> int:
         """Count those that are unavailable, or may be at any moment, because of us."""
         return sum(1 for member in self.members if member.is_away(revision))

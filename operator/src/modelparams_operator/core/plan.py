@@ -26,6 +26,7 @@ from modelparams_operator.core.predecessors import begun
 from modelparams_operator.core.rest import rested
 from modelparams_operator.core.rollout_status import conditions
 from modelparams_operator.core.selection import Choice, choose
+from modelparams_operator.core.steps import allowance
 from modelparams_operator.core.strays import leaving, strays
 from modelparams_operator.core.untouched import invalid, suspended, unseen
 
@@ -117,7 +118,8 @@ def _arrived(
 ) -> RolloutStatus:
     """Promote a target that all pods have come to, though a newer one is chosen in this very pass: it was live first.
 
-    Else the pods would leave it for what was live before, on their way to the newer one.
+    Else the pods would leave it for what was live before, on their way to the newer one. So would those that are back
+    on the target of a return already: nobody goes once more to what a person took out.
     """
     target, chosen = memory.target, choice.release
     if target is None or chosen is None or chosen.version <= target.version:
@@ -126,7 +128,17 @@ def _arrived(
         return memory
     after, course = steer(desired, observed, memory, choice, fleet)
     is_there = is_complete(after, course, fleet, len(desired.spec.strategy.steps))
+    is_there = is_there or (_was_live_taken_out(memory, observed) and fleet.settled_on(target.manifest_digest) > 0)
     return promoted(after, target, observed.now) if is_there else memory
+
+
+def _was_live_taken_out(memory: RolloutStatus, observed: Observed) -> bool:
+    live = memory.live
+    return (
+        is_going_back(memory)
+        and live is not None
+        and not any(view.is_of(live) and view.is_standing for view in observed.versions)
+    )
 
 
 def _judged(
@@ -141,16 +153,19 @@ def _judged(
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
-    if failure is None and is_late and not on_their_way and not _is_return(memory, desired.spec.strategy):
+    if failure is None and is_late and not on_their_way and not _is_known_good(memory, desired.spec.strategy, fleet):
         failure = overdue_failure(memory, fleet.within(observed.term), observed.now)
     if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
         return memory, is_late
     return stopped(memory, failure), False
 
 
-def _is_return(memory: RolloutStatus, strategy: Strategy) -> bool:
-    """Tell whether pods go back to what was live before: that it works is known, so no silence speaks against it."""
-    return is_going_back(memory) and is_without_steps(memory, strategy)
+def _is_known_good(memory: RolloutStatus, strategy: Strategy, fleet: Fleet) -> bool:
+    """Tell whether pods go back to what was live before: silence does not speak against that, many that are sick do."""
+    target = memory.target
+    if target is None or not (is_going_back(memory) and is_without_steps(memory, strategy)):
+        return False
+    return fleet.unwell_on(target.manifest_digest) <= allowance(strategy.max_unavailable, fleet.total)
 
 
 def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: PodCounts, fleet: Fleet) -> bool:
