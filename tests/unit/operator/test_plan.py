@@ -843,6 +843,19 @@ def test_a_version_that_is_bad_for_pods_that_were_not_ready_yet_is_left_when_nob
     assert one.message == "pod a: it serves it and is not ready"
 
 
+def test_the_blame_for_a_late_fetch_is_with_a_ready_pod_before_one_that_is_not() -> None:
+    parts = (pod("a", OLD, ready=False, holds=[OLD, NEW]), pod("b", OLD, holds=[OLD, NEW]))
+    (one,) = after_the_deadline(*BOTH, *parts, memory=CANARY).status.failed_versions
+    assert one.message == "pod b: it has not fetched it"
+
+
+def test_a_pin_that_is_taken_out_half_way_makes_what_it_named_not_live() -> None:
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
+    there, not_yet = pod("a", OLD, staged=[NEW], moved_in=0), pod("b", NEW, staged=[OLD])
+    made = plan(desired(), observed(*BOTH, version(NEXT), there, not_yet, memory=memory))
+    assert (made.status.live, made.status.target) == (release(NEW), release(NEXT))
+
+
 def test_pods_that_are_back_already_do_not_go_to_what_was_deleted_on_their_way_to_the_fix() -> None:
     memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
     back, left = pod("a", OLD, staged=[NEW], moved_in=0), pod("b", NEW, staged=[OLD])

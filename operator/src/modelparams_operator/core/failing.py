@@ -76,14 +76,13 @@ def _against(digest: Digest, fleet: Fleet) -> list[Member]:
     Not who is not well where it was sent earlier, nor who waits for its order or its turn; and who was broken before
     and was given it as a cure only where nobody is left who could speak for it.
     """
-    lost = [m for m in fleet.members if m.was_taken and not m.is_settled]
-    unstaged = [m for m in fleet.members if m.release(digest) is not None and not m.holds(digest) and m not in lost]
-    uncured = [m for m in fleet.members if m.side == digest and not m.is_settled and not m.was_taken]
-    may_be_well = any(m.is_ready for m in fleet.members if m not in uncured)
+    there = [m for m in fleet.members if m.side == digest and not m.is_settled]
+    unstaged = [m for m in fleet.members if not m.is_lost and m.release(digest) is not None and not m.holds(digest)]
+    may_be_well = any(m.is_ready and (m.side != digest or m.is_settled or m.was_taken) for m in fleet.members)
     return [
-        *(m for m in lost if m.side == digest),
+        *(m for m in there if m.was_taken),
         *sorted(unstaged, key=lambda m: not m.is_ready),
-        *(() if may_be_well else uncured),
+        *(m for m in there if not m.was_taken and not may_be_well),
     ]
 
 

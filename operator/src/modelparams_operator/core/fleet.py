@@ -67,6 +67,11 @@ class Member:
         """Tell whether we took it from serving for what it is ordered to serve."""
         return self.order is not None and self.order.moved_in is not None
 
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether it is not well where we sent it, whenever that was."""
+        return self.was_taken and not self.is_settled
+
     def is_away(self, revision: int) -> bool:
         """Tell whether we took it from serving since the fleet was last at rest, and it is not back.
 

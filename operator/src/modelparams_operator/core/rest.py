@@ -28,4 +28,4 @@ def _may_give_up(course: Course, fleet: Fleet) -> bool:
     One may be sick for reasons of its own: as many follow. When those do in vain, it is the version. How many that we
     sent there are well is no evidence: they may have come when it still made its pods well.
     """
-    return sum(1 for m in fleet.members if m.was_taken and not m.is_settled) <= course.allowance
+    return sum(1 for m in fleet.members if m.is_lost) <= course.allowance
