@@ -5,6 +5,7 @@ Only data is read: no code travels with a version, and `auto_map` entries that w
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def parse_assets(files: Mapping[str, bytes]) -> Assets:
     """Read what `save_pretrained` and sentence-transformers write; `files` by their relative names.
 
     Raises:
-        IndexInvalid: config.json is missing or has NaN among its numbers, or a file is no JSON object, or no text.
+        IndexInvalid: config.json is missing or has NaN or half a character in it, or a file is no JSON object or text.
     """
     if CONFIG not in files:
         raise IndexInvalid("the version carries no config.json among its assets")
@@ -79,6 +80,13 @@ def _config(files: Mapping[str, bytes]) -> Mapping[str, Any]:
             f"the asset {CONFIG} says that {name[:80]} is NaN or infinite, and nothing can be computed with that",
             hint="correct it there, and publish again",
         )
+    try:
+        json.dumps(config, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise IndexInvalid(
+            f"the asset {CONFIG} has a lone surrogate in a text, such as a label, and no answer can carry that",
+            hint="correct it there, and publish again",
+        ) from error
     return config
 
 

@@ -40,6 +40,8 @@ def write_hashes(directory: Path, progress: Progress | None = None) -> dict[str,
         raise UsageError(
             f"{path} cannot be written ({error.strerror})", hint="make it writable, or make room, and run it again"
         ) from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{path} has a lone surrogate in a text", hint="correct it there, and run it again") from error
     return hashes
 
 

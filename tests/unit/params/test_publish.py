@@ -703,6 +703,17 @@ def test_a_step_without_a_limit_is_infinite_as_the_library_writes_it(publisher: 
     publisher.pull(publisher.publish("1.0.0", directory=directory))
 
 
+def test_a_label_with_half_a_character_is_refused_since_no_answer_could_carry_it(publisher: Publisher) -> None:
+    directory = publisher.directory("1.0.0")
+    config = directory / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"id2label": {"0": "bad\ud800"}}))
+    with pytest.raises(UsageError, match="lone surrogate in a text, such as a label"):
+        publisher.publish("1.0.0", directory=directory)
+    with pytest.raises(UsageError, match="lone surrogate"):
+        write_hashes(directory)
+    assert "ud800" in config.read_text()
+
+
 def test_a_small_file_that_no_engine_reads_may_hold_anything(publisher: Publisher) -> None:
     directory = publisher.directory("1.0.0")
     (directory / "README.md").write_bytes(b"caf\xe9")
