@@ -90,7 +90,7 @@ class ParamLoader:
         self._newest = 0
         """The highest sequence ever applied, so that going back is not undone by the next update."""
         self._now, self._idle = PrivateArena(), PrivateArena()
-        self._steps, self._changing = StepLock(), threading.Lock()
+        self._steps, self._changing, self._is_changing = StepLock(), threading.RLock(), False
         self.pause_seconds = 0.0
         """Time in which no step could run during the last exchange."""
 
@@ -128,7 +128,7 @@ class ParamLoader:
         """
         self._require_its_process()
         self._steps.refuse_inside_step()
-        with self._changing, _hints_for_a_program():
+        with self._alone(), _hints_for_a_program():
             self._require_its_tensors()
             sealed = self._open(version)
             if sealed.manifest.manifest.sequence <= self._newest:
@@ -146,7 +146,7 @@ class ParamLoader:
         """
         self._require_its_process()
         self._steps.refuse_inside_step()
-        with self._changing:
+        with self._alone():
             self._require_its_tensors()
             if self._idle.live is None:
                 raise UsageError("there is no version to go back to", hint="update to the one that you want")
@@ -154,6 +154,25 @@ class ParamLoader:
             self._exchange(self._idle.staged, self._now.staged)
             assert self._now.live
             return self._now.live
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other thread changes the module.
+
+        Raises:
+            UsageError: this very thread is at it, and runs a signal's handler meanwhile.
+        """
+        with self._changing:
+            if self._is_changing:
+                raise UsageError(
+                    "a change was asked for within another one of this thread",
+                    hint="let a signal's handler note that it is wanted, and call it after the one that runs",
+                )
+            self._is_changing = True
+            try:
+                yield
+            finally:
+                self._is_changing = False
 
     def _require_its_process(self) -> None:
         """Refuse what other threads may have held, or been in the middle of, when this process was forked.

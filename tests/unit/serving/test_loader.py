@@ -430,6 +430,33 @@ def test_an_exchange_that_is_interrupted_is_undone(repository: Repository, monke
     assert holds(module, one)
 
 
+@pytest.mark.parametrize("change", ["update", "rollback"])
+def test_an_update_that_a_signal_s_handler_asks_for_within_another_one_is_refused(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """It would wait for the very thread that runs the handler."""
+    repository.publish("1.0.0", seeded(1))
+    repository.publish("1.1.0", seeded(2))
+    module, two = seeded(9), seeded(2)
+    loader = loader_of(repository, module)
+    loader.update("1.0.0")
+    fetch, refused = ParamLoader._fetch, list[errors.UsageError]()
+
+    def handled(self: ParamLoader, *given: Any) -> Any:
+        with pytest.raises(errors.UsageError, match="within another one of this thread") as raised:
+            loader.rollback() if change == "rollback" else loader.update("1.1.0")
+        refused.append(raised.value)
+        return fetch(self, *given)
+
+    monkeypatch.setattr(ParamLoader, "_fetch", handled)
+    done = threading.Thread(target=loader.update, args=("1.1.0",), daemon=True)  # one that hangs shall hang no test
+    done.start()
+    done.join(30)
+    assert refused
+    assert holds(module, two)
+    assert loader.rollback().version.text == "1.0.0"
+
+
 def test_a_module_of_inference_mode_is_written_over_in_it(repository: Repository) -> None:
     """The mode is the thread's own, and an exchange has a thread of its own."""
     one, two = seeded(1), seeded(2)
