@@ -16,6 +16,7 @@ from builders.engines import put_live, stage, swapper, until
 from modelparams.digest import Digest
 from modelparams.errors import EngineUnavailable, IllegalTransition, SlotBusy, StaleTerm, SwapFailed
 from modelparams.protocol import Commit, Discard, Rollback, Slot, SlotPhase
+from modelparams_serving.engine.arena_files import ArenaFile
 from modelparams_serving.engine.background import Background
 from modelparams_serving.engine.generate import GenerationFailed, Prompt, TextGenerator
 from modelparams_serving.engine.residents import ResidentVersion
@@ -275,6 +276,29 @@ def test_a_request_that_is_left_early_ends_in_the_manager_too(tmp_path: Path) ->
         manager = service._manager
         await until(lambda: not manager.batch_processor.has_pending_requests())
         assert not manager.output_router.result_handlers
+
+    within(tmp_path, scene)
+
+
+def test_an_engine_that_leaves_waits_for_no_arena_that_nobody_will_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(made: Swapper) -> None:
+        loop, reached, goes_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        def endless(_arena: ArenaFile, _size: int) -> None:
+            loop.call_soon_threadsafe(reached.set)
+            goes_on.wait(60)
+
+        monkeypatch.setattr(ArenaFile, "ensure", endless)
+        reserving = asyncio.create_task(made.reserve(ONE.reserve()))
+        await reached.wait()
+        try:
+            async with asyncio.timeout(30):
+                await made.close()
+        finally:
+            goes_on.set()
+        await reserving
 
     within(tmp_path, scene)
 

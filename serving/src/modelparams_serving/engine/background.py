@@ -28,9 +28,9 @@ class Background:
         """Carry `work` out to its end, also when the waiter is cancelled."""
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, work))
 
-    def close(self, *, wait: bool = True) -> None:
-        """End the thread once what runs has ended, and wait for that or not."""
-        self._pool.shutdown(wait=wait)
+    def close(self) -> None:
+        """Let the thread end once what runs has ended. That may take minutes, and nobody waits."""
+        self._pool.shutdown(wait=False)
 
 
 def _be_nice() -> None:

@@ -72,14 +72,13 @@ class Builder:
             raise
         return version
 
-    async def close(self) -> bool:
-        """End what is being built, and take no more. True: there was such, and its load may still run on a thread."""
+    async def close(self) -> None:
+        """End what is being built, and take no more. A load may still run on its thread."""
         self._is_closed = True
         building = tuple(self._building)
         for task in building:
             task.cancel()
         await asyncio.gather(*building, return_exceptions=True)
-        return bool(building)
 
 
 def _leaving() -> EngineUnavailable:

@@ -232,11 +232,11 @@ class Swapper:
             await self._background.run(gc.collect)  # a model's modules refer to each other in circles
 
     async def close(self) -> None:
-        """End all threads, also those of a version that is just being built; not waiting for a load to end."""
+        """End all threads, also those of a version that is just being built. Waits for no load, and for no arena."""
         self._current = None
-        may_load = await self._builder.close()
+        await self._builder.close()
         for place in self._places.values():
             version, place.version = place.version, None
             if version is not None:
                 await asyncio.to_thread(version.stop)
-        await asyncio.to_thread(self._background.close, wait=not may_load)
+        self._background.close()
