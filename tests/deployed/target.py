@@ -116,7 +116,9 @@ class Elsewhere:
         subprocess.run([word.replace("{}", str(archive)) for word in self.loading], check=True)
 
     def take(self, images: Images) -> None:
-        """As archives."""
+        """As archives; not where the command takes none, since the nodes pull the images."""
+        if not any("{}" in word for word in self.loading):
+            return
         for archive in images.archives:
             self.load(archive)
 
@@ -166,4 +168,6 @@ def target() -> Target:
             f"KUBECONFIG is set, and nobody said how its nodes get an image: set {LOAD}, "
             "such as `kind load image-archive {}`, or to `true` where they pull it"
         )
+    if not Path(kubeconfig).is_file():
+        raise NoTarget(f"KUBECONFIG names no file: {kubeconfig}")
     return Elsewhere(Path(kubeconfig), shlex.split(load), shlex.split(os.environ.get(REBOOT, "")))

@@ -70,6 +70,9 @@ class Built:
                 draft = path.with_suffix(".draft")
                 self.builder.save(self.image, reference(self.target), draft)
                 draft.rename(path)
+                for former in folder.glob(f"{self.target}-*.tar"):
+                    if former != path:
+                        former.unlink(missing_ok=True)  # of a tree before; gigabytes
         return path
 
 
