@@ -20,6 +20,7 @@ from modelparams.failure import Failure
 from modelparams.names import Version
 from modelparams.reasons import Reason
 from modelparams_operator.core.events import of_rollout
+from modelparams_operator.core.memory import attempt_of
 from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.steps import allowance, wanted
@@ -451,12 +452,18 @@ class Promise:
         away = [p for p in world.pods.values() if self._is_away(p) or p is pod]
         most = allowance(strategy.max_unavailable, total)
         assert len(away) <= most, f"{len(away)} pods are away because of us, {most} may be"
-        served = {p.serves for p in world.pods.values() if p.ready and p.serves and not p.was_late}
+        served = {p.serves for p in world.pods.values() if p.ready and p.serves and not self._holds_nobody(p)}
         assert len(served | {to}) <= 3, "a fourth version would be live"
         leaves_home = status.live is not None and pod.serves == status.live.manifest_digest
         if leaves_home and status.live and status.target and status.target.version > status.live.version:
             assert len(served | {to}) <= 2, f"{pod.name} joins {NAME_OF[to]} while a third version is live"
             self._holds_for_joining(to, total)
+
+    def _holds_nobody(self, pod: SimPod) -> bool:
+        """On a version that was given up, and nobody waits for it: it came back late, or refused to go home."""
+        home = self.world.status.live
+        refused = home is not None and self.world.gave_up(pod, home.manifest_digest, attempt_of(self.world.status))
+        return pod.was_late or refused
 
     def _holds_for_joining(self, to: Digest, total: int) -> None:
         status, steps = self.world.status, self.world.desired.spec.strategy.steps
