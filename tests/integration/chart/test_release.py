@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,9 +45,9 @@ def empty(with_namespaces: ControlPlane) -> Iterator[ControlPlane]:
     uninstall(with_namespaces)
 
 
-def release(plane: ControlPlane, *arguments: str, **given: object) -> str:
+def release(plane: ControlPlane, *arguments: str, chart: Path = CHART, **given: object) -> str:
     """Install or upgrade it; return the notes once the kinds are served."""
-    command = ("upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace")
+    command = ("upgrade", "--install", RELEASE, chart, "--namespace", SYSTEM, "--create-namespace")
     told = Helm(plane.kubeconfig)(*command, *arguments, *values(**(GIVEN | given)))
     wait_until(lambda: all(is_served(Api(plane.kubeconfig), plural) for plural in PLURALS), "the kinds", seconds=30)
     return told
@@ -86,6 +87,32 @@ def test_objects_outlive_upgrades_and_the_release(empty: ControlPlane) -> None:
 
     release(empty)
     assert api.get(f"{VERSIONS}/smollm2-1.0.0")["metadata"]["uid"] == uid
+
+
+def the_one_before(folder: Path) -> Path:
+    """This chart as its predecessor could be: another number, and one field fewer in a kind."""
+    chart = Path(shutil.copytree(CHART, folder / "modelparams"))
+    facts, kind = chart / "Chart.yaml", chart / "files" / "crds" / "modelparamrollouts.yaml"
+    facts.write_text(re.sub(r"(?m)^(version|appVersion): \S+", r"\1: 0.0.9", facts.read_text()))
+    lines = kind.read_text().splitlines(keepends=True)
+    kind.write_text("".join(line for line in lines if FIELD not in line))
+    return chart
+
+
+FIELD = "stagingPercents"
+
+
+def test_the_chart_before_this_one_is_upgraded_with_its_objects(empty: ControlPlane, tmp_path: Path) -> None:
+    api, kind = Api(empty.kubeconfig), f"{CRDS}/modelparamrollouts.modelparams.dev"
+    release(empty, chart=the_one_before(tmp_path))
+    assert FIELD not in str(api.get(kind))
+    made = api.post(VERSIONS, version("2.0.0"))["metadata"]
+    release(empty)
+    assert FIELD in str(api.get(kind))
+    kept = api.get(f"{VERSIONS}/{made['name']}")["metadata"]
+    assert (kept["uid"], kept["generation"]) == (made["uid"], made["generation"])
+    assert "modelparams-0.0.9" not in Helm(empty.kubeconfig)("list", "--namespace", SYSTEM)
+    api.delete(f"{VERSIONS}/{made['name']}")
 
 
 def test_kinds_that_are_missing_or_of_another_release_are_named(empty: ControlPlane) -> None:

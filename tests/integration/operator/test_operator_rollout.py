@@ -150,7 +150,10 @@ def test_pods_keep_what_they_serve_when_their_rollout_is_deleted_and_the_next_go
         stage.apply_rollout("next")
         stage.wait_until_all_live("1.1.0")
         stage.wait_for_rollout("next", Ready=f"True/{Reason.PROMOTED}")
-    assert [past["versionName"] for past in stage.rollout("next")["status"]["history"]] == ["tiny-llama-1.1.0"]
+    assert [past["versionName"] for past in stage.rollout("next")["status"]["history"]] == [
+        "tiny-llama-1.1.0",
+        "tiny-llama-1.0.0",
+    ]
 
 
 def test_credentials_that_come_late_need_nobody(bare_stage: Stage) -> None:
