@@ -64,16 +64,16 @@ def test_a_signer_who_joins_is_known_to_running_pods_and_the_operator(world: Sce
     keys("keys", "signer", "second.pem")
     keys("keys", "trust", "release.pem", "second.pem", "--out", "both.json")
     try:
-        model.apply(keys.publish("1.2.0", SAMPLES / "v1.1.0", "--trust", "both.json", sign="second.pem"))
-        until("the refusal", lambda: condition(model.version("1.2.0"), "Stalled")[1] == "SignerUnknown")
+        model.apply(keys.publish("1.3.0", SAMPLES / "v1.1.0", "--trust", "both.json", sign="second.pem"))
+        until("the refusal", lambda: condition(model.version("1.3.0"), "Stalled")[1] == "SignerUnknown")
         changed = json.dumps({"data": {"trust.json": (keys.work / "both.json").read_text()}})
         for kubectl, name in (
             (world.release.kubectl, "modelparams-operator-trust"),
             (world.kubectl, "modelparams-trust"),
         ):
             kubectl("patch", "configmap", name, "--type=merge", "--patch", changed)
-        model.wait_live("1.2.0", PODS, seconds=300)
+        model.wait_live("1.3.0", PODS, seconds=300)
     finally:
-        model.delete("1.2.0")
+        model.delete("1.3.0")
         world.release.install()
     assert world.serving.starts() == before
