@@ -17,7 +17,7 @@ from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.plan import plan
 from modelparams_operator.core.steps import allowance
 
-WORLDS = int(os.environ.get("MODELPARAMS_SIM_WORLDS", "1200"))
+WORLDS = int(os.environ.get("MODELPARAMS_SIM_WORLDS", "2000"))
 BATCH = 100
 
 

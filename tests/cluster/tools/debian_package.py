@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import shutil
 import subprocess
 import tempfile
@@ -11,9 +12,10 @@ from pathlib import Path
 
 from cluster.tools.recipes import cache_folder
 
-_SECONDS = 120
+_SECONDS = 60
 
 
+@functools.cache  # where there is no network, it is waited for once
 def program(package: str, path: str) -> Path | None:
     """Take `path` out of `package`, once a machine; None where apt-get is not there or does not give it.
 

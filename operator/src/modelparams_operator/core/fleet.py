@@ -64,7 +64,7 @@ class Member:
 
     @property
     def was_taken(self) -> bool:
-        """Tell whether we took it from serving for what it is ordered to serve."""
+        """Tell whether we took it from serving, for what it is ordered to serve or on the way there."""
         return self.order is not None and self.order.moved_in is not None
 
     @property

@@ -45,7 +45,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
       * no version is ordered before its bytes were verified, none that failed is ordered again, none below the floor;
       * a pod is ordered to serve only what it holds;
       * at most maxUnavailable pods are away because of us;
-      * at most two versions are live; three only until pods have left one that was given up.
+      * at most two versions are live; three only until pods have left one that was given up, or refused to for good.
     """
     spec, now, fleet = desired.spec, observed.now, Fleet.of(desired, observed)
     versions = tuple(view for view in observed.versions if view.spec.model_name == spec.model_name)

@@ -12,7 +12,8 @@ from modelparams_operator.core.strays import strays
 def rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: bool) -> RolloutStatus:
     """Begin a new revision, by which nobody counts as away: when all that moved are back, or one had its time.
 
-    So a pod that is sick for reasons of its own keeps the others neither where they may not stay nor from a newer one.
+    So a pod that is sick for reasons of its own keeps the others neither where they may not stay nor from a newer one;
+    only one that still serves, ready, what was given up does: a third version would be live.
     """
     if fleet.away(memory.revision):
         is_over = is_overdue and _may_give_up(course, fleet)
