@@ -849,6 +849,82 @@ def test_the_blame_for_a_late_fetch_is_with_a_ready_pod_before_one_that_is_not()
     assert one.message == "pod b: it has not fetched it"
 
 
+@pytest.mark.parametrize(
+    "never_came",
+    [
+        pytest.param(pod("a", ordered=OLD, holds=[OLD, NEW], answers=False), id="pending"),
+        pytest.param(pod("a", OLD, holds=[OLD, NEW], ready=False), id="away-since-before"),
+        pytest.param(pod("a", OLD, holds=[OLD, NEW], ready=False, progress="3%"), id="sick-where-it-was"),
+    ],
+)
+@pytest.mark.parametrize("others", [(), (pod("z", NEW, staged=[OLD]),)], ids=["alone", "beside-one-that-is-well"])
+def test_a_pod_that_was_not_well_before_and_does_not_fetch_a_version_says_nothing_of_it(
+    never_came: PodView, others: tuple[PodView, ...]
+) -> None:
+    """A node that takes longer than the deadline to come, say, or that went away."""
+    made = after_the_deadline(*BOTH, never_came, *others, memory=CANARY)
+    assert made.status.failed_versions == ()
+    assert made.status.target == release(NEW)
+    assert others or "the first pod behind is a" in stalled(made).message
+
+
+def test_a_pod_that_is_not_ready_and_says_that_it_cannot_fetch_a_version_speaks_against_it() -> None:
+    said = failure(NEW, Reason.SOURCE_UNAVAILABLE, is_final=False)
+    made = after_the_deadline(*BOTH, pod("a", OLD, holds=[OLD, NEW], ready=False, failed=said), memory=CANARY)
+    assert [one.version_name for one in made.status.failed_versions] == [f"chat-{NEW}"]
+
+
+def test_a_canary_that_fell_over_in_its_pause_has_the_deadline_though_enough_others_are_well() -> None:
+    """The fleet was scaled down in the pause: as many are well as the step asks."""
+    want = desired(steps=(step("25%", pause=600),))
+    parts = (*BOTH, pod("a", NEW, staged=[OLD], moved_in=0), *named("c", "d"))
+    sick = pod("b", NEW, staged=[OLD], ready=False, moved_in=0)
+    memory = plan(want, observed(*parts, sick, memory=CANARY)).status
+    assert (memory.step_reached_at, memory.progressed_at) == (None, NOW)
+    again = plan(want, observed(*parts, sick, memory=memory, now=LATER))
+    assert again.status == memory, "at rest nothing is written"
+    late = plan(want, observed(*parts, sick, memory=memory, now=NOW + timedelta(seconds=601)))
+    assert [one.message for one in late.status.failed_versions] == ["pod b: it serves it and is not ready"]
+
+
+def test_a_dead_pod_on_what_was_given_up_keeps_no_later_version_from_its_deadline() -> None:
+    dead = pod("a", NEW, ready=False, staged=[OLD], ordered=OLD, moved_in=0)
+    sick = pod("b", NEXT, staged=[OLD], ready=False, moved_in=1)
+    parts = (*BOTH, version(NEXT), dead, sick, *named("c", "d", beside=[NEXT]))
+    made = after_the_deadline(*parts, memory=on_the_way_home_with_a_fix(revision=1))
+    assert [one.version_name for one in made.status.failed_versions] == [f"chat-{NEW}", f"chat-{NEXT}"]
+    assert made.status.failed_versions[1].message.startswith("pod b")
+
+
+def test_a_fix_that_comes_in_the_midst_of_a_return_takes_no_pod_beyond_max_unavailable() -> None:
+    """The pod that is on its way to the older version is away because of us, whatever comes next."""
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
+    back, coming = pod("a", OLD, staged=[NEW], moved_in=0), pod("b", OLD, staged=[NEW], ready=False, moved_in=0)
+    parts = (version(OLD), version(NEXT), back, coming, *named("c", "d", serving=NEW, beside=[OLD]))
+    made = plan(desired(), observed(*parts, memory=memory))
+    assert (made.status.live, made.status.target) == (release(OLD), release(NEXT))
+    assert set(moved(made, OLD)) <= {"a", "b"}, "these have that order already"
+
+
+def test_a_pod_that_was_sick_where_it_was_keeps_no_others_from_their_way_back() -> None:
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), revision=3, started_at=NOW)
+    before = pod("z", NEW, ready=False, staged=[OLD], moved_in=1)
+    sent = pod("a", NEW, ready=False, staged=[OLD], ordered=OLD, moved_in=3)
+    others = named("b", "c", serving=NEW, beside=[OLD])
+    made = after_the_deadline(version(OLD), before, sent, *others, memory=memory)
+    assert (made.status.revision, "b" in moved(made, OLD)) == (4, True)
+
+
+def test_a_second_revert_sends_nobody_to_what_the_first_one_deleted() -> None:
+    """Beyond the window, or where nobody remembers a history: by steps, and what was live is gone."""
+    memory = status(NEXT, NEW, step_index=2, history=(revision(NEXT),), started_at=NOW)
+    parts = (pod("a", NEW, staged=[NEXT], moved_in=0), pod("b", NEW, staged=[NEXT]))
+    seen = observed(version(OLD), *parts, *named("c", serving=NEXT, beside=[]), memory=memory)
+    made = plan(desired(window=1), seen)
+    assert made.status.target == release(OLD)
+    assert not {"a", "b"} & set(moved(made, NEXT))
+
+
 def test_a_pin_that_is_taken_out_half_way_makes_what_it_named_not_live() -> None:
     memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
     there, not_yet = pod("a", OLD, staged=[NEW], moved_in=0), pod("b", NEW, staged=[OLD])

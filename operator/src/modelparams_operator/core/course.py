@@ -147,11 +147,18 @@ def home_of(memory: RolloutStatus, versions: Sequence[VersionView]) -> Release |
     if live is None or is_same(live, target):
         return target
     is_low = memory.live_sequence < memory.floor
-    if not is_low and not _is_withdrawn(live, versions):
+    if not is_low and not _is_left(memory, live, versions):
         return live
     if target is not None and not is_failed(memory, target.manifest_digest):
         return target
     return None if is_low else live
+
+
+def _is_left(memory: RolloutStatus, live: Release, versions: Sequence[VersionView]) -> bool:
+    """Tell whether nobody is brought to what is live: it was withdrawn, or its deletion is what all go back for."""
+    if _is_withdrawn(live, versions):
+        return True
+    return is_going_back(memory) and not any(v.is_of(live) and v.is_standing for v in versions)
 
 
 def _barred(memory: RolloutStatus) -> frozenset[Digest]:
@@ -174,9 +181,12 @@ def _stepped(
     if memory.observed_generation != desired.generation:
         edited = after_an_edit(steps, index, fleet.total, serving)
         index, reached_at = edited, reached_at if edited == index else None
-    if fleet.unwell_on(target.manifest_digest):
+    is_unwell = fleet.unwell_on(target.manifest_digest) > 0
+    if is_unwell:
         reached_at = None  # a pause is for watching its pods at work: one that fell over in it has not been watched
     while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
+        if is_unwell and steps[index].pause is not None:
+            break  # it has until the deadline, though as many others are well as the step asks
         reached_at = min(reached_at or now, now)  # one from the future is of another leader's clock
         ends = pause_ends(steps, index, reached_at)
         if ends is not None and now < ends:

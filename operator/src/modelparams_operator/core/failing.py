@@ -73,17 +73,23 @@ def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFa
 def _against(digest: Digest, fleet: Fleet) -> list[Member]:
     """List the pods that speak against a version: first who was taken from serving for it, then who does not get it.
 
-    Not who is not well where it was sent earlier, nor who waits for its order or its turn; and who was broken before
-    and was given it as a cure only where nobody is left who could speak for it.
+    Not who is not well where it was sent earlier, nor who waits for its order or its turn, nor a pod that is not ready
+    and says nothing of it: its node may be on its way, or away. And who was broken before and was given it as a cure
+    only where nobody is left who could speak for it.
     """
     there = [m for m in fleet.members if m.side == digest and not m.is_settled]
     unstaged = [m for m in fleet.members if not m.is_lost and m.release(digest) is not None and not m.holds(digest)]
+    unstaged = [m for m in unstaged if m.is_ready or _speaks_of(m, digest)]
     may_be_well = any(m.is_ready and (m.side != digest or m.is_settled or m.was_taken) for m in fleet.members)
     return [
         *(m for m in there if m.was_taken),
         *sorted(unstaged, key=lambda m: not m.is_ready),
         *(m for m in there if not m.was_taken and not may_be_well),
     ]
+
+
+def _speaks_of(member: Member, digest: Digest) -> bool:
+    return member.order is not None and member.failure(digest, member.order.attempt) is not None
 
 
 def _what_keeps(member: Member, digest: Digest, attempt: str) -> str:

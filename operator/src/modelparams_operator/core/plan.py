@@ -129,7 +129,10 @@ def _arrived(
     after, course = steer(desired, observed, memory, choice, fleet)
     is_there = is_complete(after, course, fleet, len(desired.spec.strategy.steps))
     is_there = is_there or (_was_live_taken_out(memory, observed) and fleet.settled_on(target.manifest_digest) > 0)
-    return promoted(after, target, observed.now) if is_there else memory
+    if not is_there:
+        return memory
+    arrived = promoted(after, target, observed.now)
+    return arrived if fleet.away(memory.revision) == 0 else changed(arrived, revision=memory.revision)
 
 
 def _was_live_taken_out(memory: RolloutStatus, observed: Observed) -> bool:
@@ -149,15 +152,22 @@ def _judged(
     Also says whether the deadline has passed, which is only reported when there is nothing to stop.
     """
     on_their_way = leaving(memory, desired.spec.strategy, versions, fleet)
+    is_its_turn = not on_their_way or _was_anybody_taken_to(memory, fleet)
     is_late = _is_late(desired, observed, memory, counted(memory, fleet, on_their_way), fleet)
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
-    if failure is None and is_late and not on_their_way and not _is_known_good(memory, desired.spec.strategy, fleet):
+    if failure is None and is_late and is_its_turn and not _is_known_good(memory, desired.spec.strategy, fleet):
         failure = overdue_failure(memory, fleet.within(observed.term), observed.now)
     if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
         return memory, is_late
     return stopped(memory, failure), False
+
+
+def _was_anybody_taken_to(memory: RolloutStatus, fleet: Fleet) -> bool:
+    """Tell whether a pod that served went to the target, though some may still lie on a version that was given up."""
+    target = memory.target
+    return target is not None and any(m.was_taken and m.side == target.manifest_digest for m in fleet.members)
 
 
 def _is_known_good(memory: RolloutStatus, strategy: Strategy, fleet: Fleet) -> bool:

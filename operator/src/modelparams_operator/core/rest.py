@@ -27,6 +27,8 @@ def _may_give_up(course: Course, fleet: Fleet) -> bool:
     """Tell whether the others go on without who is not back.
 
     One may be sick for reasons of its own: as many follow. When those do in vain, it is the version. How many that we
-    sent there are well is no evidence: they may have come when it still made its pods well.
+    sent there are well is no evidence: they may have come when it still made its pods well. Nor is who is sick where it
+    was sent once, and nobody is sent any more.
     """
-    return sum(1 for m in fleet.members if m.is_lost) <= course.allowance
+    goals = {release.manifest_digest for release in (course.refuge, course.target) if release is not None}
+    return sum(1 for m in fleet.members if m.is_lost and m.side in goals) <= course.allowance
