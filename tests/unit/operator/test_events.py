@@ -46,6 +46,9 @@ def at_rest(*parts: object, **fields: object) -> RolloutStatus:
 
 REST = at_rest(version(OLD), *pods(4, OLD), memory=status(OLD))
 UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
+HELD_WITHOUT_PODS = plan(
+    desired(on_failure="Pause"), observed(*BOTH, memory=status(OLD, NEW, failed_versions=(failed(NEW),)))
+).status
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,16 @@ UNDER_WAY = at_rest(*BOTH, *STAGED, memory=REST)
             observed(*BOTH, *pods(4, OLD), memory=at_rest(*BOTH, memory=REST)),
             ["Normal RollingOut: chat-1.1.0 over chat-1.0.0"],
             id="it-rolls-when-pods-come",
+        ),
+        pytest.param(
+            desired(on_failure="Pause"),
+            observed(
+                *BOTH,
+                *pods(4, OLD),
+                memory=HELD_WITHOUT_PODS,
+            ),
+            [],
+            id="nor-what-failed-and-is-held",
         ),
         pytest.param(
             desired(),

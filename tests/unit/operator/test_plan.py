@@ -22,6 +22,7 @@ from builders.rollouts import (
     pods,
     release,
     revision,
+    sequence_of,
     status,
     step,
     transient,
@@ -913,6 +914,17 @@ def test_a_pod_that_was_sick_where_it_was_keeps_no_others_from_their_way_back() 
     others = named("b", "c", serving=NEW, beside=[OLD])
     made = after_the_deadline(version(OLD), before, sent, *others, memory=memory)
     assert (made.status.revision, "b" in moved(made, OLD)) == (4, True)
+
+
+def test_a_fix_whose_floor_is_above_what_pods_go_back_to_takes_its_steps() -> None:
+    """What they go back to may not become live: home would be the fix, and all but one would go there at once."""
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
+    fix = version(NEXT, floor=sequence_of(NEW))
+    back, others = pod("a", OLD, staged=[NEXT], moved_in=0), named("b", "c", "d", serving=NEW, beside=[NEXT])
+    want = desired(steps=(step(1, pause=3600),), max_unavailable="100%")
+    made = plan(want, observed(version(OLD), fix, back, *others, memory=memory))
+    assert made.status.target == release(NEXT)
+    assert len(moved(made, NEXT)) <= 1
 
 
 def test_a_second_revert_sends_nobody_to_what_the_first_one_deleted() -> None:

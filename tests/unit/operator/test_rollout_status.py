@@ -446,3 +446,12 @@ def test_a_second_failure_takes_no_cause_from_the_first() -> None:
         ("chat-1.1.0", "pod b: it did not work"),
         ("chat-1.2.0", "pod c: it did not work"),
     ]
+
+
+def test_after_a_promotion_the_pod_that_does_not_come_is_named() -> None:
+    """Its node is away, say: it will not hold what all others serve, and nothing else would say whose fault it is."""
+    gone = pod("b", OLD, ready=False, holds=[OLD, NEW])
+    found = conditions(desired(), observed(*BOTH, pod("a", NEW), gone, pod("c", NEW), memory=status(NEW)))
+    ready = find(found, ConditionType.READY)
+    assert ready is not None
+    assert ready.message == "2 of 3 pods hold chat-1.1.0; pod b is not ready"

@@ -113,7 +113,7 @@ def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     """
     target, live = new.target, new.live
     before = None if _has_no_pods(old) else old.target
-    if target is None or (before is None and is_at_rest(new)) or _has_no_pods(new):
+    if target is None or (before is None and (is_at_rest(new) or _is_failed(target, new))) or _has_no_pods(new):
         return ()
     if is_same(before, target) and not _is_tried_again(old, target, new):
         return ()
@@ -122,6 +122,10 @@ def _turn(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:
     over = f" over {live.version_name}" if live is not None and not is_same(live, target) else ""
     again = f", tried again for retryToken {new.last_handled_retry_token}" if _is_tried_again(old, target, new) else ""
     return (Event("Normal", Reason.ROLLING_OUT, f"{target.version_name}{over}{again}"),)
+
+
+def _is_failed(target: Release, status: RolloutStatus) -> bool:
+    return any(failed.manifest_digest == target.manifest_digest for failed in status.failed_versions)
 
 
 def _has_no_pods(status: RolloutStatus) -> bool:
@@ -138,7 +142,7 @@ def _is_back(old: RolloutStatus, target: Release, live: Release | None) -> bool:
 
 def _is_tried_again(old: RolloutStatus, target: Release, new: RolloutStatus) -> bool:
     is_asked = new.last_handled_retry_token != old.last_handled_retry_token
-    return is_asked and any(failed.manifest_digest == target.manifest_digest for failed in old.failed_versions)
+    return is_asked and _is_failed(target, old)
 
 
 def _steps(old: RolloutStatus, new: RolloutStatus) -> tuple[Event, ...]:

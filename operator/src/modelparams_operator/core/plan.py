@@ -122,7 +122,7 @@ def _arrived(
     on the target of a return already: nobody goes once more to what a person took out.
     """
     target, chosen = memory.target, choice.release
-    if target is None or chosen is None or chosen.version <= target.version:
+    if target is None or chosen is None or chosen.version <= target.version or memory.target_sequence < memory.floor:
         return memory
     if not any(view.is_of(target) and view.is_standing for view in observed.versions):
         return memory

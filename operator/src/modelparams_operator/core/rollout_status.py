@@ -271,10 +271,19 @@ def _moving(facts: Facts) -> Verdict | None:
         return None
     if pods.staged < pods.total and pods.updated < facts.course.count:
         slowest = f", the slowest of the others at {pods.slowest_percent}%" if pods.slowest_percent else ""
-        return _reconciling(Reason.STAGING, f"{pods.staged} of {pods.total} pods hold {target.version_name}{slowest}")
+        message = f"{pods.staged} of {pods.total} pods hold {target.version_name}{slowest}"
+        return _reconciling(Reason.STAGING, message + _sick_and_without(facts, target))
     if is_at_rest(facts.memory) and pods.updated == pods.total:
         return _reconciling(Reason.PODS_NOT_SERVING, f"{_done(facts)}{_unwell(facts, target)}")
     return _reconciling(Reason.SWAPPING, f"step {facts.memory.step}: {_done(facts)}{_unwell(facts, target)}")
+
+
+def _sick_and_without(facts: Facts, target: Release) -> str:
+    """Name the first pod that is not ready and does not hold what all others serve: it may be waited for in vain."""
+    if not is_at_rest(facts.memory):
+        return ""
+    found = [m.name for m in facts.fleet.members if not m.is_ready and not m.holds(target.manifest_digest)]
+    return f"; pod {found[0]} is not ready" if found else ""
 
 
 def _unwell(facts: Facts, target: Release) -> str:
