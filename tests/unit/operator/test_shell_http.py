@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -323,3 +325,26 @@ def test_an_address_for_metrics_that_is_taken_ends_the_start_with_a_sentence(
                 await operate(wanted)
 
     with_client(monkeypatch, tmp_path, test)
+
+
+def test_a_sigterm_that_comes_as_soon_as_probes_are_served_ends_the_start_with_zero(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (trust := tmp_path / "trust.json").write_bytes(TrustPolicy.of(SigningKey.generate()).to_json())
+
+    @contextlib.asynccontextmanager
+    async def served_and_told_to_end(*_: object) -> AsyncIterator[None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield
+
+    async def test(server: FakeServer, api: Kube) -> None:
+        monkeypatch.setattr("modelparams_operator.shell.run._serving", served_and_told_to_end)
+        assert await operate(Settings(trust=trust)) == 0
+
+    unhandled = list[int]()
+    before = signal.signal(signal.SIGTERM, lambda number, _: unhandled.append(number))
+    try:
+        with_client(monkeypatch, tmp_path, test)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert unhandled == []

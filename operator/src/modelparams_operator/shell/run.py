@@ -57,8 +57,8 @@ async def operate(settings: Settings) -> int:
     """
     trust = TrustFile(settings.trust)
     stop, health = asyncio.Event(), Health()
+    _on_signals(stop.set)  # first: whoever reads that probes are served may end it at once
     async with await Kube.connect() as api, _serving(settings, health), _background(health.measure_lag()):
-        _on_signals(stop.set)
         lease = _lease(api, settings)
         leading = await _unless(stop, _until_leading(api, settings, lease))
         if not leading:
