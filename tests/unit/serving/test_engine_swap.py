@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -276,6 +277,28 @@ def test_a_request_that_is_left_early_ends_in_the_manager_too(tmp_path: Path) ->
         manager = service._manager
         await until(lambda: not manager.batch_processor.has_pending_requests())
         assert not manager.output_router.result_handlers
+
+    within(tmp_path, scene)
+
+
+def test_a_request_that_was_sent_back_for_want_of_room_goes_on_when_the_one_that_had_it_is_left(tmp_path: Path) -> None:
+    async def scene(made: Swapper) -> None:
+        await put_live(made, ONE)
+        assert made.current is not None
+        service = made.current.service
+        assert isinstance(service, TextGenerator)
+        scheduler, service._numbers = service._manager.batch_processor.scheduler, itertools.count(100)
+
+        async def whole(prompt: range) -> int:
+            return sum([len(new.ids) async for new in service.tokens(Prompt(prompt, 200), every=True)])
+
+        asked = [asyncio.create_task(whole(prompt)) for prompt in (range(1, 21), range(21, 41))]
+        await until(lambda: scheduler.block_new_requests)  # the cache holds 256 tokens, and both would have 220
+        runs = [task for number, task in enumerate(asked, 100) if f"r{number}" in scheduler.active_requests]
+        assert len(runs) == 1
+        runs[0].cancel()
+        async with asyncio.timeout(30):
+            assert [await task for task in asked if task not in runs] == [200]
 
     within(tmp_path, scene)
 

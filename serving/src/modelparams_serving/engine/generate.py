@@ -69,6 +69,7 @@ class TextGenerator:
     def allocate(self) -> None:
         """Make the KV cache (and on CUDA capture the graphs). Slow; needs no thread of its own."""
         self._manager.warmup()
+        _let_in_after_a_cancellation(self._manager.batch_processor.scheduler)
 
     def start(self) -> None:
         """Begin to serve. The manager's thread inherits the priority of the caller's."""
@@ -143,6 +144,23 @@ class TextGenerator:
         with suppress(AttributeError):
             self._manager.destroy()
         self._manager.batch_processor = None
+
+
+def _let_in_after_a_cancellation(scheduler: Any) -> None:
+    """Mend a wedge of the library: when the KV cache was full, it lets nobody in until a request *finishes*.
+
+    One that is cancelled (its client left, or its stop word came) never does: with nothing active, all others would
+    wait for ever. The scheduler's thread clears the cancelled ones before each batch.
+    """
+    clear = scheduler.clear_cancelled_requests
+
+    def cleared() -> Any:
+        cancelled = clear()
+        if not scheduler.active_requests:
+            scheduler.block_new_requests = False
+        return cancelled
+
+    scheduler.clear_cancelled_requests = cleared
 
 
 def _positions(config: Any) -> int:
