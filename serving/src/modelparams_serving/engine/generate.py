@@ -58,6 +58,9 @@ class TextGenerator:
                 max_requests_per_batch=settings.max_requests,
                 # Looking for flash kernels may ask a hub for them; an installed one was chosen when the model was made.
                 auto_switch_to_flash=False,
+                # Else the library (5.24) takes a cancellation up between a batch's start and its update, which ends
+                # its thread: each client that leaves would end the engine, on CUDA with flash attention.
+                use_async_batching=False,
             ),
         )
         self._manager.logit_processor = processors()
