@@ -150,45 +150,41 @@ def test_a_stop_string_ends_the_answer_before_it(tmp_path: Path) -> None:
     live(tmp_path, scene)
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "says"),
-    [
-        (COMPLETIONS, {}, "prompt"),
-        (COMPLETIONS, {"prompt": ""}, "no tokens"),
-        (COMPLETIONS, {"prompt": ["a", "b"]}, "one prompt"),
-        (COMPLETIONS, {"prompt": [100_000]}, "token ids are 0 to"),
-        (COMPLETIONS, {"prompt": "a", "n": 2}, "n is not supported"),
-        (COMPLETIONS, {"prompt": "a", "logprobs": 1}, "logprobs is not supported"),
-        (COMPLETIONS, {"prompt": "a", "logprobs": 0}, "logprobs is not supported"),
-        (COMPLETIONS, {"prompt": "a", "top_k": 5}, "top_k is not supported"),
-        (COMPLETIONS, {"prompt": "a", "repetition_penalty": 1.1}, "repetition_penalty is not supported"),
-        (COMPLETIONS, {"prompt": "a", "stop": 5}, "stop: give a text or a list of at most 16 texts"),
-        (COMPLETIONS, {"prompt": ["a", 1]}, "prompt: give a text or a list of token ids"),
-        (COMPLETIONS, {"prompt": "a", "temperature": -1}, "temperature"),
-        (COMPLETIONS, {"prompt": "a", "top_p": 0}, "top_p"),
-        (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
-        (COMPLETIONS, {"prompt": "a", "max_tokens": 100_000}, "exceed the context of 256 tokens"),
-        (COMPLETIONS, {"prompt": "a" * 1000, "max_tokens": 1}, "exceed the context"),
-        (CHAT, {"messages": []}, "messages"),
-        (CHAT, {"messages": HELLO, "tools": [{}]}, "tools is not supported"),
-        (CHAT, {"messages": HELLO, "logprobs": True}, "logprobs is not supported"),
-        (CHAT, {"messages": HELLO, "chat_template": "{{ 1 }}"}, "chat_template is not supported"),
-        (CHAT, {"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
-        (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only parts of type text"),
-        (CHAT, {"messages": [*HELLO, {"role": "assistant", "content": "", "tool_calls": [{}]}]}, "tools are not"),
-        ("/v1/embeddings", {"input": "a"}, "generates text"),
-    ],
-)
-def test_a_bad_request_is_told_what_is_wrong_and_harms_nobody(
-    tmp_path: Path, path: str, body: dict[str, Any], says: str
-) -> None:
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    (COMPLETIONS, {}, "prompt"),
+    (COMPLETIONS, {"prompt": ""}, "no tokens"),
+    (COMPLETIONS, {"prompt": ["a", "b"]}, "one prompt"),
+    (COMPLETIONS, {"prompt": [100_000]}, "token ids are 0 to"),
+    (COMPLETIONS, {"prompt": "a", "n": 2}, "n is not supported"),
+    (COMPLETIONS, {"prompt": "a", "logprobs": 1}, "logprobs is not supported"),
+    (COMPLETIONS, {"prompt": "a", "logprobs": 0}, "logprobs is not supported"),
+    (COMPLETIONS, {"prompt": "a", "top_k": 5}, "top_k is not supported"),
+    (COMPLETIONS, {"prompt": "a", "repetition_penalty": 1.1}, "repetition_penalty is not supported"),
+    (COMPLETIONS, {"prompt": "a", "stop": 5}, "stop: give a text or a list of at most 16 texts"),
+    (COMPLETIONS, {"prompt": ["a", 1]}, "prompt: give a text or a list of token ids"),
+    (COMPLETIONS, {"prompt": "a", "temperature": -1}, "temperature"),
+    (COMPLETIONS, {"prompt": "a", "top_p": 0}, "top_p"),
+    (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, "max_tokens"),
+    (COMPLETIONS, {"prompt": "a", "max_tokens": 100_000}, "exceed the context of 256 tokens"),
+    (COMPLETIONS, {"prompt": "a" * 1000, "max_tokens": 1}, "exceed the context"),
+    (CHAT, {"messages": []}, "messages"),
+    (CHAT, {"messages": HELLO, "tools": [{}]}, "tools is not supported"),
+    (CHAT, {"messages": HELLO, "logprobs": True}, "logprobs is not supported"),
+    (CHAT, {"messages": HELLO, "chat_template": "{{ 1 }}"}, "chat_template is not supported"),
+    (CHAT, {"messages": [{"role": "user"}]}, "messages.0.content: Field required"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only parts of type text"),
+    (CHAT, {"messages": [*HELLO, {"role": "assistant", "content": "", "tool_calls": [{}]}]}, "tools are not"),
+    ("/v1/embeddings", {"input": "a"}, "generates text"),
+]
+
+
+def test_a_bad_request_is_told_what_is_wrong_and_harms_nobody(tmp_path: Path) -> None:
     async def scene(_: Engine, client: httpx.AsyncClient) -> None:
-        refused = await client.post(path, json=body)
-        assert refused.status_code == 400
-        error = refused.json()["error"]
-        assert says in error["message"]
-        assert error["type"] == "invalid_request_error"
-        assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 200
+        for path, body, says in REFUSED:
+            refused = await client.post(path, json=body)
+            assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error"), body
+            assert says in refused.json()["error"]["message"], body
+            assert (await client.post(COMPLETIONS, json=GREEDY)).status_code == 200, body
 
     live(tmp_path, scene)
 
