@@ -763,6 +763,16 @@ def test_a_fix_that_waits_for_pods_to_come_home_is_not_to_blame_for_that() -> No
     assert (made.status.revision, moved(made, OLD)) == (1, ["b"]), "the sick one had its time, and c is well there"
 
 
+def test_a_fix_that_is_fetched_while_a_pod_does_not_come_home_is_not_late() -> None:
+    """Nobody may be moved as long as that one is away, and so nothing that the others fetch counts as progress."""
+    away, fetching = (
+        pod("a", NEW, ordered=OLD, staged=[OLD], moved_in=0),
+        pod("b", OLD, holds=[OLD, NEXT], progress="40%"),
+    )
+    made = after_the_deadline(*BOTH, version(NEXT), away, fetching, memory=on_the_way_home_with_a_fix())
+    assert [one.version_name for one in made.status.failed_versions] == [f"chat-{NEW}"]
+
+
 def test_a_pod_that_has_no_order_for_a_version_says_nothing_of_it() -> None:
     waits, refuses = pod("a", OLD), pod("b", OLD, holds=[OLD, NEW])
     assert after_the_deadline(*BOTH, waits, memory=CANARY).status.failed_versions == ()
@@ -793,6 +803,15 @@ def test_no_pod_follows_two_to_a_version_on_which_neither_is_well(at_home: tuple
     found = stalled(made)
     assert found.reason is Reason.PROGRESS_DEADLINE_EXCEEDED
     assert found.message.endswith("the first pod behind is a: see its events and logs, mend or delete it")
+
+
+def test_a_newcomer_that_is_not_ready_yet_begins_no_pause_anew() -> None:
+    """Nobody took it from serving: it has not fallen over."""
+    want = desired(steps=(step(1, pause=600),))
+    memory = CANARY.model_copy(update={"step_reached_at": NOW})
+    came = pod("z", NEW, staged=[OLD], ready=False)
+    parts = (*BOTH, pod("a", NEW, staged=[OLD], moved_in=0), came, *named("c", "d"))
+    assert plan(want, observed(*parts, memory=memory, now=LATER)).status.step_reached_at == NOW
 
 
 @pytest.mark.parametrize(("pin", "seen"), [(OLD, BOTH), (None, (version(OLD),))], ids=["a-pin", "a-revert"])
