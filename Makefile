@@ -14,7 +14,7 @@ ARGS ?=
 # Where uv draws no bar, since nobody looks: a line now and then. It waits without a child, which would outlive it.
 TELL = if [ ! -t 2 ]; then { exec 9<> <(:); while :; do read -rt 15 -u 9; echo "setup: still installing, $$SECONDS s"; done; } & trap "kill $$!" EXIT; fi;
 
-.PHONY: help setup tools node-tools check chart test test-unit test-node test-images test-docs demo e2e e2e-kind bench lock clean format images node-images docs
+.PHONY: help setup tools node-tools static check chart test test-unit test-node test-images test-docs demo e2e e2e-kind bench lock clean format images node-images docs
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -40,15 +40,18 @@ tools: $(READY) ## build the control plane and the S3 server (cached outside the
 node-tools: $(READY) ## what a real node is made of: our builds, and Debian's packages by apt-get
 	@$(RUN) -m cluster.node tools --or-skip
 
-check: $(READY) ## formatting, lint, types, import contracts, the chart, no address in a lock, kinds and chart as the code has them
+static: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@! grep -n '://' $(LOCKS) || { echo "check: a lock names an address"; exit 1; }
+	@! grep -n '://' $(LOCKS) || { echo "static: a lock names an address"; exit 1; }
 	@if helm=$$($(RUN) -m cluster.tools where helm 2>/dev/null); then "$$helm" lint --quiet --strict --set trust.existingConfigMap=trust charts/modelparams; \
-	else echo "check: the chart was not linted: make tools builds helm"; fi
-	@$(RUN) -m pytest -q tests/contract
+	else echo "static: the chart was not linted: make tools builds helm"; fi
+
+# The API server is asked what it takes of the chart where it was built: make tools.
+check: static ## formatting, lint, types, imports, locks; kinds and chart as the code has them, each value asked of the API server
+	@$(RUN) -m pytest -q tests/contract tests/integration/chart/test_values.py
 
 $(VENV)/.docs: $(READY) requirements-docs.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --require-hashes --no-deps -r requirements-docs.lock
@@ -65,7 +68,7 @@ format: $(READY) ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: tools $(VENV)/.docs check ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
+test: tools $(VENV)/.docs static ## the whole suite: unit, properties, simulation, attacks, integration (a real node: test-node)
 	$(RUN) -m pytest -n $(WORKERS) --dist loadgroup -m 'not node and not e2e' $(ARGS)
 
 test-unit: $(READY) ## what needs no server and no model: seconds

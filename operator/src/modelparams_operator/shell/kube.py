@@ -67,7 +67,7 @@ class Kube:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._connection.close()  # type: ignore[no-untyped-call]
+        await self._connection.close()
 
     async def list_page(
         self,
@@ -178,7 +178,7 @@ class Kube:
         await connection.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{connection.configuration.host}{path}?{urlencode({k: v for k, v in query.items() if v})}"
         send = connection.rest_client.request
-        answer = await send(method, url, headers=headers, body=body, _request_timeout=timeout)  # type: ignore[no-untyped-call]
+        answer = await send(method, url, headers=headers, body=body, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
 
@@ -186,7 +186,7 @@ class Kube:
 async def _log_in(settings: client.Configuration) -> None:
     """By the same rule as kopf, which has a session of its own: a pod's account first."""
     if Path(SERVICE_TOKEN_FILENAME).exists():  # noqa: ASYNC240 - once, at the start
-        config.load_incluster_config(settings)  # type: ignore[no-untyped-call]  # theirs have no annotations
+        config.load_incluster_config(settings)
     else:
         await kubeconfig.load(settings)
 

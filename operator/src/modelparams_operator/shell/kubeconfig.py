@@ -27,7 +27,7 @@ def contexts_of(kubeconfig: Path | None) -> tuple[list[dict[str, Any]], dict[str
     """
     file = _file(kubeconfig)
     try:
-        found: tuple[list[dict[str, Any]], dict[str, Any]] = config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]  # theirs have none
+        found: tuple[list[dict[str, Any]], dict[str, Any]] = config.list_kube_config_contexts(file)
     except (config.ConfigException, OSError, *_NO_KUBECONFIG) as error:
         raise _unusable(file, error) from None
     return found
@@ -41,7 +41,7 @@ async def load(settings: client.Configuration, kubeconfig: Path | None = None, c
     """
     file = _file(kubeconfig)
     try:
-        await config.load_kube_config(file, context, settings, persist_config=False)  # type: ignore[no-untyped-call]
+        await config.load_kube_config(file, context, settings, persist_config=False)
     except (config.ConfigException, OSError, *_NO_KUBECONFIG) as error:
         raise _unusable(file, error) from None
 

@@ -61,9 +61,9 @@ class Credentials:
             return
         try:
             if path := os.environ.get("KUBECONFIG"):
-                await config.load_kube_config(path, client_configuration=connection, persist_config=False)  # type: ignore[no-untyped-call]  # theirs
+                await config.load_kube_config(path, client_configuration=connection, persist_config=False)
             else:
-                config.load_incluster_config(client_configuration=connection, try_refresh_token=False)  # type: ignore[no-untyped-call]  # theirs
+                config.load_incluster_config(client_configuration=connection, try_refresh_token=False)
         except (config.ConfigException, OSError) as error:
             raise errors.APIDenied(
                 f"no credentials for the API server ({error})",
@@ -140,7 +140,7 @@ class PodAPI:
     async def close(self) -> None:
         """Close all connections."""
         if self._api:
-            await self._api.close()  # type: ignore[no-untyped-call]  # theirs has none
+            await self._api.close()
 
     def _path(self, plural: str) -> str:
         return f"/apis/{GROUP}/{API_VERSION}/namespaces/{quote(self._namespace)}/{plural}"
@@ -178,14 +178,14 @@ class PodAPI:
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         url = f"{self._api.configuration.host}{path}?{urlencode(query)}"
         request = self._api.rest_client.request
-        answer = await request(method, url, headers=headers, body=body, _request_timeout=timeout)  # type: ignore[no-untyped-call]  # theirs
+        answer = await request(method, url, headers=headers, body=body, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
 
     async def _connect(self) -> client.ApiClient:
         connection = client.Configuration()
         await self._credentials.refresh(connection)
-        connection.refresh_api_key_hook = self._credentials.refresh  # type: ignore[assignment]  # declared None
+        connection.refresh_api_key_hook = self._credentials.refresh
         connection.retries = 0  # when to try again is decided by our callers
         return client.ApiClient(connection)
 

@@ -44,7 +44,7 @@ class Sampling:
 GREEDY = Sampling()
 
 
-class _PerRequest(ContinuousBatchingLogitsProcessor):
+class _PerRequest(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
     """One 32-bit argument a request. `neutral` leaves a row as it is."""
 
     ignored_kwargs = ()
