@@ -90,7 +90,9 @@ class ParamLoader:
         self._newest = 0
         """The highest sequence ever applied, so that going back is not undone by the next update."""
         self._now, self._idle = PrivateArena(), PrivateArena()
-        self._steps, self._changing, self._is_changing = StepLock(), threading.RLock(), False
+        self._steps = StepLock()
+        self._changing = threading.RLock()
+        """Taken by `with` itself: an exception of a signal's handler finds it taken and given back, or neither."""
         self.pause_seconds = 0.0
         """Time in which no step could run during the last exchange."""
 
@@ -128,7 +130,8 @@ class ParamLoader:
         """
         self._require_its_process()
         self._steps.refuse_inside_step()
-        with self._alone(), _hints_for_a_program():
+        self._refuse_within_another()
+        with self._changing, _hints_for_a_program():
             self._require_its_tensors()
             sealed = self._open(version)
             if sealed.manifest.manifest.sequence <= self._newest:
@@ -146,7 +149,8 @@ class ParamLoader:
         """
         self._require_its_process()
         self._steps.refuse_inside_step()
-        with self._alone():
+        self._refuse_within_another()
+        with self._changing:
             self._require_its_tensors()
             if self._idle.live is None:
                 raise UsageError("there is no version to go back to", hint="update to the one that you want")
@@ -155,24 +159,19 @@ class ParamLoader:
             assert self._now.live
             return self._now.live
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Wait until no other thread changes the module.
+    def _refuse_within_another(self) -> None:
+        """Refuse to wait for this very thread, which is at a change, and runs a signal's handler meanwhile.
+
+        Asked of the lock: a note beside it would outlast a handler's exception that comes before it is taken back.
 
         Raises:
-            UsageError: this very thread is at it, and runs a signal's handler meanwhile.
+            UsageError: so it is.
         """
-        with self._changing:
-            if self._is_changing:
-                raise UsageError(
-                    "a change was asked for within another one of this thread",
-                    hint="let a signal's handler note that it is wanted, and call it after the one that runs",
-                )
-            self._is_changing = True
-            try:
-                yield
-            finally:
-                self._is_changing = False
+        if self._changing._is_owned():  # type: ignore[attr-defined]  # what threading.Condition asks it
+            raise UsageError(
+                "a change was asked for within another one of this thread",
+                hint="let a signal's handler note that it is wanted, and call it after the one that runs",
+            )
 
     def _require_its_process(self) -> None:
         """Refuse what other threads may have held, or been in the middle of, when this process was forked.

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import json
 import mmap
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import pytest
@@ -455,6 +459,49 @@ def test_an_update_that_a_signal_s_handler_asks_for_within_another_one_is_refuse
     assert refused
     assert holds(module, two)
     assert loader.rollback().version.text == "1.0.0"
+
+
+class _RaisedInHandler(Exception):
+    pass
+
+
+def signalled(change: Callable[[], object], moment: int) -> BaseException:
+    """What ends `change` when a handler raises at that moment: Python calls it as C returns, or a function begins."""
+    left, files = iter(range(moment)), (loader_module.__file__, contextlib.__file__)
+
+    def handler(frame: FrameType, event: str, _: object) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename in files and next(left, None) is None:
+            raise _RaisedInHandler
+
+    try:
+        sys.setprofile(handler)
+        change()
+    except (_RaisedInHandler, errors.UsageError) as raised:
+        return raised
+    finally:
+        sys.setprofile(None)
+    raise AssertionError("it was to be refused at its end")
+
+
+@pytest.mark.parametrize("change", ["update", "rollback"])
+def test_a_signal_s_exception_that_somebody_keeps_lets_others_change_the_module(
+    repository: Repository, change: str
+) -> None:
+    """As a prompt keeps the last one, and with it all that waits to be closed."""
+    loader = loader_of(repository, module := nn.Linear(1, 1))
+    module.bias = nn.Parameter(torch.zeros(1))  # refuses each change, once it is its turn
+    ask = loader.rollback if change == "rollback" else lambda: loader.update("1.0.0")
+    for moment in count():
+        kept = signalled(ask, moment)
+        answers = list[BaseException]()
+        other = threading.Thread(target=lambda to=answers: to.append(signalled(ask, sys.maxsize)), daemon=True)
+        other.start()
+        other.join(10)
+        assert [str(answer) for answer in answers] == [str(signalled(ask, sys.maxsize))], moment
+        assert "another tensor" in str(answers[0])
+        if isinstance(kept, errors.UsageError):
+            break
+    assert moment > 10
 
 
 def test_a_module_of_inference_mode_is_written_over_in_it(repository: Repository) -> None:
