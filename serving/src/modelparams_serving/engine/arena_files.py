@@ -12,8 +12,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from modelparams import memory_limit
 from modelparams.errors import ArenaExhausted
-from modelparams_serving.engine import memory_limit
 
 _MODE = 0o660
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it

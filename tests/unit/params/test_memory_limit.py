@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelparams_serving.engine.memory_limit import room
+from modelparams.memory_limit import room
 
 MIB = 1 << 20
 
