@@ -35,6 +35,11 @@ def room(proc: Path = Path("/proc"), mounted: Path = Path("/sys/fs/cgroup")) -> 
     return min((left for cgroup in cgroups if (left := _left(cgroup, version, swap)) is not None), default=None)
 
 
+def fits(size: int, left: int | None) -> bool:
+    """Whether so much may be taken where there is `room` for so much."""
+    return left is None or size <= left
+
+
 def _own(lines: str, mounted: Path) -> tuple[_Version, list[Path]]:
     """The process's cgroup and those above it. A container often sees its own as the root, whatever its path says."""
     parts = [line.split(":", 2) for line in lines.splitlines()]

@@ -7,6 +7,7 @@ import hmac
 import mmap
 from dataclasses import dataclass, field
 
+from modelparams import memory_limit
 from modelparams.arena import ReadableArena
 from modelparams.digest import Digest
 from modelparams.errors import ArenaExhausted, IndexInvalid
@@ -47,17 +48,27 @@ class PrivateArena:
         self.manifest, self.live, self.staged = None, None, []
         if self.memory is None or len(self.memory) < size:
             self.memory = None  # before the new one is made: at most two are there at any time
-            try:
-                self.memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            except OSError as error:
-                raise ArenaExhausted(
-                    f"no memory for {size} bytes: {error.strerror}", hint="free some; then call update again"
-                ) from error
-            with contextlib.suppress(OSError, AttributeError):
-                self.memory.madvise(mmap.MADV_HUGEPAGE)
-            with contextlib.suppress(OSError):
-                self.memory.madvise(_MADV_POPULATE_WRITE)
+            self.memory = _fresh(size)
         return memoryview(self.memory)[:size]
+
+
+def _fresh(size: int) -> mmap.mmap:
+    left = memory_limit.room()
+    if not memory_limit.fits(size, left):
+        raise _exhausted(size, f"the container's memory limit leaves {left}")
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise _exhausted(size, error.strerror) from error
+    with contextlib.suppress(OSError, AttributeError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    with contextlib.suppress(OSError):
+        memory.madvise(_MADV_POPULATE_WRITE)
+    return memory
+
+
+def _exhausted(size: int, why: str | None) -> ArenaExhausted:
+    return ArenaExhausted(f"no memory for {size} bytes: {why}", hint="free some; then call update again")
 
 
 def check_digest(arena: ReadableArena) -> None:

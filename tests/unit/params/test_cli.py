@@ -337,6 +337,17 @@ def test_verify_with_the_key_of_more_than_the_memory_says_so(ready: Run, monkeyp
     assert "verify without --keys needs none" in ran.err
 
 
+def test_verify_with_the_key_of_more_than_the_container_may_take_says_so_before_the_kernel_kills_it(
+    ready: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelparams.memory_limit.room", lambda: 1000)
+    ran = ready("verify", "1.1.0", *SEALED)
+    assert ran.code == Exit.ENGINE
+    assert "the container's memory limit leaves 1.0 kB" in ran.err
+    assert "verify without --keys needs none" in ran.err
+    assert ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json").code == 0
+
+
 def test_verify_refuses_another_model_and_an_unknown_signer(ready: Run) -> None:
     assert "WrongModel" in ready("verify", "1.1.0", "-s", "store", "--trust", "trust.json", "-m", "other").err
     ready("keys", "signer", "other.pem")

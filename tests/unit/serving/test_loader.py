@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from builders.modules import Repository, Small, seeded, tensors_of
 from cluster.process import wait_until
-from modelparams import errors
+from modelparams import errors, memory_limit
 from modelparams.digest import Digest
 from modelparams.store import FileStore
 from modelparams.trust import SigningKey
@@ -393,6 +393,22 @@ def test_no_memory_for_a_version_is_an_error_of_its_own(
     monkeypatch.setattr(mmap, "mmap", exhausted)
     with pytest.raises(errors.ArenaExhausted, match="Cannot allocate memory"):
         loader.update("1.0.0")
+    monkeypatch.undo()
+    assert holds(module, seeded(9))
+    assert loader.update("1.0.0")
+
+
+def test_a_version_beyond_the_container_s_memory_limit_is_refused_before_the_kernel_kills_the_program(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit fails no allocation: it kills who writes to what was given."""
+    repository.publish("1.0.0", seeded(1))
+    loader = loader_of(repository, module := seeded(9))
+    monkeypatch.setattr(memory_limit, "room", lambda: 100)
+    monkeypatch.setattr(mmap, "mmap", lambda *_, **__: pytest.fail("the kernel kills it here"))
+    with pytest.raises(errors.ArenaExhausted, match="the container's memory limit leaves 100") as raised:
+        loader.update("1.0.0")
+    says_what_a_program_can_do(raised.value)
     monkeypatch.undo()
     assert holds(module, seeded(9))
     assert loader.update("1.0.0")

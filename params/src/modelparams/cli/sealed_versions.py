@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from modelparams import memory_limit
 from modelparams.cli.asked import Asked
 from modelparams.cli.output import Output, facts, note, result, size, table
 from modelparams.cli.reporting import reporting
@@ -39,13 +40,20 @@ def check(asked: Asked, keys: Path | None, key_ref: str, workers: int, output: O
 
 def _memory(total: int) -> memoryview:
     """Of so many bytes. Not closed by hand: the traceback of a failed pull still holds views of it."""
+    left = memory_limit.room()
+    if left is not None and not memory_limit.fits(total, left):
+        raise _exhausted(total, f"the container's memory limit leaves {size(left)}")
     try:
         return memoryview(mmap.mmap(-1, total))
     except OSError as error:
-        raise ArenaExhausted(
-            f"no memory for {size(total)}: {error.strerror}",
-            hint="verify without --keys needs none; with them use a machine with more memory",
-        ) from error
+        raise _exhausted(total, error.strerror) from error
+
+
+def _exhausted(total: int, why: str | None) -> ArenaExhausted:
+    return ArenaExhausted(
+        f"no memory for {size(total)}: {why}",
+        hint="verify without --keys needs none; with them use a machine with more memory",
+    )
 
 
 def list_versions(store: str, output: Output) -> None:

@@ -54,7 +54,7 @@ class ArenaFile:
 
     def _require_room(self, have: int, size: int) -> None:
         room = self._room()
-        if room is not None and size - have > room:
+        if room is not None and not memory_limit.fits(size - have, room):
             raise ArenaExhausted(
                 f"{self.path.name} needs {_mib(size)} and has {_mib(have)}; the container's memory limit leaves"
                 f" {_mib(room)}"
