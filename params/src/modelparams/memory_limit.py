@@ -19,20 +19,31 @@ class _Version:
     used: str
     caches: tuple[str, str]
     """Of `memory.stat`: what the kernel gives back before it kills. Pages of a tmpfs are none of it."""
+    shared: str
+    """Of `memory.stat`: the pages of a tmpfs."""
 
 
-_FIRST = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"))
-_SECOND = _Version("memory.max", "memory.current", ("inactive_file", "active_file"))
+_FIRST = _Version(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"), "total_shmem"
+)
+_SECOND = _Version("memory.max", "memory.current", ("inactive_file", "active_file"), "shmem")
 
 
-def room(proc: Path = Path("/proc"), mounted: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes until the tightest limit on this process; None: there is none to be seen."""
+def room(shared: int = 0, *, proc: Path = Path("/proc"), mounted: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes until the tightest limit on this process; None: there is none to be seen.
+
+    Args:
+        shared: what lies in memory that outlives a container. Its pages are charged to the one that touched them, and
+            when that has ended to the pod alone, whose cgroup no container sees, and whose limit kills as well.
+        proc: where processes are told of.
+        mounted: where cgroups are.
+    """
     try:
         version, cgroups = _own((proc / "self" / "cgroup").read_text(), mounted)
         swap = _swap_free((proc / "meminfo").read_text())
     except (OSError, ValueError):
         return None
-    return min((left for cgroup in cgroups if (left := _left(cgroup, version, swap)) is not None), default=None)
+    return min((left for cgroup in cgroups if (left := _left(cgroup, version, swap, shared)) is not None), default=None)
 
 
 def fits(size: int, left: int | None) -> bool:
@@ -55,20 +66,22 @@ def _upwards(root: Path, path: PurePosixPath) -> Iterator[Path]:
         yield root.joinpath(*inside[:depth])
 
 
-def _left(cgroup: Path, version: _Version, swap: int) -> int | None:
+def _left(cgroup: Path, version: _Version, swap: int, shared: int) -> int | None:
     try:
         limit = (cgroup / version.limit).read_text().strip()
         if limit == "max":
             return None
-        held = int((cgroup / version.used).read_text()) - _caches(cgroup, version)
+        facts = _facts(cgroup)
+        held = int((cgroup / version.used).read_text()) - sum(facts.get(name, 0) for name in version.caches)
+        held += max(0, shared - facts.get(version.shared, shared))
         return max(0, int(limit) - held + min(swap, _swap_allowed(cgroup, swap)))
     except (OSError, ValueError):
         return None
 
 
-def _caches(cgroup: Path, version: _Version) -> int:
-    facts = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    return sum(int(facts.get(name, 0)) for name in version.caches)
+def _facts(cgroup: Path) -> dict[str, int]:
+    lines = (cgroup / "memory.stat").read_text().splitlines()
+    return {name: int(value) for name, value in map(str.split, lines)}
 
 
 def _swap_allowed(cgroup: Path, otherwise: int) -> int:

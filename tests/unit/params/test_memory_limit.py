@@ -31,7 +31,10 @@ class Node:
 
     @property
     def room(self) -> int | None:
-        return room(self.proc, self.cgroups)
+        return self.room_beside(0)
+
+    def room_beside(self, shared: int) -> int | None:
+        return room(shared, proc=self.proc, mounted=self.cgroups)
 
 
 @pytest.fixture
@@ -55,6 +58,20 @@ def test_what_the_kernel_gives_back_before_it_kills_counts_as_room(node: Node) -
     facts = stat(inactive_file=40 * MIB, active_file=20 * MIB, shmem=25 * MIB, inactive_anon=25 * MIB)
     node.second(max=100 * MIB, current=90 * MIB, stat=facts)
     assert node.room == 70 * MIB
+
+
+@pytest.mark.parametrize(("own", "left"), [(0, 30), (10, 40), (40, 70), (50, 70)])
+def test_what_an_engine_before_it_left_in_the_pod_s_memory_takes_room_too(node: Node, own: int, left: int) -> None:
+    """It is charged to the pod, whose cgroup a container does not see, and the pod's limit kills as well."""
+    node.own("0::/")
+    node.second(max=100 * MIB, current=30 * MIB, stat=stat(inactive_file=0, shmem=own * MIB))
+    assert node.room_beside(40 * MIB) == left * MIB
+
+
+def test_where_nobody_says_whose_the_pages_of_a_tmpfs_are_they_are_taken_for_counted(node: Node) -> None:
+    node.own("0::/")
+    node.second(max=100 * MIB, current=30 * MIB, stat=stat(inactive_file=0))
+    assert node.room_beside(40 * MIB) == 70 * MIB
 
 
 def test_without_a_limit_there_is_no_end_of_room(node: Node) -> None:
@@ -84,8 +101,9 @@ def test_nodes_of_the_first_version_of_cgroups_tell_it_by_other_names(node: Node
     folder = node.cgroups / "memory"
     node.tell(folder / "memory.limit_in_bytes", 100 * MIB)
     node.tell(folder / "memory.usage_in_bytes", 80 * MIB)
-    node.tell(folder / "memory.stat", stat(inactive_file=1, total_inactive_file=10 * MIB, total_active_file=5 * MIB))
-    assert node.room == 35 * MIB
+    caches = stat(inactive_file=1, total_inactive_file=10 * MIB, total_active_file=5 * MIB)
+    node.tell(folder / "memory.stat", caches + "\n" + stat(shmem=1, total_shmem=7 * MIB))
+    assert (node.room, node.room_beside(10 * MIB)) == (35 * MIB, 32 * MIB)
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "0::/", "4:memory:/", "0::/../.."])

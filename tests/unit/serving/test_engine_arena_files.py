@@ -66,7 +66,7 @@ def test_what_the_memory_limit_cannot_hold_is_refused_before_the_kernel_kills_wh
 ) -> None:
     """A limit fails no allocation: the engine that serves would be killed, and again at each try."""
     monkeypatch.setattr(arena_files.os, "posix_fallocate", lambda *_: pytest.fail("the kernel kills it here"))
-    arena = ArenaFile(tmp_path / "arena-b", room=lambda: 64 << 20)
+    arena = ArenaFile(tmp_path / "arena-b", room=lambda _: 64 << 20)
     with pytest.raises(
         ArenaExhausted, match=r"arena-b needs 65 MiB and has 0 MiB; the container's memory limit leaves"
     ):
@@ -74,9 +74,24 @@ def test_what_the_memory_limit_cannot_hold_is_refused_before_the_kernel_kills_wh
     assert arena.capacity == 0
 
 
+def test_what_both_arenas_have_in_memory_is_told_to_whoever_says_how_much_is_left(tmp_path: Path) -> None:
+    """An engine that starts again finds them, charged to its pod and no more to its container."""
+    for name in ("arena-a", "arena-b"):
+        ArenaFile(tmp_path / name).ensure(8 * PAGE)
+    with (tmp_path / "arena-b").open("r+b") as file:
+        file.truncate(16 * PAGE)  # a hole is not in memory
+    told = list[int]()
+
+    def room(shared: int) -> None:
+        told.append(shared)
+
+    ArenaFile(tmp_path / "arena-a", room).ensure(9 * PAGE)
+    assert told == [16 * PAGE]
+
+
 @pytest.mark.parametrize("room", [3 * PAGE, None])
 def test_what_fits_beside_what_the_arena_has_already_is_given(tmp_path: Path, room: int | None) -> None:
-    arena = ArenaFile(tmp_path / "arena-b", room=lambda: room)
+    arena = ArenaFile(tmp_path / "arena-b", room=lambda _: room)
     arena.ensure(3 * PAGE)
     arena.ensure(6 * PAGE)
     assert arena.capacity == 6 * PAGE

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from modelparams import memory_limit
 from modelparams.errors import ArenaExhausted
+from modelparams.protocol import Slot
 
 _MODE = 0o660
 _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap has no name for it
@@ -21,9 +22,14 @@ _MIB = 1 << 20
 
 
 class ArenaFile:
-    """One arena, `<runtime_dir>/arena-a` or `-b`. `room` says how many bytes this process may still take."""
+    """One arena, `<runtime_dir>/arena-a` or `-b`.
 
-    def __init__(self, path: Path, room: Callable[[], int | None] = memory_limit.room) -> None:
+    Args:
+        path: of the file.
+        room: says how many bytes this process may still take, beside so many that both arenas have in memory.
+    """
+
+    def __init__(self, path: Path, room: Callable[[int], int | None] = memory_limit.room) -> None:
         self.path, self._room = path, room
 
     @property
@@ -53,7 +59,7 @@ class ArenaFile:
             os.close(descriptor)
 
     def _require_room(self, have: int, size: int) -> None:
-        room = self._room()
+        room = self._room(sum(_in_memory(self.path.with_name(slot.file_name)) for slot in Slot))
         if room is not None and not memory_limit.fits(size - have, room):
             raise ArenaExhausted(
                 f"{self.path.name} needs {_mib(size)} and has {_mib(have)}; the container's memory limit leaves"
@@ -84,6 +90,13 @@ class ArenaFile:
             return mmap.mmap(descriptor, 0, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         finally:
             os.close(descriptor)
+
+
+def _in_memory(path: Path) -> int:
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
 
 
 def _touch(descriptor: int, size: int) -> None:
