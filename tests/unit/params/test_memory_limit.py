@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modelparams.memory_limit import room
+from modelparams.memory_limit import fits, room
 
 MIB = 1 << 20
 
@@ -112,3 +112,11 @@ def test_what_cannot_be_read_limits_nothing(node: Node, text: str) -> None:
     node.own(text)
     node.second(current="?", stat="?")
     assert node.room is None
+
+
+@pytest.mark.parametrize(
+    ("left", "granted"), [(None, True), (1000 * MIB, False), (1004 * MIB, False), (1008 * MIB, True)]
+)
+def test_what_the_kernel_needs_to_keep_the_pages_fits_too(left: int | None, granted: bool) -> None:
+    """It kills who takes the whole room, or all of it but a 256th."""
+    assert fits(1000 * MIB, left) is granted

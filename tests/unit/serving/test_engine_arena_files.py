@@ -89,7 +89,7 @@ def test_what_both_arenas_have_in_memory_is_told_to_whoever_says_how_much_is_lef
     assert told == [16 * PAGE]
 
 
-@pytest.mark.parametrize("room", [3 * PAGE, None])
+@pytest.mark.parametrize("room", [4 * PAGE, None])
 def test_what_fits_beside_what_the_arena_has_already_is_given(tmp_path: Path, room: int | None) -> None:
     arena = ArenaFile(tmp_path / "arena-b", room=lambda _: room)
     arena.ensure(3 * PAGE)
