@@ -21,12 +21,24 @@ class _Version:
     """Of `memory.stat`: what the kernel gives back before it kills. Pages of a tmpfs are none of it."""
     shared: str
     """Of `memory.stat`: the pages of a tmpfs."""
+    swap: tuple[str, str]
+    """Limit and use: of swap, or of memory and swap together."""
 
 
 _FIRST = _Version(
-    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"), "total_shmem"
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+    "total_shmem",
+    ("memory.memsw.limit_in_bytes", "memory.memsw.usage_in_bytes"),
 )
-_SECOND = _Version("memory.max", "memory.current", ("inactive_file", "active_file"), "shmem")
+_SECOND = _Version(
+    "memory.max",
+    "memory.current",
+    ("inactive_file", "active_file"),
+    "shmem",
+    ("memory.swap.max", "memory.swap.current"),
+)
 
 
 def room(shared: int = 0, *, proc: Path = Path("/proc"), mounted: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -74,10 +86,11 @@ def _left(cgroup: Path, version: _Version, swap: int, shared: int) -> int | None
         limit = (cgroup / version.limit).read_text().strip()
         if limit == "max":
             return None
-        facts = _facts(cgroup)
-        held = int((cgroup / version.used).read_text()) - sum(facts.get(name, 0) for name in version.caches)
-        held += max(0, shared - facts.get(version.shared, shared))
-        return max(0, int(limit) - held + min(swap, _swap_allowed(cgroup, swap)))
+        facts, left = _facts(cgroup), int(limit) - int((cgroup / version.used).read_text())
+        swappable = _swap_allowed(cgroup, version, swap, left)
+        given_back = sum(facts.get(name, 0) for name in version.caches)
+        uncounted = max(0, shared - facts.get(version.shared, shared))
+        return max(0, left + min(swap, swappable) + given_back - uncounted)
     except (OSError, ValueError):
         return None
 
@@ -87,12 +100,14 @@ def _facts(cgroup: Path) -> dict[str, int]:
     return {name: int(value) for name, value in map(str.split, lines)}
 
 
-def _swap_allowed(cgroup: Path, otherwise: int) -> int:
+def _swap_allowed(cgroup: Path, version: _Version, otherwise: int, left: int) -> int:
     try:
-        limit = (cgroup / "memory.swap.max").read_text().strip()
-        return otherwise if limit == "max" else int(limit) - int((cgroup / "memory.swap.current").read_text())
+        limit, used = ((cgroup / name).read_text().strip() for name in version.swap)
     except FileNotFoundError:
         return otherwise
+    if limit == "max":
+        return otherwise
+    return int(limit) - int(used) - (left if version is _FIRST else 0)
 
 
 def _swap_free(meminfo: str) -> int:

@@ -80,11 +80,15 @@ def test_without_a_limit_there_is_no_end_of_room(node: Node) -> None:
     assert node.room is None
 
 
-def test_the_tightest_of_the_limits_above_counts_as_far_as_they_are_seen(node: Node) -> None:
+@pytest.mark.parametrize(("own", "pod", "left"), [("max", 50, 30), (45, 50, 30), (35, 50, 25), (35, "max", 25)])
+def test_the_tightest_of_the_limits_above_counts_as_far_as_they_are_seen(
+    node: Node, own: object, pod: object, left: int
+) -> None:
     node.own("0::/pod/engine")
-    node.second("pod/engine", max="max", current=10 * MIB, stat=stat(inactive_file=0))
-    node.second("pod", max=50 * MIB, current=20 * MIB, stat=stat(inactive_file=0))
-    assert node.room == 30 * MIB
+    for path, limit, used in (("pod/engine", own, 10), ("pod", pod, 20)):
+        limit = limit * MIB if isinstance(limit, int) else limit
+        node.second(path, max=limit, current=used * MIB, stat=stat(inactive_file=0))
+    assert node.room == left * MIB
 
 
 @pytest.mark.parametrize(("swap_max", "free"), [("max", 5), (8 * MIB, 5), (3 * MIB, 2), (0, 0)])
@@ -104,6 +108,20 @@ def test_nodes_of_the_first_version_of_cgroups_tell_it_by_other_names(node: Node
     caches = stat(inactive_file=1, total_inactive_file=10 * MIB, total_active_file=5 * MIB)
     node.tell(folder / "memory.stat", caches + "\n" + stat(shmem=1, total_shmem=7 * MIB))
     assert (node.room, node.room_beside(10 * MIB)) == (35 * MIB, 32 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "left"), [(103, 80, 23), (100, 80, 20), (100, 85, 15), (1000, 80, 25)], ids=str
+)
+def test_there_memory_and_swap_have_a_limit_together(node: Node, limit: int, used: int, left: int) -> None:
+    node.own("4:memory:/")
+    node.tell(node.proc / "meminfo", f"SwapFree: {5 * 1024} kB")
+    folder = node.cgroups / "memory"
+    for name, most, now in (("", 100, 80), (".memsw", limit, used)):
+        node.tell(folder / f"memory{name}.limit_in_bytes", most * MIB)
+        node.tell(folder / f"memory{name}.usage_in_bytes", now * MIB)
+    node.tell(folder / "memory.stat", stat(total_inactive_file=0))
+    assert node.room == left * MIB
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "0::/", "4:memory:/", "0::/../.."])
