@@ -41,6 +41,10 @@ _SECOND = _Version(
 )
 
 
+_SLABS = "slab_reclaimable"
+"""Half of it counts, as in the kernel's MemAvailable: what keeps pages of a tmpfs is in it too, and stays."""
+
+
 def room(shared: int = 0, *, proc: Path = Path("/proc"), mounted: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Bytes until the tightest limit on this process; None: there is none to be seen.
 
@@ -88,7 +92,7 @@ def _left(cgroup: Path, version: _Version, swap: int, shared: int) -> int | None
             return None
         facts, left = _facts(cgroup), int(limit) - int((cgroup / version.used).read_text())
         swappable = _swap_allowed(cgroup, version, swap, left)
-        given_back = sum(facts.get(name, 0) for name in version.caches)
+        given_back = sum(facts.get(name, 0) for name in version.caches) + facts.get(_SLABS, 0) // 2
         uncounted = max(0, shared - facts.get(version.shared, shared))
         return max(0, left + min(swap, swappable) + given_back - uncounted)
     except (OSError, ValueError):

@@ -60,6 +60,13 @@ def test_what_the_kernel_gives_back_before_it_kills_counts_as_room(node: Node) -
     assert node.room == 70 * MIB
 
 
+def test_of_what_the_kernel_s_own_caches_may_give_back_half_counts(node: Node) -> None:
+    """Names of files that a large image has; what keeps the pages of a tmpfs is told as such too, and stays."""
+    node.own("0::/")
+    node.second(max=100 * MIB, current=90 * MIB, stat=stat(inactive_file=0, slab_reclaimable=60 * MIB))
+    assert node.room == 40 * MIB
+
+
 @pytest.mark.parametrize(("own", "left"), [(0, 30), (10, 40), (40, 70), (50, 70)])
 def test_what_an_engine_before_it_left_in_the_pod_s_memory_takes_room_too(node: Node, own: int, left: int) -> None:
     """It is charged to the pod, whose cgroup a container does not see, and the pod's limit kills as well."""
