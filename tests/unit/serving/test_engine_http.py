@@ -19,6 +19,7 @@ from builders.arenas import tiny
 from builders.engines import engine, put_live, stage, until
 from modelparams_serving.engine import rendering, tokenizing
 from modelparams_serving.engine.__main__ import Engine
+from modelparams_serving.engine.metrics import Metrics
 
 pytestmark = pytest.mark.model
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -497,6 +498,31 @@ def test_metrics_count_requests_tokens_and_pauses_by_version(tmp_path: Path) -> 
         assert f'digest="{tiny().digest}",model="tiny-llama",version="1.0.0"}} 1.0' in text
 
     live(tmp_path, scene)
+
+
+def test_metrics_keep_the_versions_that_the_slots_hold_and_forget_the_rest(tmp_path: Path) -> None:
+    """A pod that is never restarted would tell of every version that it ever served, at each scrape."""
+
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        await client.post(COMPLETIONS, json=GREEDY)
+        for version in ("1.1.0", "1.2.0"):
+            await put_live(made.swapper, tiny(version))
+            await client.post(COMPLETIONS, json=GREEDY)
+        text = (await client.get("/metrics")).text
+        counted = "modelparams_engine_requests_total", "modelparams_engine_tokens_total"
+        told = [line for line in text.splitlines() if line.startswith(counted)]
+        assert [sum(f'version="1.{minor}.0"' in line for line in told) for minor in range(3)] == [0, 2, 2]
+
+    live(tmp_path, scene)
+
+
+def test_an_answer_that_ends_after_its_version_was_dropped_is_forgotten_with_the_next() -> None:
+    metrics = Metrics()
+    for code, version in (("200", "1.0.0"), ("499", "1.0.0"), ("200", "1.2.0"), ("503", "")):
+        metrics.requests.labels("embeddings", code, version).inc()
+    metrics.keep_only({"1.2.0", "1.3.0"})
+    text = metrics.text().decode()
+    assert [f'version="{version}"' in text for version in ("1.0.0", "1.2.0", "")] == [False, True, True]
 
 
 def test_embeddings_can_be_asked_for_as_base64() -> None:

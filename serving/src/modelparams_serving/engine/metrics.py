@@ -41,6 +41,14 @@ class Metrics:
         self.live.clear()
         self.live.labels(str(live.model_name), str(live.version), str(live.manifest_digest)).set(1)
 
+    def keep_only(self, versions: set[str]) -> None:
+        """Forget what was counted of others: a scrape of all that were ever served would hold requests up."""
+        for counter in (self.requests, self.tokens):
+            told = {tuple(sample.labels.values()) for metric in counter.collect() for sample in metric.samples}
+            for labels in told:
+                if labels[-1] not in {"", *versions}:  # "": what no version answered
+                    counter.remove(*labels)
+
     def text(self) -> bytes:
         """The exposition format."""
         return generate_latest(self.registry)

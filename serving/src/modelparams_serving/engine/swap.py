@@ -230,6 +230,7 @@ class Swapper:
             await self._background.run(version.stop)
             del version
             await self._background.run(gc.collect)  # a model's modules refer to each other in circles
+            self._metrics.keep_only({str(p.version.identity.version) for p in self._places.values() if p.version})
 
     async def close(self) -> None:
         """End all threads, also those of a version that is just being built. Waits for no load, and for no arena."""
