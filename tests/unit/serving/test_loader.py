@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -33,6 +34,7 @@ from modelparams.verify import manifest_key
 from modelparams_serving import loader as loader_module
 from modelparams_serving import module_tensors
 from modelparams_serving.loader import ParamLoader
+from modelparams_serving.private_arena import PrivateArena
 
 pytestmark = pytest.mark.model
 TOKENS = torch.arange(8)
@@ -412,6 +414,17 @@ def test_a_version_beyond_the_container_s_memory_limit_is_refused_before_the_ker
     monkeypatch.undo()
     assert holds(module, seeded(9))
     assert loader.update("1.0.0")
+
+
+def test_an_arena_gives_back_its_old_memory_before_it_asks_how_much_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most two are there at any time, also where the newer version is the larger."""
+    arena, there = PrivateArena(), list[object]()
+    arena.emptied(10)
+    assert arena.memory
+    old = weakref.ref(arena.memory)
+    monkeypatch.setattr(memory_limit, "room", lambda: there.append(old()))
+    arena.emptied(20)
+    assert there == [None]
 
 
 def test_an_unchanged_blob_is_copied_and_not_fetched(repository: Repository) -> None:
