@@ -814,6 +814,94 @@ def test_a_newcomer_that_is_not_ready_yet_begins_no_pause_anew() -> None:
     assert plan(want, observed(*parts, memory=memory, now=LATER)).status.step_reached_at == NOW
 
 
+def test_a_pause_begins_again_when_its_canary_was_evicted() -> None:
+    """Nobody is left who could be looked at."""
+    want, memory = desired(steps=(step(1, pause=600),)), CANARY.model_copy(update={"step_reached_at": NOW})
+    made = plan(want, observed(*BOTH, *named("b", "c"), memory=memory, now=LATER))
+    assert (made.status.step_reached_at, moved(made)) == (None, ["b"])
+
+
+def test_a_hold_in_a_pause_that_more_pods_share_than_the_step_asks_ends_no_pause() -> None:
+    """The fleet was scaled down in the pause; then somebody wanted a closer look."""
+    memory = CANARY.model_copy(update={"step_reached_at": NOW})
+    parts = (*BOTH, *(pod(name, NEW, staged=[OLD], moved_in=0) for name in "ab"), *named("c", "d"))
+    want = desired(steps=(step("25%", pause=3600),), paused=True, generation=2)
+    held = plan(want, observed(*parts, memory=memory, now=LATER)).status
+    assert (held.step, held.step_reached_at) == ("1/2", NOW)
+
+
+def test_twenty_versions_that_came_to_nothing_do_not_lengthen_the_way_back() -> None:
+    """What was live is remembered before what was not."""
+    lost = tuple(revision(f"1.1.{number}", "Superseded") for number in range(1, 19))
+    memory = status(NEW, NEXT, history=(*lost, revision(NEW), revision(OLD)), started_at=NOW)
+    want = desired(pin=OLD, steps=(step(1, pause=7200),))
+    made = plan(want, observed(*BOTH, version(NEXT), *named("a", "b", serving=NEW, beside=[OLD]), memory=memory))
+    assert len(made.status.history) == 20
+    assert [one.outcome for one in made.status.history[-2:]] == ["Promoted", "Promoted"]
+    assert any("no steps" in line for line in made.why)
+
+
+def test_the_last_ready_pod_does_not_follow_to_where_the_other_fell_over() -> None:
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
+    fell = pod("a", OLD, ready=False, staged=[NEW], moved_in=0)
+    made = after_the_deadline(version(OLD), fell, *named("b", serving=NEW, beside=[OLD]), memory=memory)
+    assert (made.status.revision, moved(made, OLD)) == (0, [])
+    assert "the first pod behind is a" in stalled(made).message
+
+
+def test_the_last_ready_pod_follows_past_one_whose_agent_hangs() -> None:
+    """That one is no evidence: it has not come to it."""
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
+    hangs = pod("a", NEW, ready=False, ordered=OLD, staged=[OLD], moved_in=0)
+    made = after_the_deadline(version(OLD), hangs, *named("b", serving=NEW, beside=[OLD]), memory=memory)
+    assert moved(made, OLD) == ["b"]
+
+
+def test_time_under_suspend_does_not_count_for_the_deadline() -> None:
+    parts = (*BOTH, *(pod(name, OLD, holds=[OLD, NEW]) for name in "ab"))
+    before = plan(desired(), observed(*parts, memory=CANARY)).status
+    during = plan(desired(suspend=True), observed(*parts, memory=before, now=NOW + timedelta(seconds=10))).status
+    after = plan(desired(), observed(*parts, memory=during, now=NOW + timedelta(seconds=5000)))
+    assert (after.status.failed_versions, after.status.progressed_at) == ((), NOW + timedelta(seconds=5000))
+
+
+def test_what_the_others_fetch_counts_anew_once_one_of_them_has_it() -> None:
+    """The percents of those that are left are fewer than those of all."""
+    want = desired(steps=(step(3),))
+    both = (pod("b", OLD, holds=[OLD, NEW], progress="90%"), pod("c", OLD, holds=[OLD, NEW], progress="40%"))
+    first = plan(want, observed(*BOTH, *named("a"), *both, memory=CANARY)).status
+    left = (*named("b"), pod("c", OLD, holds=[OLD, NEW], progress="41%"))
+    second = plan(want, observed(*BOTH, *named("a"), *left, memory=first, now=NOW + timedelta(seconds=100))).status
+    later, left = NOW + timedelta(seconds=200), (*named("b"), pod("c", OLD, holds=[OLD, NEW], progress="42%"))
+    assert plan(want, observed(*BOTH, *named("a"), *left, memory=second, now=later)).status.progressed_at == later
+
+
+@pytest.mark.parametrize(
+    ("live", "on_target"),
+    [
+        pytest.param(None, 1, id="pruned-in-mid-canary"),
+        pytest.param(version(OLD), 1, id="standing"),
+    ],
+)
+def test_a_canary_on_one_pod_is_not_live_because_a_newer_version_comes(
+    live: VersionView | None, on_target: int
+) -> None:
+    """Git keeps the newest file alone, say: what is live is pruned, and nobody goes back from it."""
+    want = desired(steps=(step(1, pause=600),))
+    fleet = (pod("a", NEW, staged=[OLD], moved_in=0), *named("b", "c", "d"))
+    seen = [version(NEW), version(NEXT), *([live] if live else [])]
+    made = plan(want, observed(*seen, *fleet, memory=CANARY))
+    assert (made.status.live, made.status.target) == (release(OLD), release(NEXT))
+
+
+def test_nobody_is_back_yet_so_what_they_go_back_to_is_not_live_when_the_fix_comes() -> None:
+    memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
+    made = plan(
+        desired(), observed(version(OLD), version(NEXT), *named("a", "b", serving=NEW, beside=[OLD]), memory=memory)
+    )
+    assert made.status.live == release(NEW)
+
+
 @pytest.mark.parametrize(("pin", "seen"), [(OLD, BOTH), (None, (version(OLD),))], ids=["a-pin", "a-revert"])
 @pytest.mark.parametrize("is_silent", [False, True], ids=["sick", "silent"])
 def test_a_return_goes_on_past_one_pod_that_does_not_come_and_not_past_two(
@@ -963,10 +1051,13 @@ def test_a_pin_that_is_taken_out_half_way_makes_what_it_named_not_live() -> None
     assert (made.status.live, made.status.target) == (release(NEW), release(NEXT))
 
 
-def test_pods_that_are_back_already_do_not_go_to_what_was_deleted_on_their_way_to_the_fix() -> None:
+@pytest.mark.parametrize("taken_out", [(), (withdrawn(NEW),)], ids=["deleted", "withdrawn"])
+def test_pods_that_are_back_already_do_not_go_to_what_was_taken_out_on_their_way_to_the_fix(
+    taken_out: tuple[VersionView, ...],
+) -> None:
     memory = status(NEW, OLD, step_index=2, history=(revision(NEW), revision(OLD)), started_at=NOW)
     back, left = pod("a", OLD, staged=[NEW], moved_in=0), pod("b", NEW, staged=[OLD])
-    made = plan(desired(), observed(version(OLD), version(NEXT), back, left, memory=memory))
+    made = plan(desired(), observed(version(OLD), version(NEXT), *taken_out, back, left, memory=memory))
     assert (made.status.live, made.status.target) == (release(OLD), release(NEXT))
     assert moved(made) == []
 

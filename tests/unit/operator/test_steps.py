@@ -48,7 +48,8 @@ def test_a_pause_counts_from_the_moment_the_step_was_reached() -> None:
 @pytest.mark.parametrize(
     ("steps", "index", "updated", "want"),
     [
-        pytest.param([1, 2, 5], 0, 3, 2, id="past-the-steps-that-are-done"),
+        pytest.param([1, 2, 5], 0, 3, 1, id="past-the-steps-that-are-done-but-the-last-of-them-whose-pause-counts"),
+        pytest.param([2, 5], 0, 3, 0, id="a-step-that-asks-for-fewer-than-came-keeps-its-pause"),
         pytest.param([1, 3, 5], 0, 3, 1, id="a-step-that-asks-for-just-as-many-keeps-its-pause"),
         pytest.param([8], 2, 3, 1, id="a-shorter-plan-ends-in-all-pods"),
         pytest.param([1, 8], 1, 0, 1, id="never-back"),

@@ -182,8 +182,8 @@ def _stepped(
         edited = after_an_edit(steps, index, fleet.total, serving)
         index, reached_at = edited, reached_at if edited == index else None
     is_unwell = fleet.unwell_on(target.manifest_digest) > 0
-    if is_unwell:
-        reached_at = None  # a pause is for watching its pods at work: one that fell over in it has not been watched
+    if is_unwell or not serving:
+        reached_at = None  # a pause is for watching its pods at work, not one that fell over in it, or is gone
     while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
         if is_unwell and steps[index].pause is not None:
             break  # it has until the deadline, though as many others are well as the step asks

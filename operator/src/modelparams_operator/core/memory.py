@@ -238,7 +238,16 @@ def _recorded(
         started_at=memory.started_at or now,
         finished_at=now,
     )
-    return (entry, *memory.history)[:HISTORY_LIMIT]
+    return _remembered((entry, *memory.history))
+
+
+def _remembered(history: tuple[Revision, ...]) -> tuple[Revision, ...]:
+    """Forget the oldest beyond the limit; what was live, to which the way back is short, after what was not."""
+    if len(history) <= HISTORY_LIMIT:
+        return history
+    lesser = [one for one in history[1:] if one.outcome != "Promoted"]
+    oldest = (lesser or history)[-1]
+    return tuple(one for one in history if one is not oldest)
 
 
 def promoted(memory: RolloutStatus, target: Release, now: datetime) -> RolloutStatus:

@@ -28,7 +28,10 @@ def _may_give_up(course: Course, fleet: Fleet) -> bool:
 
     One may be sick for reasons of its own: as many follow. When those do in vain, it is the version. How many that we
     sent there are well is no evidence: they may have come when it still made its pods well. Nor is who is sick where it
-    was sent once, and nobody is sent any more.
+    was sent once, and nobody is sent any more. The last ready pods do not follow to where one fell over.
     """
     goals = {release.manifest_digest for release in (course.refuge, course.target) if release is not None}
+    are_last = sum(1 for m in fleet.members if m.is_ready) <= course.allowance
+    if are_last and any(fleet.unwell_on(digest) for digest in goals):
+        return False
     return sum(1 for m in fleet.members if m.is_lost and m.side in goals) <= course.allowance

@@ -36,9 +36,10 @@ def pause_ends(steps: Sequence[Step], index: int, reached_at: datetime | None) -
 def after_an_edit(steps: Sequence[Step], index: int, total: int, updated: int) -> int:
     """Say where a plan goes on after an edit: past the steps that ask for fewer pods than are done, never back.
 
-    A step that asks for just as many is not passed over, so that its pause is kept.
+    The last step that is done is not passed over, so that its pause is kept: more pods than it asks for may have come
+    when the fleet was scaled down, and any edit is an edit of the plan here.
     """
     index = min(index, len(steps))
-    while index < len(steps) and wanted(steps, index, total) < updated:
+    while index < len(steps) and wanted(steps, index, total) < updated and wanted(steps, index + 1, total) <= updated:
         index += 1
     return index
