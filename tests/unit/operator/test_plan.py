@@ -35,6 +35,8 @@ from modelparams.api.release import Encryption, KeyReference, S3Source, Source
 from modelparams.api.rollout import PodCounts, RolloutStatus
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
+from modelparams_operator.core.failing import behind
+from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
 from modelparams_operator.core.plan import plan
@@ -974,6 +976,81 @@ def test_a_pod_that_was_not_well_before_and_does_not_fetch_a_version_says_nothin
     assert made.status.failed_versions == ()
     assert made.status.target == release(NEW)
     assert others or "the first pod behind is a" in stalled(made).message
+
+
+def test_a_version_that_takes_all_pods_down_before_they_can_say_so_is_stopped() -> None:
+    """Whatever reads its order crashes, say."""
+    down = [pod(name, OLD, holds=[OLD, NEW], ready=False) for name in "ab"]
+    made = after_the_deadline(*BOTH, *down, memory=CANARY)
+    assert [one.version_name for one in made.status.failed_versions] == [f"chat-{NEW}"]
+    pending = [pod(name, ordered=OLD, holds=[OLD, NEW], answers=False) for name in "ab"]
+    assert after_the_deadline(*BOTH, *pending, memory=CANARY).status.failed_versions == ()
+
+
+@pytest.mark.parametrize(("seconds", "is_stopped"), [(0, False), (599, False), (600, True)])
+def test_a_pod_that_came_back_has_its_own_time_to_fetch(seconds: int, is_stopped: bool) -> None:
+    late = NOW + timedelta(seconds=900)
+    back = dataclasses.replace(
+        pod("a", OLD, holds=[OLD, NEW], progress="0%"), ready_since=late - timedelta(seconds=seconds)
+    )
+    before = plan(desired(), observed(*BOTH, pod("a", OLD, holds=[OLD, NEW], ready=False), memory=CANARY)).status
+    made = plan(desired(), observed(*BOTH, back, memory=before, now=late))
+    assert bool(made.status.failed_versions) is is_stopped
+
+
+def test_a_canary_that_crashes_again_and_again_is_judged_though_it_is_up_in_between() -> None:
+    want, memory = desired(steps=(step(1, pause=600),)), CANARY
+    up, down = (pod("a", NEW, staged=[OLD], ready=ready, moved_in=0) for ready in (True, False))
+    seen, seconds = [], 0
+    for state, lasts in ((up, 60), (down, 240)) * 4:
+        made = plan(want, observed(*BOTH, state, *named("b"), memory=memory, now=NOW + timedelta(seconds=seconds)))
+        memory, seconds = made.status, seconds + lasts
+        seen.append(bool(memory.failed_versions))
+    assert seen.index(True) == 5, "the third fall, 600 s after the first"
+
+
+def test_a_canary_that_fell_over_once_and_a_second_one_that_is_not_up_yet_are_no_crash_loop() -> None:
+    want = desired(steps=(step(1, pause=600),))
+    fallen = CANARY.model_copy(update={"fallen_at": NOW, "progressed_at": None})
+    coming = pod("b", NEW, staged=[OLD], ready=False, moved_in=0)
+    made = plan(want, observed(*BOTH, coming, *named("c"), memory=fallen, now=NOW + timedelta(seconds=3000)))
+    assert made.status.failed_versions == ()
+
+
+def test_a_step_that_is_passed_forgets_who_fell_over_in_it() -> None:
+    want = desired(steps=(step(1, pause=60), step(2, pause=600)))
+    memory = CANARY.model_copy(update={"fallen_at": NOW, "step_reached_at": NOW})
+    made = plan(
+        want, observed(*BOTH, pod("a", NEW, staged=[OLD], moved_in=0), *named("b", "c"), memory=memory, now=LATER)
+    )
+    assert (made.status.step, made.status.fallen_at) == ("2/3", None)
+
+
+def test_a_return_by_steps_goes_on_past_a_pod_that_had_its_time_also_where_a_step_pauses() -> None:
+    want = desired(window=0, steps=(step(1, pause=300),))
+    memory = status(NEW, OLD, started_at=NOW, revision=5)
+    given_up = pod("a", OLD, staged=[NEW], ready=False, moved_in=4)
+    well = pod("b", OLD, staged=[NEW], moved_in=5)
+    others = named("c", "d", serving=NEW, beside=[OLD])
+    first = plan(want, observed(version(OLD), given_up, well, *others, memory=memory)).status
+    assert first.step_reached_at == NOW
+    late = plan(want, observed(version(OLD), given_up, well, *others, memory=first, now=NOW + timedelta(seconds=301)))
+    assert moved(late, OLD) == ["c"]
+
+
+def test_two_dead_pods_at_home_keep_a_later_version_from_the_others_no_longer_than_their_time() -> None:
+    """Nobody is to go home any more, so how it is there is no evidence against what comes."""
+    dead = [pod(name, OLD, ready=False, moved_in=2) for name in "yz"]
+    parts = (version(OLD), version(NEXT), *dead, *named("a", "b", beside=[NEXT]))
+    made = after_the_deadline(*parts, memory=status(OLD, NEXT, revision=2, started_at=NOW))
+    assert (made.status.revision, moved(made, NEXT)) == (3, ["a"])
+
+
+def test_the_pod_that_is_named_as_behind_is_none_that_is_well_where_another_is_not() -> None:
+    dead = [pod(name, OLD, ready=False, moved_in=2) for name in "yz"]
+    named_first = behind(digest(NEXT), Fleet.of(desired(), observed(pod("a", OLD), *dead)))
+    assert named_first is not None
+    assert named_first.name == "y"
 
 
 def test_a_pod_that_is_not_ready_and_says_that_it_cannot_fetch_a_version_speaks_against_it() -> None:

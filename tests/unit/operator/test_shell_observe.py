@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from builders.fake_api import FakeAPI, running
-from builders.rollouts import desired, facts, final, pod, version_spec
+from builders.rollouts import NOW, desired, facts, final, pod, version_spec
 from modelparams.api import MODEL_LABEL
 from modelparams.api.version import VersionStatus
 from modelparams.names import ModelName
@@ -91,3 +92,21 @@ def test_the_order_of_an_earlier_namesake_is_handed_to_nobody(uid: str, names: l
     ordered = dataclasses.replace(pod("a", "1.0.0", rollout="chat-default"), uid=uid)
     made = handed_over([ordered], {"a": ("mine",)}, {"chat-default"})
     assert [one.pod_name for one in made] == names
+
+
+@pytest.mark.parametrize(
+    ("condition", "since"),
+    [
+        ({"status": "True", "lastTransitionTime": "2026-11-24T12:00:00Z"}, NOW),
+        ({"status": "False", "lastTransitionTime": "2026-11-24T12:00:00Z"}, None),
+        ({"status": "True", "lastTransitionTime": "yesterday"}, None),
+        ({"status": "True", "lastTransitionTime": "2026-11-24T12:00:00"}, None),
+        ({"status": "True"}, None),
+    ],
+    ids=["ready", "not-ready", "no-time", "a-time-of-no-zone", "untold"],
+)
+def test_since_when_a_pod_is_ready_is_read_from_its_condition(
+    condition: dict[str, str], since: datetime | None
+) -> None:
+    subject = {"metadata": {"name": "a", "uid": "u"}, "status": {"conditions": [{"type": "Ready", **condition}]}}
+    assert views.pod(subject).ready_since == since

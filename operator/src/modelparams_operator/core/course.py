@@ -175,13 +175,15 @@ def _stepped(
 ) -> RolloutStatus:
     steps, target = desired.spec.strategy.steps, memory.target
     if target is None or is_direct:
-        return changed(memory, step_index=len(steps), step_reached_at=None)
-    index, reached_at = min(memory.step_index, len(steps)), memory.step_reached_at
+        return changed(memory, step_index=len(steps), step_reached_at=None, fallen_at=None)
+    index, reached_at, fallen_at = min(memory.step_index, len(steps)), memory.step_reached_at, memory.fallen_at
     serving = fleet.settled_on(target.manifest_digest)
     if memory.observed_generation != desired.generation:
         edited = after_an_edit(steps, index, fleet.total, serving)
         index, reached_at = edited, reached_at if edited == index else None
-    is_unwell = fleet.unwell_on(target.manifest_digest) > 0
+    is_unwell = fleet.unwell_on(target.manifest_digest, memory.revision) > 0
+    if is_unwell and reached_at is not None:
+        fallen_at = fallen_at or now
     if is_unwell or not serving:
         reached_at = None  # a pause is for watching its pods at work, not one that fell over in it, or is gone
     while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
@@ -191,8 +193,8 @@ def _stepped(
         ends = pause_ends(steps, index, reached_at)
         if ends is not None and now < ends:
             break
-        index, reached_at = index + 1, None
-    return changed(memory, step_index=index, step_reached_at=reached_at)
+        index, reached_at, fallen_at = index + 1, None, None
+    return changed(memory, step_index=index, step_reached_at=reached_at, fallen_at=fallen_at)
 
 
 def is_complete(memory: RolloutStatus, course: Course, fleet: Fleet, last_step: int) -> bool:

@@ -55,37 +55,60 @@ def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime
     return since + timedelta(seconds=strategy.progress_deadline_seconds)
 
 
-def overdue_failure(memory: RolloutStatus, fleet: Fleet, now: datetime) -> PodFailure | None:
+def has_fallen_again(memory: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime) -> bool:
+    """Tell whether a pod falls over in a step's pause in which one fell before, a deadline ago or earlier.
+
+    One that crashes again and again is up in between, and what it does then would start each deadline anew.
+    """
+    if memory.target is None or memory.fallen_at is None or memory.step_reached_at is None:
+        return False
+    is_late = now - memory.fallen_at >= timedelta(seconds=strategy.progress_deadline_seconds)
+    return is_late and fleet.unwell_on(memory.target.manifest_digest, memory.revision) > 0
+
+
+def overdue_failure(memory: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime) -> PodFailure | None:
     """Name the first pod that speaks against the target, as the failure of a rollout that ran into its deadline.
 
-    A first version has nothing to return to: its deadline is only reported. So it is where no pod speaks against it.
+    A pod that has just come, or come back, has its own time first. A first version has nothing to return to: its
+    deadline is only reported. So it is where no pod speaks against it.
     """
     target = memory.target
     if target is None or memory.live is None:
         return None
-    member = next(iter(_against(target.manifest_digest, fleet)), None)
+    had_time = now - timedelta(seconds=strategy.progress_deadline_seconds)
+    member = next(iter(_against(target.manifest_digest, fleet, had_time)), None)
     if member is None:
         return None
     message = _what_keeps(member, target.manifest_digest, attempt_of(memory))
     return _failed_on(target, member, Reason.PROGRESS_DEADLINE_EXCEEDED, message, now)
 
 
-def _against(digest: Digest, fleet: Fleet) -> list[Member]:
+def _against(digest: Digest, fleet: Fleet, ready_by: datetime | None = None) -> list[Member]:
     """List the pods that speak against a version: first who was taken from serving for it, then who does not get it.
 
-    Not who is not well where it was sent earlier, nor who waits for its order or its turn, nor a pod that is not ready
-    and says nothing of it: its node may be on its way, or away. And who was broken before and was given it as a cure
-    only where nobody is left who could speak for it.
+    Not who is not well where it was sent earlier, nor who waits for its order or its turn, nor who is ready only since
+    `ready_by`, nor a pod that is not ready and says nothing of it: its node may be on its way, or away; unless nobody
+    is ready any more, of those that served. And who was broken before and was given it as a cure only where nobody is
+    left who could speak for it.
     """
     there = [m for m in fleet.members if m.side == digest and not m.is_settled]
     unstaged = [m for m in fleet.members if not m.is_lost and m.release(digest) is not None and not m.holds(digest)]
-    unstaged = [m for m in unstaged if m.is_ready or _speaks_of(m, digest)]
+    are_all_down = fleet.total > 1 and not any(m.is_ready for m in fleet.members)
+    unstaged = [
+        m
+        for m in unstaged
+        if _was_ready(m, ready_by) or _speaks_of(m, digest) or (are_all_down and m.serves is not None)
+    ]
     may_be_well = any(m.is_ready and (m.side != digest or m.is_settled or m.was_taken) for m in fleet.members)
     return [
         *(m for m in there if m.was_taken),
         *sorted(unstaged, key=lambda m: not m.is_ready),
         *(m for m in there if not m.was_taken and not may_be_well),
     ]
+
+
+def _was_ready(member: Member, by: datetime | None) -> bool:
+    return member.is_ready and (by is None or member.ready_since is None or member.ready_since <= by)
 
 
 def _speaks_of(member: Member, digest: Digest) -> bool:
@@ -109,8 +132,8 @@ def _what_keeps(member: Member, digest: Digest, attempt: str) -> str:
 def behind(digest: Digest, fleet: Fleet) -> Member | None:
     """Find the pod that holds up `digest`: one that speaks against it, else the first that is not well on it."""
     unsettled = [m for m in fleet.members if not (m.is_settled and m.side == digest)]
-    sick = (m for m in unsettled if m.side == digest)
-    return next(iter(_against(digest, fleet)), None) or next(sick, None) or next(iter(unsettled), None)
+    sick = sorted(unsettled, key=lambda m: (m.side != digest, m.is_ready))
+    return next(iter(_against(digest, fleet)), None) or next(iter(sick), None)
 
 
 def _failed_on(target: Release, member: Member, reason: Reason, message: str, now: datetime) -> PodFailure:

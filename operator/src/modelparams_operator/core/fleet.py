@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, ReleaseFailure
 from modelparams.api.release import Release
@@ -27,6 +28,7 @@ class Member:
     """Ready, and serving what it was ordered to."""
     resident: frozenset[Digest]
     """What it can serve at once."""
+    ready_since: datetime | None = None
 
     @classmethod
     def of(cls, pod: PodView) -> Member:
@@ -39,7 +41,7 @@ class Member:
         resident = frozenset(held.manifest_digest for held in answer.staged) if answer is not None else frozenset()
         if serves is not None and serves not in resident:
             resident |= {serves}
-        return cls(pod.name, pod.uid, pod.ready, order, answer, serves, side, is_settled, resident)
+        return cls(pod.name, pod.uid, pod.ready, order, answer, serves, side, is_settled, resident, pod.ready_since)
 
     @property
     def obeyed_term(self) -> int:
@@ -147,9 +149,10 @@ class Fleet:
         """Count those that are ready and serve `digest` as ordered."""
         return sum(1 for member in self.members if member.is_settled and member.side == digest)
 
-    def unwell_on(self, digest: Digest) -> int:
-        """Count those that we took to `digest`, that serve it, and that are not ready on it."""
-        return sum(1 for m in self.members if m.was_taken and m.side == m.serves == digest and not m.is_ready)
+    def unwell_on(self, digest: Digest, revision: int | None = None) -> int:
+        """Count those that we took to `digest`, since `revision` if given, that serve it and are not ready on it."""
+        taken = (m for m in self.members if (m.was_taken if revision is None else m.is_away(revision)))
+        return sum(1 for m in taken if m.side == m.serves == digest and not m.is_ready)
 
     def away(self, revision: int) -> int:
         """Count those that are unavailable, or may be at any moment, because of us."""

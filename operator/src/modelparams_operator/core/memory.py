@@ -214,6 +214,7 @@ def turned(memory: RolloutStatus, choice: Choice, now: datetime) -> RolloutStatu
         history=history,
         step_index=0,
         step_reached_at=None,
+        fallen_at=None,
         started_at=now,
         progressed_at=None,
         pods=PodCounts(),
@@ -266,6 +267,7 @@ def promoted(memory: RolloutStatus, target: Release, now: datetime) -> RolloutSt
         live_sequence=memory.target_sequence,
         history=_recorded(memory, target, memory.target_sequence, "Promoted", now),
         step_reached_at=None,
+        fallen_at=None,
         progressed_at=None,
         revision=memory.revision + 1,
     )

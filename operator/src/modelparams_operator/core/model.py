@@ -101,6 +101,8 @@ class PodView:
     labels: Mapping[str, str] = field(default_factory=dict)
     order: AssignmentSpec | None = None
     answer: AssignmentStatus | None = None
+    ready_since: datetime | None = None
+    """Since when it is ready, by the clock of its node; None: for an unknown time, or it is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,13 @@ from modelparams.api.rollout import PodCounts, RolloutStatus, Strategy
 from modelparams.errors import InvalidVersion
 from modelparams_operator.core.course import Course, is_complete, is_going_back, is_without_steps, steer
 from modelparams_operator.core.facts import Facts, counted, has_progressed, is_staging
-from modelparams_operator.core.failing import deadline, failure_in_pods, is_stoppable, overdue_failure
+from modelparams_operator.core.failing import (
+    deadline,
+    failure_in_pods,
+    has_fallen_again,
+    is_stoppable,
+    overdue_failure,
+)
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.memory import (
     changed,
@@ -154,11 +160,12 @@ def _judged(
     on_their_way = leaving(memory, desired.spec.strategy, versions, fleet)
     is_its_turn = not on_their_way or _was_anybody_taken_to(memory, fleet)
     is_late = _is_late(desired, observed, memory, counted(memory, fleet, on_their_way), fleet)
+    is_late = is_late or has_fallen_again(memory, desired.spec.strategy, fleet, observed.now)
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
     if failure is None and is_late and is_its_turn and not _is_known_good(memory, desired.spec.strategy, fleet):
-        failure = overdue_failure(memory, fleet.within(observed.term), observed.now)
+        failure = overdue_failure(memory, desired.spec.strategy, fleet.within(observed.term), observed.now)
     if failure is None or any(f.manifest_digest == failure.manifest_digest for f in memory.failed_versions):
         return memory, is_late
     return stopped(memory, failure), False

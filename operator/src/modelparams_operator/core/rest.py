@@ -16,21 +16,22 @@ def rested(memory: RolloutStatus, course: Course, fleet: Fleet, *, is_overdue: b
     only one that still serves, ready, what was given up does: a third version would be live.
     """
     if fleet.away(memory.revision):
-        is_over = is_overdue and _may_give_up(course, fleet)
+        is_over = is_overdue and _may_give_up(memory, course, fleet)
         return changed(memory, revision=memory.revision + 1, progressed_at=None) if is_over else memory
     was_moved = any(m.order is not None and m.order.moved_in == memory.revision for m in fleet.members)
     is_back = was_moved and is_at_rest(memory) and not strays(memory, course, fleet)
     return changed(memory, revision=memory.revision + 1) if is_back else memory
 
 
-def _may_give_up(course: Course, fleet: Fleet) -> bool:
+def _may_give_up(memory: RolloutStatus, course: Course, fleet: Fleet) -> bool:
     """Tell whether the others go on without who is not back.
 
     One may be sick for reasons of its own: as many follow. When those do in vain, it is the version. How many that we
     sent there are well is no evidence: they may have come when it still made its pods well. Nor is who is sick where it
-    was sent once, and nobody is sent any more. The last ready pods do not follow to where one fell over.
+    was sent once, and nobody is to go any more. The last ready pods do not follow to where one fell over.
     """
-    goals = {release.manifest_digest for release in (course.refuge, course.target) if release is not None}
+    home = course.refuge if strays(memory, course, fleet) else None
+    goals = {release.manifest_digest for release in (home, course.target) if release is not None}
     are_last = sum(1 for m in fleet.members if m.is_ready) <= course.allowance
     if are_last and any(fleet.unwell_on(digest) for digest in goals):
         return False

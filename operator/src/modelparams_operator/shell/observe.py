@@ -166,4 +166,4 @@ def pod_views(model: Model) -> tuple[PodView, ...]:
 
 def _pod_view(pod: Pod, known: Assignment | None) -> PodView:
     order, answer = (known.spec, known.status) if known else (None, None)
-    return PodView(pod.name, pod.uid, pod.ready, pod.deleting, pod.labels, order, answer)
+    return PodView(pod.name, pod.uid, pod.ready, pod.deleting, pod.labels, order, answer, pod.ready_since)

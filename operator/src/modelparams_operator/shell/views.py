@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from modelparams.api import MODEL_LABEL
@@ -34,6 +35,7 @@ class Pod:
     ready: bool
     deleting: bool
     finished: bool
+    ready_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +67,30 @@ RolloutObject = Custom[RolloutSpec, RolloutStatus]
 
 
 def pod(subject: JSON) -> Pod:
-    """Keep seven fields of some nine kilobytes."""
+    """Keep eight fields of some nine kilobytes."""
     metadata, status = subject["metadata"], subject.get("status") or {}
     labels = metadata.get("labels") or {}
-    conditions = {c["type"]: c["status"] for c in status.get("conditions") or ()}
+    told: JSON = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
+    is_ready = told.get("status") == "True"
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
         model=labels.get(MODEL_LABEL, ""),
         labels=labels,
-        ready=conditions.get("Ready") == "True",
+        ready=is_ready,
         deleting="deletionTimestamp" in metadata,
         finished=status.get("phase") in ("Succeeded", "Failed"),
+        ready_since=_time(told.get("lastTransitionTime")) if is_ready else None,
     )
+
+
+def _time(text: str | None) -> datetime | None:
+    """Read a time as the API server writes it; whatever else stands there says nothing."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def assignment(subject: JSON) -> Assignment:

@@ -243,6 +243,8 @@ class RolloutStatus(Wire):
     """`2/3` for the printer column."""
     step_reached_at: WireTime | None = None
     """When the present step's pods were all live: a timed pause counts from here."""
+    fallen_at: WireTime | None = None
+    """When the first of the present step's pods fell over in its pause."""
     started_at: WireTime | None = None
     progressed_at: WireTime | None = None
     """When a pod last came closer to the target: the progress deadline counts from here. Absent while it does not
