@@ -77,8 +77,13 @@ def _provider(keys: str | Path | KeyProvider, key_ref: str | None) -> tuple[KeyP
 
 
 def _only_key(directory: Path) -> str:
-    names = [path.name for path in directory.iterdir() if not path.name.startswith(".")] if directory.is_dir() else []
-    if len(names) != 1:
+    where = "give the directory that holds the key"
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}", hint=where)
+    names = [path.name for path in directory.iterdir() if not path.name.startswith(".")]
+    if not names:
+        raise UsageError(f"{directory} holds no key", hint=where)
+    if len(names) > 1:
         raise UsageError(f"{directory} holds {len(names)} keys", hint="give key_ref, the name of the one to use")
     return names[0]
 

@@ -235,6 +235,23 @@ def test_a_directory_that_is_not_there_is_told_of_and_not_the_version(repository
         assert "call update again" in raised.value.next_step
 
 
+def test_where_no_key_lies_the_directory_is_asked_for_and_no_key_s_name(repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for keys, told in (
+        (tmp_path / "none", "there is no directory .*/none"),
+        (repository.keys / "kek", "there is no directory .*/kek"),
+        (tmp_path / "empty", "empty holds no key"),
+    ):
+        with pytest.raises(errors.UsageError, match=rf"{told}\. Give the directory that holds the key"):
+            ParamLoader(seeded(9), repository.store, keys, trust=repository.trust)
+
+
+def test_of_several_keys_the_one_to_use_is_asked_for(repository: Repository) -> None:
+    (repository.keys / "another").write_bytes(os.urandom(32))
+    with pytest.raises(errors.UsageError, match=r"keys holds 2 keys\. Give key_ref"):
+        loader_of(repository, seeded(9))
+
+
 def test_a_pinned_digest_that_is_not_there_is_missing(repository: Repository) -> None:
     repository.publish("1.0.0", seeded(1))
     with pytest.raises(errors.ObjectMissing, match="then call update again") as raised:
