@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from builders.guarded import Guarded, guarded_namespace
 from cluster import shared
 from cluster.api import Api
 from cluster.control_plane import CRDS, Access, ControlPlane, create_crds
@@ -138,3 +139,10 @@ def s3_faults(s3: Versitygw) -> Iterator[FaultProxy]:
     """A fault injector before versitygw."""
     with s3.proxy() as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def guarded(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """Where roles and policies are in force; for the tests of one worker."""
+    with guarded_namespace(api, tmp_path_factory.mktemp("logins")) as scene:
+        yield scene

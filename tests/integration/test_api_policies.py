@@ -6,164 +6,30 @@ so that other tests on the same cluster may write statuses as administrator.
 
 from __future__ import annotations
 
-import copy
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from builders import objects
-from builders.objects import OPERATOR, Object, assignment, pod, rollout, version
-from cluster.api import Api, ApiError
-from cluster.pki import kubeconfig
+from builders.guarded import (
+    AGENT,
+    ASSIGNMENTS,
+    PEOPLE,
+    ROLLOUTS,
+    SYSTEM,
+    VERSIONS,
+    Guarded,
+    apply,
+    code,
+    documents,
+    login_as,
+    name_and_uid,
+)
+from builders.objects import OPERATOR, Object, assignment, rollout, version
+from cluster.api import Api
 from cluster.process import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("policies")]
-
-DEPLOY = Path(__file__).parents[2] / "operator" / "deploy"
-SYSTEM, AGENT = "modelparams-system", "modelparams-agent"
-PEOPLE = ("view", "edit", "admin")
-VERSIONS, ROLLOUTS, ASSIGNMENTS = "modelparamversions", "modelparamrollouts", "modelparamassignments"
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
-ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-PATHS = {
-    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
-    "Role": RBAC + "/namespaces/{namespace}/roles",
-    "RoleBinding": RBAC + "/namespaces/{namespace}/rolebindings",
-    "ClusterRole": RBAC + "/clusterroles",
-    "ClusterRoleBinding": RBAC + "/clusterrolebindings",
-    "ValidatingAdmissionPolicy": ADMISSION + "/validatingadmissionpolicies",
-    "ValidatingAdmissionPolicyBinding": ADMISSION + "/validatingadmissionpolicybindings",
-}
-
-
-def documents(name: str) -> list[Object]:
-    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
-
-
-def apply(api: Api, subject: Object, namespace: str) -> str:
-    folder = PATHS[subject["kind"]].format(namespace=subject["metadata"].get("namespace", namespace))
-    path = f"{folder}/{subject['metadata']['name']}"
-    api.apply(path, subject)
-    return path
-
-
-def narrowed(subject: Object, namespace: str) -> Object:
-    """The policy or binding under a name of this test's own, for its namespace alone."""
-    mine = copy.deepcopy(subject)
-    mine["metadata"]["name"] += f".{namespace}"
-    if "policyName" in mine["spec"]:
-        mine["spec"]["policyName"] += f".{namespace}"
-        here = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-        mine["spec"]["matchResources"] = {"namespaceSelector": here}
-    return mine
-
-
-@dataclass(frozen=True)
-class Guarded:
-    """A namespace with agents' roles and the policies in force, and ways to be somebody in it."""
-
-    admin: Api
-    namespace: str
-    folder: Path
-
-    def path(self, plural: str, name: str = "", subresource: str = "") -> str:
-        return objects.path(plural, self.namespace, name, subresource)
-
-    def login(self, account: str, *, namespace: str = "", bound_to: Object | None = None) -> Api:
-        """Whoever holds a token of a service account, bound to a pod or to nothing."""
-        spec: dict[str, Any] = {"expirationSeconds": 3600}
-        if bound_to is not None:
-            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", **_name_and_uid(bound_to)}
-        path = f"/api/v1/namespaces/{namespace or self.namespace}/serviceaccounts/{account}/token"
-        token = self.admin.post(path, {"spec": spec})["status"]["token"]
-        file = self.folder / f"{uuid.uuid4().hex}.kubeconfig"
-        file.write_bytes(kubeconfig(self.admin.server, self.admin.ca, {"token": token}))
-        return Api(file)
-
-    @property
-    def operator(self) -> Api:
-        return self.login("modelparams-operator", namespace=SYSTEM)
-
-    def pod(self, name: str) -> Object:
-        body = pod(name)
-        body["spec"]["serviceAccountName"] = AGENT
-        return self.admin.post(f"/api/v1/namespaces/{self.namespace}/pods", body)
-
-    def ordered_pod(self, name: str) -> Object:
-        """A pod and the operator's order to it."""
-        web = self.pod(name)
-        self.operator.apply(self.path(ASSIGNMENTS, name), assignment(web), manager="modelparams-operator")
-        return web
-
-
-def _name_and_uid(subject: Object) -> dict[str, str]:
-    return {"name": subject["metadata"]["name"], "uid": subject["metadata"]["uid"]}
-
-
-def code(call: Callable[[], object]) -> tuple[int, str]:
-    try:
-        call()
-    except ApiError as refusal:
-        return refusal.code, refusal.message
-    return 200, ""
-
-
-@pytest.fixture(scope="module")
-def guarded(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    namespace = f"guarded-{uuid.uuid4().hex[:8]}"
-    for name in {namespace} | ({SYSTEM} if api.find(f"/api/v1/namespaces/{SYSTEM}") is None else set()):
-        api.post("/api/v1/namespaces", {"metadata": {"name": name}})
-    for subject in documents("rbac.yaml") + documents("serving-rbac.yaml"):
-        apply(api, subject, namespace)
-    made = [apply(api, narrowed(subject, namespace), namespace) for subject in documents("policies.yaml")]
-    scene = Guarded(api, namespace, tmp_path_factory.mktemp("logins"))
-    _wait_until_in_force(scene)
-    yield scene
-    for path in [*made, f"/api/v1/namespaces/{namespace}"]:
-        api.delete(path)
-
-
-def _wait_until_in_force(scene: Guarded) -> None:
-    for role in PEOPLE:
-        apply_binding(scene, role)
-    probe = scene.path(VERSIONS, "probe-1.0.0", "status")
-    scene.admin.post(scene.path(VERSIONS), version(model="probe"))
-    order = assignment({"metadata": {"name": "x", "uid": "x"}})
-
-    def in_force() -> bool:
-        denied = code(lambda: scene.admin.patch(probe, {"status": {"observedGeneration": 1}}))[0]
-        gives = tries_to_add(scene, scene.admin, ASSIGNMENTS, order)
-        # People's rights are aggregated by the controller manager, one role after another.
-        seen = code(lambda: scene.login("view").get(scene.path(VERSIONS)))[0]
-        edits = [tries_to_add(scene, scene.login(r), VERSIONS, version(model="dry")) for r in ("edit", "admin")]
-        return (denied, gives, seen, *edits) == (403, 403, 200, 200, 200)
-
-    wait_until(in_force, "the policies", seconds=30)
-
-
-def tries_to_add(scene: Guarded, who: Api, plural: str, subject: Object) -> int:
-    """The answer to who makes an object, without making it."""
-    return code(lambda: who.post(scene.path(plural) + "?dryRun=All", subject))[0]
-
-
-def apply_binding(scene: Guarded, role: str) -> None:
-    """A service account of the built-in role's name that holds it."""
-    head = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": role}}
-    apply(scene.admin, head, scene.namespace)
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": {"name": role},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": role, "namespace": scene.namespace}],
-    }
-    apply(scene.admin, binding, scene.namespace)
 
 
 def answers(scene: Guarded, who: Api, name: str) -> tuple[int, str]:
@@ -209,7 +75,7 @@ def test_a_pod_does_not_answer_the_order_to_a_namesake_of_another_life(guarded: 
     order = assignment(other_life)
     # Owned by the pod that lives as well, or the garbage collector would be faster than this test.
     order["metadata"]["ownerReferences"].append(
-        {"apiVersion": "v1", "kind": "Pod", **_name_and_uid(former), "blockOwnerDeletion": False}
+        {"apiVersion": "v1", "kind": "Pod", **name_and_uid(former), "blockOwnerDeletion": False}
     )
     guarded.operator.post(guarded.path(ASSIGNMENTS), order)
     refused, words = answers(guarded, token, "namesake")
@@ -220,7 +86,7 @@ def test_a_pod_does_not_answer_the_order_to_a_namesake_of_another_life(guarded: 
 def test_a_pod_does_not_answer_an_order_that_another_pod_owns(guarded: Guarded) -> None:
     """Metadata stays open to others than the operator, owners among it."""
     mine, other = guarded.ordered_pod("disowned"), guarded.pod("disowned-other")
-    owner = {"apiVersion": "v1", "kind": "Pod", **_name_and_uid(other)}
+    owner = {"apiVersion": "v1", "kind": "Pod", **name_and_uid(other)}
     guarded.admin.patch(guarded.path(ASSIGNMENTS, "disowned"), {"metadata": {"ownerReferences": [owner]}})
     refused, words = answers(guarded, guarded.login(AGENT, bound_to=mine), "disowned")
     assert refused == 403
@@ -256,7 +122,7 @@ def test_a_pod_reads_orders_and_rollouts_and_no_secret(guarded: Guarded) -> None
 def test_nobody_else_answers_for_a_pod(guarded: Guarded, who: str) -> None:
     name = f"spoken-for-{who.replace(' ', '-')}"
     guarded.ordered_pod(name)
-    assert answers(guarded, _somebody(guarded, who), name)[0] == 403
+    assert answers(guarded, login_as(guarded, who), name)[0] == 403
 
 
 # Orders come from the operator.
@@ -266,7 +132,7 @@ def test_nobody_else_answers_for_a_pod(guarded: Guarded, who: str) -> None:
 def test_only_the_operator_gives_orders(guarded: Guarded, who: str) -> None:
     name = f"hands-off-{who.replace(' ', '-')}"
     web = guarded.ordered_pod(name)
-    somebody = _somebody(guarded, who)
+    somebody = login_as(guarded, who)
     assert code(lambda: somebody.post(guarded.path(ASSIGNMENTS), assignment(web)))[0] == 403
     assert code(lambda: somebody.patch(guarded.path(ASSIGNMENTS, name), {"spec": {"attempt": "x"}}))[0] == 403
 
@@ -342,7 +208,7 @@ def test_only_the_operator_writes_what_is_reported(guarded: Guarded, plural: str
     guarded.admin.post(guarded.path(plural), subject)
     path, report = guarded.path(plural, name, "status"), {"status": {"observedGeneration": 1}}
     for who in ("admin of the cluster", "admin", "edit"):
-        refused, words = code(lambda who=who: _somebody(guarded, who).patch(path, report))  # type: ignore[misc]  # bound now
+        refused, words = code(lambda who=who: login_as(guarded, who).patch(path, report))  # type: ignore[misc]  # bound now
         assert refused == 403, who
         assert "only the operator writes this status" in words or "cannot patch resource" in words
     assert code(lambda: guarded.login(AGENT).patch(path, report))[0] == 403
@@ -376,8 +242,7 @@ def test_an_editor_changes_the_spec_of_what_people_write(guarded: Guarded) -> No
     editor = guarded.login("edit")
     editor.post(guarded.path(VERSIONS), version(model="edited"))
     editor.post(guarded.path(ROLLOUTS), rollout("edited", model="edited"))
-    withdrawn = editor.patch(guarded.path(VERSIONS, "edited-1.0.0"), {"spec": {"lifecycle": "Withdrawn"}})
-    assert withdrawn["spec"]["lifecycle"] == "Withdrawn"
+    assert editor.patch(guarded.path(VERSIONS, "edited-1.0.0"), {"spec": {"suspend": True}})["spec"]["suspend"]
     assert editor.patch(guarded.path(ROLLOUTS, "edited"), {"spec": {"paused": True}})["spec"]["paused"]
 
 
@@ -423,7 +288,7 @@ def test_each_changes_this_of_our_kinds_and_no_more(guarded: Guarded, who: str) 
         "kind": "SelfSubjectRulesReview",
         "spec": {"namespace": guarded.namespace},
     }
-    answer = _somebody(guarded, who).post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", body)
+    answer = login_as(guarded, who).post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", body)
     found: defaultdict[str, set[str]] = defaultdict(set)
     for rule in answer["status"]["resourceRules"]:
         if {"modelparams.dev", "*"} & set(rule["apiGroups"]):
@@ -506,9 +371,3 @@ def is_allowed(scene: Guarded, user: str, **about: str) -> bool:
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
     answer = scene.admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
     return bool(answer["status"]["allowed"])
-
-
-def _somebody(scene: Guarded, who: str) -> Api:
-    if who == "admin of the cluster":
-        return scene.admin
-    return scene.operator if who == "operator" else scene.login(who)

@@ -49,6 +49,10 @@ def policy(**fields: str) -> Object:
     return rollout(versionPolicy=fields)
 
 
+def approval(**fields: Any) -> Object:
+    return {"versionName": "smollm2-1.1.0", "throughStep": 1, "approvedBy": "alice@example.com"} | fields
+
+
 def expression(**fields: Any) -> Object:
     return rollout(selector={"matchExpressions": [{"key": "tier", **fields}]})
 
@@ -115,6 +119,36 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "write path segments",
     ),
     "a lifecycle that is none": (version(lifecycle="Retired"), "spec.lifecycle", 'supported values: "Withdrawn"'),
+    "an approval of another model's version": (
+        rollout(approvals=[approval(versionName="llama-1.0.0")]),
+        "spec.approvals",
+        "an approval must name a version of modelName, such as smollm2-1.4.2",
+    ),
+    "an approval of no step": (
+        rollout(approvals=[approval(throughStep=0)]),
+        "spec.approvals[0].throughStep",
+        "should be greater than or equal to 1",
+    ),
+    "an approval of a step that no plan has": (
+        rollout(approvals=[approval(throughStep=51)]),
+        "spec.approvals[0].throughStep",
+        "should be less than or equal to 50",
+    ),
+    "an approval by nobody": (
+        rollout(approvals=[approval(approvedBy="")]),
+        "spec.approvals[0].approvedBy",
+        "should be at least 1 chars long",
+    ),
+    "two approvals of one version by one person": (
+        rollout(approvals=[approval(), approval(throughStep=2)]),
+        "spec.approvals[1]",
+        "Duplicate value",
+    ),
+    "a wish to hurry another model's version": (
+        rollout(expedite={"versionName": "llama-1.0.0"}),
+        "spec.expedite.versionName",
+        "expedite must name a version of modelName, such as smollm2-1.4.2",
+    ),
     "a pin without a name": (policy(type="Pinned"), "spec.versionPolicy", UNION),
     "a pin with a range": (
         policy(type="Pinned", versionName="smollm2-1.0.0", range=">=1.0.0"),
@@ -253,6 +287,9 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
 }
 
 TAKEN: dict[str, Object] = {
+    "a pause that waits for a person": rollout(strategy={"steps": [{"pods": 1, "pause": {}}]}),
+    "approvals of two people": rollout(approvals=[approval(), approval(approvedBy="bob@example.com", throughStep=2)]),
+    "a wish to hurry a version": rollout(expedite={"versionName": "smollm2-1.1.0"}),
     "a version": version(),
     "a pre-release": version("2.0.0-rc.1"),
     "a version on AWS": version(source=source(endpoint=None) | {"s3": {"bucket": "weights"}}),

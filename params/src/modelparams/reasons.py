@@ -65,6 +65,7 @@ class Reason(StrEnum):
     STAGING = "Staging"
     SWAPPING = "Swapping"
     STEP_PAUSE = "StepPause"
+    AWAITING_APPROVAL = "AwaitingApproval"
     PAUSED = "Paused"
     SUSPENDED = "Suspended"
     PROMOTED = "Promoted"

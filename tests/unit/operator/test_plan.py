@@ -1111,6 +1111,13 @@ def test_a_fix_whose_floor_is_above_what_pods_go_back_to_takes_its_steps() -> No
     assert len(moved(made, NEXT)) <= 1
 
 
+def test_a_newcomer_gets_what_is_live_though_its_object_was_pruned() -> None:
+    """Git keeps the newest file alone, say: nobody goes back from what is live, and the target is not tried yet."""
+    fleet = (pod("a", NEW, staged=[OLD], moved_in=0), *named("b"), pod("z", ordered=None))
+    made = plan(desired(steps=(step(1, pause=600),)), observed(version(NEW), *fleet, memory=CANARY))
+    assert holds(made, "z")[0] == OLD
+
+
 def test_a_second_revert_sends_nobody_to_what_the_first_one_deleted() -> None:
     """Beyond the window, or where nobody remembers a history: by steps, and what was live is gone."""
     memory = status(NEXT, NEW, step_index=2, history=(revision(NEXT),), started_at=NOW)

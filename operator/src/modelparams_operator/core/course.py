@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelparams.api.release import Release
-from modelparams.api.rollout import RolloutStatus, Strategy
+from modelparams.api.rollout import RolloutSpec, RolloutStatus, Strategy
 from modelparams.digest import Digest
 from modelparams_operator.core.fleet import Fleet
+from modelparams_operator.core.gates import is_expedited, is_held, waits_for_a_person
 from modelparams_operator.core.memory import changed, is_at_rest, is_failed, is_same
 from modelparams_operator.core.model import Desired, Observed, VersionView
 from modelparams_operator.core.selection import Choice
@@ -35,6 +36,8 @@ class Course:
     allowance: int
     pause_ends_at: datetime | None
     """The end of the timed pause that holds the present step."""
+    is_awaiting_approval: bool
+    """True when the present step is done and waits for a person."""
     is_at_rest: bool
     barred: frozenset[Digest]
     """What is below the floor: it is served on where it is, and ordered to nobody."""
@@ -44,6 +47,11 @@ class Course:
     """The versions that are not given up."""
     homes: frozenset[Digest]
     """The versions on which pods may stay: without steps, the target alone."""
+
+    @property
+    def is_pausing(self) -> bool:
+        """The step is done, and held: nobody can and should make progress."""
+        return self.pause_ends_at is not None or self.is_awaiting_approval
 
     @property
     def refuge(self) -> Release | None:
@@ -60,9 +68,9 @@ def steer(
     desired: Desired, observed: Observed, memory: RolloutStatus, choice: Choice, fleet: Fleet
 ) -> tuple[RolloutStatus, Course]:
     """Advance through the steps as far as pods and pauses allow, and say what follows for this pass."""
-    strategy, target = desired.spec.strategy, memory.target
+    spec, strategy, target = desired.spec, desired.spec.strategy, memory.target
     is_open = target is not None and _is_open(desired, memory, target, choice, observed.versions, fleet)
-    is_direct = is_without_steps(memory, strategy)
+    is_direct = is_without_steps(memory, spec)
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
     home = home_of(memory, observed.versions)
@@ -73,7 +81,7 @@ def steer(
         is_direct=is_direct,
         is_open=is_open,
         is_going_back=is_going_back(memory),
-        count=due(memory, strategy, fleet.total),
+        count=due(memory, spec, fleet.total),
         allowance=allowance(strategy.max_unavailable, fleet.total),
         is_at_rest=is_at_rest(memory),
         barred=_barred(memory),
@@ -81,9 +89,16 @@ def steer(
             *(r for r in (memory.live, target) if r is not None and _is_withdrawn(r, observed.versions))
         ),
         pause_ends_at=ends if ends is not None and ends > observed.now else None,
+        is_awaiting_approval=not is_direct and _is_awaiting_approval(memory, spec),
         places=_digests(memory.live, home, target),
         homes=homes_of(memory, home, is_direct=is_direct),
     )
+
+
+def _is_awaiting_approval(memory: RolloutStatus, spec: RolloutSpec) -> bool:
+    if memory.target is None or memory.step_reached_at is None:
+        return False
+    return waits_for_a_person(spec, memory.target, memory.step_index)
 
 
 def homes_of(memory: RolloutStatus, home: Release | None, *, is_direct: bool) -> frozenset[Digest]:
@@ -122,17 +137,25 @@ def is_going_back(memory: RolloutStatus) -> bool:
     return memory.live is not None and memory.target is not None and memory.target.version < memory.live.version
 
 
-def is_without_steps(memory: RolloutStatus, strategy: Strategy) -> bool:
-    """First versions, returns to what is live, and returns to one of the last live versions take no steps."""
+def is_without_steps(memory: RolloutStatus, spec: RolloutSpec) -> bool:
+    """First versions, what is expedited, returns to what is live and to one of the last live versions take no steps."""
     live, target = memory.live, memory.target
-    if live is None or target is None or is_same(live, target):
+    if live is None or target is None or is_same(live, target) or is_expedited(spec, target):
         return True
-    return target.version < live.version and target.manifest_digest in _window(memory, strategy, live.manifest_digest)
+    return is_recent_return(memory, spec.strategy)
 
 
-def due(memory: RolloutStatus, strategy: Strategy, total: int) -> int:
+def is_recent_return(memory: RolloutStatus, strategy: Strategy) -> bool:
+    """Tell whether the target was live not long ago: rollbackWindow knows it."""
+    live, target = memory.live, memory.target
+    if live is None or target is None or target.version >= live.version:
+        return False
+    return target.manifest_digest in _window(memory, strategy, live.manifest_digest)
+
+
+def due(memory: RolloutStatus, spec: RolloutSpec, total: int) -> int:
     """Say how many pods belong on the target in the present step."""
-    return total if is_without_steps(memory, strategy) else wanted(strategy.steps, memory.step_index, total)
+    return total if is_without_steps(memory, spec) else wanted(spec.strategy.steps, memory.step_index, total)
 
 
 def _window(memory: RolloutStatus, strategy: Strategy, live: Digest) -> list[Digest]:
@@ -190,8 +213,7 @@ def _stepped(
         if is_unwell and steps[index].pause is not None:
             break  # it has until the deadline, though as many others are well as the step asks
         reached_at = min(reached_at or now, now)  # one from the future is of another leader's clock
-        ends = pause_ends(steps, index, reached_at)
-        if ends is not None and now < ends:
+        if is_held(desired.spec, target, index, reached_at, now):
             break
         index, reached_at, fallen_at = index + 1, None, None
     return changed(memory, step_index=index, step_reached_at=reached_at, fallen_at=fallen_at)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelparams.api.assignment import ReleaseFailure
-from modelparams.api.rollout import PodCounts, RolloutStatus, Strategy
+from modelparams.api.rollout import PodCounts, RolloutSpec, RolloutStatus
 from modelparams_operator.core.course import Course, due
 from modelparams_operator.core.fleet import Fleet, Member
 from modelparams_operator.core.memory import attempt_of
@@ -79,7 +79,7 @@ def has_progressed(before: PodCounts, now: PodCounts, *, is_staging: bool) -> bo
     )
 
 
-def is_staging(memory: RolloutStatus, strategy: Strategy, fleet: Fleet) -> bool:
+def is_staging(memory: RolloutStatus, spec: RolloutSpec, fleet: Fleet) -> bool:
     """Tell whether the step waits for pods to stage the target: until as many ready ones hold it as are due.
 
     Beyond that it would be each pod that comes and stages it, for as long as pods come and go; so it would while nobody
@@ -89,8 +89,8 @@ def is_staging(memory: RolloutStatus, strategy: Strategy, fleet: Fleet) -> bool:
         return False
     digest = memory.target.manifest_digest
     holding = sum(1 for m in fleet.members if m.is_ready and (m.side == digest or m.holds(digest)))
-    may_move = fleet.away(memory.revision) < allowance(strategy.max_unavailable, fleet.total)
-    return may_move and holding <= due(memory, strategy, fleet.total)
+    may_move = fleet.away(memory.revision) < allowance(spec.strategy.max_unavailable, fleet.total)
+    return may_move and holding <= due(memory, spec, fleet.total)
 
 
 def _available(fleet: Fleet) -> int:

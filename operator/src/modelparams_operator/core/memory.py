@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import Any, Literal
 
 from modelparams.api.release import Release
-from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revision, RolloutStatus
+from modelparams.api.rollout import FailedVersion, PodCounts, PodFailure, Revision, RolloutSpec, RolloutStatus
 from modelparams.digest import Digest
 from modelparams.names import Version
 from modelparams_operator.core.fleet import Fleet
+from modelparams_operator.core.gates import approvals_of, is_expedited
 from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.selection import FAILED_LIMIT, Choice, is_out_of_range
 
@@ -251,8 +252,8 @@ def _remembered(history: tuple[Revision, ...]) -> tuple[Revision, ...]:
     return tuple(one for one in history if one is not oldest)
 
 
-def promoted(memory: RolloutStatus, target: Release, now: datetime) -> RolloutStatus:
-    """Make the target, which all pods serve, what is live from now on.
+def promoted(memory: RolloutStatus, target: Release, spec: RolloutSpec, now: datetime) -> RolloutStatus:
+    """Make the target, which all pods serve, what is live from now on; and note who let it pass.
 
     What it displaces was live, though perhaps never promoted here: one pod was sick then, or another rollout did it.
     It is noted now, so that the way back to it is as short.
@@ -261,11 +262,14 @@ def promoted(memory: RolloutStatus, target: Release, now: datetime) -> RolloutSt
     if before is not None and not is_same(before, target) and not _was_promoted(memory, before):
         known = changed(memory, started_at=now)
         memory = changed(memory, history=_recorded(known, before, memory.live_sequence, "Promoted", now))
+    newest, *others = _recorded(memory, target, memory.target_sequence, "Promoted", now)
+    by = tuple(sorted({one.approved_by for one in approvals_of(spec, target)}))
+    is_fast = before is not None and is_expedited(spec, target)
     return changed(
         memory,
         live=target,
         live_sequence=memory.target_sequence,
-        history=_recorded(memory, target, memory.target_sequence, "Promoted", now),
+        history=(newest.model_copy(update={"approved_by": by, "expedited": is_fast}), *others),
         step_reached_at=None,
         fallen_at=None,
         progressed_at=None,

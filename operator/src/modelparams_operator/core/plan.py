@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from modelparams.api.rollout import PodCounts, RolloutStatus, Strategy
 from modelparams.errors import InvalidVersion
-from modelparams_operator.core.course import Course, is_complete, is_going_back, is_without_steps, steer
+from modelparams_operator.core.course import Course, is_complete, is_going_back, is_recent_return, steer
 from modelparams_operator.core.facts import Facts, counted, has_progressed, is_staging
 from modelparams_operator.core.failing import (
     deadline,
@@ -73,7 +73,7 @@ def plan(desired: Desired, observed: Observed) -> Plan:
     memory = turned(_arrived(desired, observed, memory, choice, fleet), choice, now)
     memory, course = steer(desired, observed, memory, choice, fleet)
     if memory.target is not None and is_complete(memory, course, fleet, len(spec.strategy.steps)):
-        memory = promoted(memory, memory.target, now)
+        memory = promoted(memory, memory.target, spec, now)
         memory, course = steer(desired, observed, memory, choice, fleet)
     memory = rested(memory, course, fleet, is_overdue=is_overdue)
     memory = _timed(desired, observed, memory, course, fleet)
@@ -137,7 +137,7 @@ def _arrived(
     is_there = is_there or (_was_live_taken_out(memory, observed) and fleet.settled_on(target.manifest_digest) > 0)
     if not is_there:
         return memory
-    arrived = promoted(after, target, observed.now)
+    arrived = promoted(after, target, desired.spec, observed.now)
     return arrived if fleet.away(memory.revision) == 0 else changed(arrived, revision=memory.revision)
 
 
@@ -157,7 +157,7 @@ def _judged(
 
     Also says whether the deadline has passed, which is only reported when there is nothing to stop.
     """
-    on_their_way = leaving(memory, desired.spec.strategy, versions, fleet)
+    on_their_way = leaving(memory, desired.spec, versions, fleet)
     is_its_turn = not on_their_way or _was_anybody_taken_to(memory, fleet)
     is_late = _is_late(desired, observed, memory, counted(memory, fleet, on_their_way), fleet)
     is_late = is_late or has_fallen_again(memory, desired.spec.strategy, fleet, observed.now)
@@ -180,7 +180,7 @@ def _was_anybody_taken_to(memory: RolloutStatus, fleet: Fleet) -> bool:
 def _is_known_good(memory: RolloutStatus, strategy: Strategy, fleet: Fleet) -> bool:
     """Tell whether pods go back to what was live before: silence does not speak against that, many that are sick do."""
     target = memory.target
-    if target is None or not (is_going_back(memory) and is_without_steps(memory, strategy)):
+    if target is None or not is_recent_return(memory, strategy):
         return False
     return fleet.unwell_on(target.manifest_digest) <= allowance(strategy.max_unavailable, fleet.total)
 
@@ -190,14 +190,14 @@ def _is_late(desired: Desired, observed: Observed, memory: RolloutStatus, pods: 
     limit = deadline(memory, strategy, observed.watching_since)
     if limit is None or observed.now < limit:
         return False
-    return not has_progressed(memory.pods, pods, is_staging=is_staging(memory, strategy, fleet))
+    return not has_progressed(memory.pods, pods, is_staging=is_staging(memory, desired.spec, fleet))
 
 
 def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: Course, fleet: Fleet) -> RolloutStatus:
     """Count the pods, and run the progress clock or stop it."""
-    strategy = desired.spec.strategy
-    pods, steps = counted(memory, fleet, leaving(memory, strategy, observed.versions, fleet)), strategy.steps
-    is_closer = has_progressed(observed.status.pods, pods, is_staging=is_staging(memory, strategy, fleet))
+    spec, steps = desired.spec, desired.spec.strategy.steps
+    pods = counted(memory, fleet, leaving(memory, spec, observed.versions, fleet))
+    is_closer = has_progressed(observed.status.pods, pods, is_staging=is_staging(memory, spec, fleet))
     is_same_work = memory.target == observed.status.target and memory.step_index == observed.status.step_index
     progressed_at = memory.progressed_at
     if not _is_clock_running(memory, course, fleet):
@@ -219,7 +219,7 @@ def _is_clock_running(memory: RolloutStatus, course: Course, fleet: Fleet) -> bo
         return False
     if not course.is_direct and strays(memory, course, fleet):
         return True
-    if not course.is_open or course.pause_ends_at is not None:
+    if not course.is_open or course.is_pausing:
         return False
     return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(strays(memory, course, fleet))
 
@@ -240,7 +240,7 @@ def _why(facts: Facts) -> tuple[str, ...]:
     chosen = f"chosen: {choice.release.version_name}" if choice.release is not None else "chosen: none"
     places = f"live: {live.version_name if live else '-'}, target: {target.version_name if target else '-'}"
     way = "no steps" if course.is_direct else f"step {memory.step}: {course.count} of {facts.fleet.total} pods"
-    gate = "open" if course.is_open else "held"
+    gate = "waits for an approval" if course.is_awaiting_approval else "open" if course.is_open else "held"
     away = f"{facts.fleet.away(memory.revision)} of at most {course.allowance} pods are away because of us"
     said = _say(choice)
     return tuple(line for line in (chosen + said, places, f"{way}, {gate}", away) if line)

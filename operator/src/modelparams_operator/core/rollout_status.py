@@ -19,6 +19,7 @@ from modelparams.reasons import Reason
 from modelparams_operator.core.facts import Facts
 from modelparams_operator.core.failing import behind
 from modelparams_operator.core.fleet import ANSWERED_TERM_MAX, Member
+from modelparams_operator.core.gates import passed_over
 from modelparams_operator.core.memory import is_at_rest, is_failed
 from modelparams_operator.core.model import Desired
 from modelparams_operator.core.selection import FAILED_LIMIT, is_inside
@@ -141,8 +142,8 @@ def _rolling_back(facts: Facts) -> Verdict | None:
         return None
     because = memory.last_failure if _failed_candidate(facts) else None
     message = f"{memory.pods.updated} of {memory.pods.total} pods are back on {target.version_name}"
-    if facts.course.pause_ends_at is not None:
-        message += f"; step {memory.step} pauses until {facts.course.pause_ends_at:%Y-%m-%dT%H:%M:%SZ}"
+    if facts.course.is_pausing:
+        message += f"; {_pausing(facts)}"
     if because is not None:
         message += f", after {because.pod_name} could not take {because.version_name}: {because.message}"
     ready = ConditionStatus.FALSE if because is not None else ConditionStatus.UNKNOWN
@@ -256,12 +257,20 @@ def _trouble(facts: Facts) -> Verdict | None:
 
 
 def _step_pause(facts: Facts) -> Verdict | None:
-    ends = facts.course.pause_ends_at
-    if ends is None:
+    if not facts.course.is_pausing:
         return None
-    return _reconciling(
-        Reason.STEP_PAUSE, f"{_done(facts)}; step {facts.memory.step} pauses until {ends:%Y-%m-%dT%H:%M:%SZ}"
-    )
+    reason = Reason.AWAITING_APPROVAL if facts.course.is_awaiting_approval else Reason.STEP_PAUSE
+    return _reconciling(reason, f"{_done(facts)}; {_pausing(facts)}")
+
+
+def _pausing(facts: Facts) -> str:
+    """Say what holds a step that is done; where it is a person, what to write, and which approvals do not count."""
+    memory, ends = facts.memory, facts.course.pause_ends_at
+    if ends is not None:
+        return f"step {memory.step} pauses until {ends:%Y-%m-%dT%H:%M:%SZ}"
+    number = memory.step_index + 1
+    said = f"step {memory.step} waits until somebody approves {_target(facts)} through step {number} in spec.approvals"
+    return said + "".join(f"; {why}" for why in passed_over(facts.desired.spec, _target(facts)))
 
 
 def _moving(facts: Facts) -> Verdict | None:

@@ -28,7 +28,7 @@ def allowance(max_unavailable: PodCount, total: int) -> int:
 def pause_ends(steps: Sequence[Step], index: int, reached_at: datetime | None) -> datetime | None:
     """Say when the timed pause of step `index` is over; None before the step is reached, or without a pause."""
     pause = steps[index].pause if index < len(steps) else None
-    if pause is None or reached_at is None:
+    if pause is None or pause.duration_seconds is None or reached_at is None:
         return None
     return reached_at + timedelta(seconds=pause.duration_seconds)
 

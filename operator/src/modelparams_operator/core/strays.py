@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from modelparams.api.release import Release
-from modelparams.api.rollout import RolloutStatus, Strategy
+from modelparams.api.rollout import RolloutSpec, RolloutStatus
 from modelparams.digest import Digest
 from modelparams_operator.core.course import Course, home_of, homes_of, is_without_steps
 from modelparams_operator.core.fleet import Fleet, Member
@@ -18,12 +18,12 @@ def strays(memory: RolloutStatus, course: Course, fleet: Fleet) -> tuple[Member,
     return _astray(course.refuge, course.homes, attempt_of(memory), (m for m in fleet.members if m.is_ready))
 
 
-def leaving(memory: RolloutStatus, strategy: Strategy, versions: Sequence[VersionView], fleet: Fleet) -> int:
+def leaving(memory: RolloutStatus, spec: RolloutSpec, versions: Sequence[VersionView], fleet: Fleet) -> int:
     """Count them under steps, ready or not: one that flaps makes no progress by that.
 
     As long as there are some, no ready pod may have been sent to the target yet.
     """
-    if is_without_steps(memory, strategy):
+    if is_without_steps(memory, spec):
         return 0  # who has not come to the target yet is on its way there
     home = home_of(memory, versions)
     if is_same(home, memory.target):

@@ -41,10 +41,15 @@ _KINDS: dict[int, type[errors.APIError]] = {
 
 
 class Kube:
-    """`ports.KubernetesAPI` on a real server. An async context manager."""
+    """`ports.KubernetesAPI` on a real server. An async context manager.
 
-    def __init__(self, connection: client.ApiClient) -> None:
-        self._connection = connection
+    Args:
+        connection: of the library.
+        manager: whose the fields are that are written.
+    """
+
+    def __init__(self, connection: client.ApiClient, manager: str = FIELD_MANAGER) -> None:
+        self._connection, self._manager = connection, manager
 
     @classmethod
     async def connect(cls) -> Self:
@@ -115,20 +120,24 @@ class Kube:
         """See `ports.KubernetesAPI`."""
         return await self._call("GET", resource.path(*key))
 
+    async def review(self, path: str) -> JSON:
+        """Ask the server something about ourselves."""
+        return await self._call("POST", path, None, {})
+
     async def create(self, resource: Resource, namespace: str, body: JSON) -> JSON:
         """See `ports.KubernetesAPI`."""
-        return await self._call("POST", resource.path(namespace), {"fieldManager": FIELD_MANAGER}, body)
+        return await self._call("POST", resource.path(namespace), {"fieldManager": self._manager}, body)
 
     async def replace(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         """See `ports.KubernetesAPI`."""
-        return await self._call("PUT", resource.path(*key), {"fieldManager": FIELD_MANAGER}, body)
+        return await self._call("PUT", resource.path(*key), {"fieldManager": self._manager}, body)
 
     async def apply(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         """See `ports.KubernetesAPI`."""
         full = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
         full["metadata"] = {**body.get("metadata", {}), "name": key.name, "namespace": key.namespace}
         # force: only the fields that we send are ours, and those are nobody else's to hold
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": self._manager, "force": "true"}
         return await self._call("PATCH", resource.path(*key), query, full, _APPLY)
 
     async def write_status(self, resource: Resource, key: ObjectKey, read_at: str, status: JSON) -> JSON:
@@ -137,12 +146,12 @@ class Kube:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": read_at},  # the server compares it
             {"op": "add", "path": "/status", "value": status},  # RFC 6902 §4.1: in place of one that is there
         ]
-        query = {"fieldManager": FIELD_MANAGER}
+        query = {"fieldManager": self._manager}
         return await self._call("PATCH", resource.path(*key, "status"), query, patch, _PATCH)
 
     async def merge(self, resource: Resource, key: ObjectKey, body: JSON) -> JSON:
         """See `ports.KubernetesAPI`."""
-        return await self._call("PATCH", resource.path(*key), {"fieldManager": FIELD_MANAGER}, body, _MERGE)
+        return await self._call("PATCH", resource.path(*key), {"fieldManager": self._manager}, body, _MERGE)
 
     async def delete(self, resource: Resource, key: ObjectKey, *, uid: str) -> None:
         """See `ports.KubernetesAPI`."""
@@ -172,7 +181,7 @@ class Kube:
         kind: str,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        headers = {"Accept": _JSON, "Content-Type": kind, "User-Agent": FIELD_MANAGER}
+        headers = {"Accept": _JSON, "Content-Type": kind, "User-Agent": self._manager}
         connection = self._connection
         # The name of the one scheme that the library knows; it reads a projected token again every minute.
         await connection.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)

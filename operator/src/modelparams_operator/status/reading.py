@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,9 @@ from modelparams_operator.shell import kubeconfig as kubeconfigs
 from modelparams_operator.shell.kube import Kube
 from modelparams_operator.shell.ports import ASSIGNMENTS, JSON, ROLLOUTS, VERSIONS, Resource
 from modelparams_operator.status.overview import Overview, overview
+
+PERSON = "modelparams-cli"
+"""Whose the fields are that a person changes: a Git engine takes those of managers that begin with kubectl away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,20 @@ def namespace_of(kubeconfig: Path | None, context: str | None) -> str:
     return str(chosen["context"].get("namespace") or "default")
 
 
+@contextlib.asynccontextmanager
+async def connected(place: Place) -> AsyncIterator[Kube]:
+    """The API server, as the person who asks; what is written is known as this program's.
+
+    Raises:
+        UsageError: there is no way to it.
+    """
+    settings = client.Configuration()
+    await kubeconfigs.load(settings, place.kubeconfig, place.context)
+    settings.retries = None  # one clear answer at once
+    async with Kube(client.ApiClient(settings), PERSON) as api:
+        yield api
+
+
 async def read(place: Place, model: str = "") -> Overview:
     """Read once.
 
@@ -44,10 +63,7 @@ async def read(place: Place, model: str = "") -> Overview:
         UsageError: there is no way to the API server.
         APIError: it did not answer as hoped.
     """
-    settings = client.Configuration()
-    await kubeconfigs.load(settings, place.kubeconfig, place.context)
-    settings.retries = None  # one clear answer at once
-    async with Kube(client.ApiClient(settings)) as api:
+    async with connected(place) as api:
         fields = f"spec.modelName={model}" if model else ""
         return overview(
             await _all(api, ROLLOUTS, place.namespace, fields),

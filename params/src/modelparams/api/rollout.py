@@ -27,7 +27,7 @@ from modelparams.names import RANGE_MAX, RANGE_PATTERN, VERSION_PATTERN, Version
 
 KIND, PLURAL, SHORT = "ModelParamRollout", "modelparamrollouts", "mpr"
 PERCENT_PATTERN = r"([1-9][0-9]?|100)%"
-STEPS_MAX, HISTORY_MAX, FAILED_MAX = 50, 20, 64
+STEPS_MAX, HISTORY_MAX, FAILED_MAX, APPROVALS_MAX = 50, 20, 64, 32
 
 
 def _checked(value: int | str) -> int | str:
@@ -112,9 +112,9 @@ class VersionPolicy(Wire):
 
 
 class Pause(Wire):
-    """How long to look before the next step."""
+    """How long to look before the next step; without a duration, until a person approves it."""
 
-    duration_seconds: int = Field(ge=0, le=2_592_000)
+    duration_seconds: Annotated[int, Field(ge=0, le=2_592_000)] | None = None
     """At most 30 days."""
 
 
@@ -151,6 +151,29 @@ class Strategy(Wire):
         return self
 
 
+UserName = Annotated[str, Field(min_length=1, max_length=512)]
+"""As the API server knows a person or a service account."""
+
+
+class Approval(Wire):
+    """One person's word that a version may go on past the pauses that wait for one, through a step.
+
+    A level, not an event: said twice, late or out of order it does no harm, and it never reaches another version.
+    """
+
+    version_name: ObjectName
+    through_step: Annotated[int, Field(ge=1, le=STEPS_MAX)]
+    """The last step, counted from 1 as in status.step, whose pause is approved."""
+    approved_by: UserName
+    """Your own user name: the API server compares it with who you are."""
+
+
+class Expedite(Wire):
+    """Take one version to all pods without steps and pauses; never without verification."""
+
+    version_name: ObjectName
+
+
 class RolloutSpec(Wire):
     """`model_name` and `selector` are immutable (CEL)."""
 
@@ -162,14 +185,30 @@ class RolloutSpec(Wire):
     """Hold at the present step; rolling back still happens."""
     suspend: bool = False
     """Touch nothing at all."""
+    approvals: Annotated[tuple[Approval, ...], Field(max_length=APPROVALS_MAX)] = ()
+    """One for each version and person."""
+    expedite: Expedite | None = None
     retry_token: Token | None = None
     """Another value than status.lastHandledRetryToken gives failed versions another chance."""
+
+    @field_validator("approvals")
+    @classmethod
+    def _one_each(cls, approvals: tuple[Approval, ...]) -> tuple[Approval, ...]:
+        if len({(one.version_name, one.approved_by) for one in approvals}) < len(approvals):
+            raise ValueError("write one approval for each version and person, through the highest step")
+        return approvals
 
     @model_validator(mode="after")
     def _pins_its_model(self) -> RolloutSpec:
         pin = self.version_policy.version_name
         if pin is not None and not re.fullmatch(rf"{self.model_name}-{VERSION_PATTERN}", pin):
             raise ValueError("versionPolicy.versionName must name a version of modelName: <modelName>-<version>")
+        named = [
+            *(one.version_name for one in self.approvals),
+            *([self.expedite.version_name] if self.expedite else []),
+        ]
+        if not all(name.startswith(f"{self.model_name}-") for name in named):
+            raise ValueError("approvals and expedite must name versions of modelName: <modelName>-<version>")
         return self
 
 
@@ -223,6 +262,10 @@ class Revision(Wire):
     manifest_digest: WireDigest
     sequence: Count = 0
     outcome: Literal["Promoted", "RolledBack", "Failed", "Superseded"]
+    approved_by: Annotated[tuple[UserName, ...], Field(max_length=APPROVALS_MAX)] = ()
+    """Who had approved steps of it, by spec.approvals."""
+    expedited: bool = False
+    """True when it went to all pods without steps since spec.expedite named it."""
     started_at: WireTime
     finished_at: WireTime
 

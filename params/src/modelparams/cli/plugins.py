@@ -18,7 +18,8 @@ from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
 
 GROUP = "modelparams.commands"
-_EXTRAS: Mapping[str, str] = {"serve": "serving", "status": "operator"}
+_VERBS = ("approve", "expedite", "pause", "resume", "retry", "status", "withdraw")
+_EXTRAS: Mapping[str, str] = {"serve": "serving", **dict.fromkeys(_VERBS, "operator")}
 
 
 def add_commands(app: typer.Typer) -> None:
