@@ -50,7 +50,7 @@ class Reader:
     status: int = 0
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
     is_awaited: bool = False
-    """Whether the engine has the second piece for it."""
+    """Whether the engine has a piece for it after the first."""
 
     def asks(self) -> asyncio.Task[None]:
         body = json.dumps({"input": TEXTS}).encode()
@@ -64,6 +64,13 @@ class Reader:
             return sent.pop()
 
         return asyncio.create_task(self.made._doors.inner(head, receive, self._send))  # type: ignore[arg-type]
+
+    async def takes_a_piece(self) -> None:
+        """Take the one that waits, and no other: until the engine has the next."""
+        self.is_awaited = False
+        self.goes_on.set()
+        self.goes_on.clear()
+        await until(lambda: self.is_awaited)
 
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -190,6 +197,52 @@ def test_who_waits_for_the_engine_and_not_the_engine_for_him_gives_way_to_nobody
         refused = await client.post("/classify", json={"input": TEXTS})
         assert refused.status_code == 503
         goes_on.set()
+        await asked
+        assert len(json.loads(b"".join(honest.taken))["data"]) == len(TEXTS)
+
+    live(tmp_path, scene, max_body_bytes=ROOM_FOR_ONE)
+
+
+def test_who_took_one_piece_slowly_is_behind_also_while_he_is_waited_for_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who takes a piece now and then would keep his room for as many times 30 seconds as there are pieces."""
+    now = 0.0
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+
+    async def scene(made: Engine, _: httpx.AsyncClient) -> None:
+        nonlocal now
+        slow, second = Reader(made), Reader(made)
+        left = slow.asks()
+        await until(lambda: slow.is_awaited)
+        now = 25.0
+        await slow.takes_a_piece()
+        await slow.takes_a_piece()
+        second.goes_on.set()
+        await second.asks()
+        assert second.status == 200
+        await left
+        assert len(slow.taken) == 3
+
+    live(tmp_path, scene, max_body_bytes=ROOM_FOR_ONE)
+
+
+def test_who_takes_an_answer_faster_than_he_has_to_gives_way_to_nobody_however_long_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(bodies, "monotonic", lambda: now)
+
+    async def scene(made: Engine, client: httpx.AsyncClient) -> None:
+        nonlocal now
+        honest = Reader(made)
+        asked = honest.asks()
+        await until(lambda: honest.is_awaited)
+        now = 2.0  # and three of the 16 pieces may take six
+        await honest.takes_a_piece()
+        await honest.takes_a_piece()
+        assert (await client.post("/classify", json={"input": TEXTS})).status_code == 503
+        honest.goes_on.set()
         await asked
         assert len(json.loads(b"".join(honest.taken))["data"]) == len(TEXTS)
 
