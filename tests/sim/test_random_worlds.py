@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from builders.rollouts import digest
-from builders.world import World
+from builders.world import NUMBERS, World
 from modelparams.api.conditions import ConditionType, find
+from modelparams.api.rollout import Approval
 from modelparams.digest import Digest
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
@@ -19,6 +20,7 @@ from modelparams_operator.core.steps import allowance
 
 WORLDS = int(os.environ.get("MODELPARAMS_SIM_WORLDS", "2000"))
 BATCH = 100
+EVERYTHING = tuple(Approval(version_name=f"chat-{n}", through_step=50, approved_by="carol") for n in NUMBERS)
 
 
 @contextmanager
@@ -47,8 +49,8 @@ def live_through(world: World, *, rots: bool = False) -> None:
 
 
 def calm_down(world: World) -> None:
-    """Stop disturbing, unfreeze, let all pods work, and wait for a pass that changes nothing."""
-    world.change(suspend=False, paused=False)
+    """Stop disturbing, unfreeze, approve all, let all pods work, and wait for a pass that changes nothing."""
+    world.change(suspend=False, paused=False, approvals=EVERYTHING)
     quiet = 0
     for _ in range(200):
         before = world.status
