@@ -112,6 +112,8 @@ class World:
         self.versions: dict[str, SimVersion] = {}
         self.ever_verified: set[Digest] = set()
         self.trace: list[str] = []
+        self.steps: tuple[Step, ...] = ()
+        """As they were when a status was last written: an edited plan may pass over gates."""
         self.desired = self._strategy() if not calm else desired()
         self._born = 0
 
@@ -522,6 +524,8 @@ class Promise:
         kinds = {condition.type for condition in new.conditions}
         assert ConditionType.READY in kinds
         assert not {ConditionType.RECONCILING, ConditionType.STALLED} <= kinds, "both Reconciling and Stalled"
+        plan_now = self.world.desired.spec.strategy.steps
+        is_edited, self.world.steps = self.world.steps != plan_now, plan_now
         ready, stalled = find(new.conditions, ConditionType.READY), find(new.conditions, ConditionType.STALLED)
         assert ready is not None
         if ready.status is ConditionStatus.TRUE and ready.reason is not Reason.SUSPENDED:
@@ -530,7 +534,7 @@ class Promise:
         if old.target is not None and new.target == old.target and old.live == new.live:
             steps = len(self.world.desired.spec.strategy.steps)
             assert new.step_index >= min(old.step_index, steps), "the step went backward"
-            if old.observed_generation == new.observed_generation:
+            if not is_edited:
                 self._holds_for_gates(old, new)
         assert new.floor >= old.floor
         live = {v.number for v in self.world.versions.values()}

@@ -46,7 +46,7 @@ def test_a_condition_of_a_newer_release_is_left_out() -> None:
 
 def test_an_unknown_field_is_dropped_as_the_api_server_does() -> None:
     spec = objects.rollout()["spec"]
-    assert RolloutSpec.parse({**spec, "expedite": {}}) == RolloutSpec.parse(spec)
+    assert RolloutSpec.parse({**spec, "freezeWindows": {}}) == RolloutSpec.parse(spec)
 
 
 def test_a_long_message_is_cut_and_the_status_still_written() -> None:
