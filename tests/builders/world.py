@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from builders.rollouts import NOW, desired, digest, facts, version_spec
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, HeldRelease, PodState, ReleaseFailure
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
-from modelparams.api.rollout import Pause, RolloutSpec, RolloutStatus, Step, VersionPolicy
+from modelparams.api.rollout import Approval, Expedite, Pause, RolloutSpec, RolloutStatus, Step, VersionPolicy
 from modelparams.digest import Digest
 from modelparams.failure import Failure
 from modelparams.names import Version
@@ -112,12 +112,15 @@ class World:
         self.versions: dict[str, SimVersion] = {}
         self.ever_verified: set[Digest] = set()
         self.trace: list[str] = []
+        self.steps: tuple[Step, ...] = ()
+        """As they were when a status was last written: an edited plan may pass over gates."""
         self.desired = self._strategy() if not calm else desired()
         self._born = 0
 
     def _strategy(self) -> Desired:
         choose = self.random.choice
-        steps = choose([(), (Step(pods=1),), (Step(pods=1, pause=Pause(duration_seconds=60)), Step(pods="50%"))])
+        canary = (Step(pods=1, pause=Pause(duration_seconds=60)), Step(pods="50%"))
+        steps = choose([(), (Step(pods=1),), canary, (Step(pods=1, pause=Pause()), Step(pods="50%", pause=Pause()))])
         return desired(
             steps=steps,
             max_unavailable=choose([1, 1, 2, "50%"]),
@@ -163,6 +166,8 @@ class World:
             (3, self._pin),
             (2, self._retry),
             (2, self._toggle_paused),
+            (3, self._approve),
+            (1, self._expedite),
             (1, self._toggle_suspend),
             (3, lambda: self.add_pod() and None),
             (3, self._kill_pod),
@@ -230,6 +235,23 @@ class World:
 
     def _toggle_suspend(self) -> None:
         self.change(suspend=not self.desired.spec.suspend)
+
+    def _approve(self) -> None:
+        one = Approval(
+            version_name=f"chat-{self.random.choice(NUMBERS)}",
+            through_step=self.random.choice([1, 2]),
+            approved_by=self.random.choice(["alice", "bob"]),
+        )
+        others = (
+            a
+            for a in self.desired.spec.approvals
+            if (a.version_name, a.approved_by) != (one.version_name, one.approved_by)
+        )
+        self.change(approvals=(*others, one))
+
+    def _expedite(self) -> None:
+        number = self.random.choice([*NUMBERS, None])
+        self.change(expedite=Expedite(version_name=f"chat-{number}") if number else None)
 
     def _edit_steps(self) -> None:
         steps = self.random.choice([(), (Step(pods=2),), (Step(pods="34%"), Step(pods=2))])
@@ -471,6 +493,19 @@ class Promise:
         count = wanted(steps, status.step_index, total)
         assert len(there) + 1 <= count, f"step {status.step} is for {count} of {total} pods"
 
+    def _holds_for_gates(self, old: RolloutStatus, new: RolloutStatus) -> None:
+        """Nobody passes a pause for a person but who is approved, hastened, or on a way without steps."""
+        spec, target = self.world.desired.spec, new.target
+        is_known = target is not None and any(r.manifest_digest == target.manifest_digest for r in new.history)
+        if target is None or new.live is None or is_known or new.live == target:
+            return
+        if spec.expedite is not None and spec.expedite.version_name == target.version_name:
+            return
+        through = [a.through_step for a in spec.approvals if a.version_name == target.version_name]
+        for number, step in enumerate(spec.strategy.steps[old.step_index : new.step_index], old.step_index + 1):
+            if step.pause is not None and step.pause.duration_seconds is None:
+                assert max(through, default=0) >= number, f"step {number} was passed without an approval"
+
     def _side(self, pod: SimPod) -> Digest | None:
         is_mine = pod.order is not None and pod.order.pod_uid == pod.uid
         return pod.order.activate if is_mine and pod.order is not None else None
@@ -489,6 +524,8 @@ class Promise:
         kinds = {condition.type for condition in new.conditions}
         assert ConditionType.READY in kinds
         assert not {ConditionType.RECONCILING, ConditionType.STALLED} <= kinds, "both Reconciling and Stalled"
+        plan_now = self.world.desired.spec.strategy.steps
+        is_edited, self.world.steps = self.world.steps != plan_now, plan_now
         ready, stalled = find(new.conditions, ConditionType.READY), find(new.conditions, ConditionType.STALLED)
         assert ready is not None
         if ready.status is ConditionStatus.TRUE and ready.reason is not Reason.SUSPENDED:
@@ -497,6 +534,8 @@ class Promise:
         if old.target is not None and new.target == old.target and old.live == new.live:
             steps = len(self.world.desired.spec.strategy.steps)
             assert new.step_index >= min(old.step_index, steps), "the step went backward"
+            if not is_edited:
+                self._holds_for_gates(old, new)
         assert new.floor >= old.floor
         live = {v.number for v in self.world.versions.values()}
         assert new.live is None or str(new.live.version) in live

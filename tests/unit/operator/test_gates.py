@@ -118,6 +118,13 @@ def test_an_approval_shortens_no_pause_that_has_a_duration() -> None:
     assert list(serving(fleet).values()).count(digest(NEW)) == 1
 
 
+def test_no_edit_of_anything_else_passes_a_pause_that_waits_for_a_person() -> None:
+    """More pods serve it than the next steps ask for, as after a scaling down; somebody holds it and lets go."""
+    fleet = (*(pod(f"p0{n}", NEW, staged=[OLD]) for n in range(3)), pod("p03", OLD, staged=[NEW]))
+    made = plan(gated(generation=2), observed(*BOTH, *fleet, memory=AT_THE_GATE, now=NOW + AGES))
+    assert (made.status.step, said(made)[1]) == ("1/3", Reason.AWAITING_APPROVAL)
+
+
 def test_a_withdrawal_beats_an_approval_and_a_wish_to_hurry() -> None:
     want = gated(approved(NEW, 2), expedite=Expedite(version_name="chat-1.1.0"))
     made = plan(want, observed(version(OLD), withdrawn(NEW), *FLEET, memory=AT_THE_GATE))

@@ -1811,6 +1811,15 @@ def test_staging_is_progress_until_as_many_hold_the_target_as_the_step_asks_for(
     assert made.progressed_at == later
 
 
+def test_staging_is_progress_also_where_all_come_to_hold_the_target_between_two_passes() -> None:
+    fetching = [pod(name, OLD, holds=[OLD, NEW]) for name in "abc"]
+    first = plan(desired(), observed(*BOTH, *fetching, memory=CANARY)).status
+    later = NOW + timedelta(seconds=500)
+    assert (
+        plan(desired(), observed(*BOTH, *named("a", "b", "c"), memory=first, now=later)).status.progressed_at == later
+    )
+
+
 def test_a_step_that_is_done_starts_the_deadline_again() -> None:
     parts = (*BOTH, *named("b", "c", "d", "e"))
     waiting = plan(

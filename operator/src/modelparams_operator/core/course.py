@@ -203,6 +203,7 @@ def _stepped(
     serving = fleet.settled_on(target.manifest_digest)
     if memory.observed_generation != desired.generation:
         edited = after_an_edit(steps, index, fleet.total, serving)
+        edited = next((i for i in range(index, edited) if waits_for_a_person(desired.spec, target, i)), edited)
         index, reached_at = edited, reached_at if edited == index else None
     is_unwell = fleet.unwell_on(target.manifest_digest, memory.revision) > 0
     if is_unwell and reached_at is not None:

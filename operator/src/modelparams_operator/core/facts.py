@@ -90,7 +90,8 @@ def is_staging(memory: RolloutStatus, spec: RolloutSpec, fleet: Fleet) -> bool:
     digest = memory.target.manifest_digest
     holding = sum(1 for m in fleet.members if m.is_ready and (m.side == digest or m.holds(digest)))
     may_move = fleet.away(memory.revision) < allowance(spec.strategy.max_unavailable, fleet.total)
-    return may_move and holding <= due(memory, spec, fleet.total)
+    # As it was counted last, too: many may have come to hold it between two passes.
+    return may_move and min(holding, memory.pods.staged) <= due(memory, spec, fleet.total)
 
 
 def _available(fleet: Fleet) -> int:
