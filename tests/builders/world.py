@@ -383,11 +383,11 @@ class World:
         pod.holds = {one for one in pod.holds if one in wanted_digests or one == pod.serves}
         if pod.is_sick:
             return
-        missing = [one for one in wanted_digests if one not in pod.holds]
+        missing = [d for d in wanted_digests if d not in pod.holds and not self.gave_up(pod, d, order.attempt)]
         has_given_up = self.gave_up(pod, order.activate, order.attempt)
         if order.activate in pod.holds and order.activate != pod.serves and not has_given_up:
             self._swap(pod, order.activate, order.attempt)
-        elif missing and len(pod.holds) < 2 and not self.gave_up(pod, missing[0], order.attempt):
+        elif missing and len(pod.holds) < 2:
             self._stage(pod, missing[0], order.attempt)
         if pod.serves is not None and not pod.settling:
             pod.ready = not self._spoils(pod)
