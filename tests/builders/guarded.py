@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from builders import objects
-from builders.objects import Object, assignment, pod, version
+from builders.objects import Object, assignment, pod, rollout, version
 from cluster.api import Api, ApiError
 from cluster.pki import kubeconfig
 from cluster.process import wait_until
@@ -128,21 +128,44 @@ def guarded_namespace(api: Api, folder: Path) -> Iterator[Guarded]:
 
 
 def _wait_until_in_force(scene: Guarded) -> None:
+    """All five: the API server takes up policies and their bindings one after another."""
     for role in PEOPLE:
         apply_binding(scene, role)
     probe = scene.path(VERSIONS, "probe-1.0.0", "status")
     scene.admin.post(scene.path(VERSIONS), version(model="probe"))
-    order = assignment({"metadata": {"name": "x", "uid": "x"}})
+    order, at = assignment(scene.pod("probe")), scene.path(ASSIGNMENTS, "probe")
+
+    def orders() -> bool:
+        return code(lambda: scene.operator.apply(at, order, manager="modelparams-operator"))[0] == 200
+
+    wait_until(orders, "the operator's rights", seconds=30)
 
     def in_force() -> bool:
-        denied = code(lambda: scene.admin.patch(probe, {"status": {"observedGeneration": 1}}))[0]
+        answers = code(lambda: scene.admin.patch(f"{at}/status", {"status": {"observedGeneration": 1}}))[0]
+        reports = code(lambda: scene.admin.patch(probe, {"status": {"observedGeneration": 1}}))[0]
         gives = tries_to_add(scene, scene.admin, ASSIGNMENTS, order)
+        approves = tries_to_add(scene, scene.admin, ROLLOUTS, _approved_by_nobody())
+        withdraws = tries_to_add(scene, scene.login("edit"), VERSIONS, _withdrawn())
         # People's rights are aggregated by the controller manager, one role after another.
         seen = code(lambda: scene.login("view").get(scene.path(VERSIONS)))[0]
         edits = [tries_to_add(scene, scene.login(r), VERSIONS, version(model="dry")) for r in ("edit", "admin")]
-        return (denied, gives, seen, *edits) == (403, 403, 200, 200, 200)
+        denied = (answers, reports, gives, approves, withdraws)
+        return (*denied, seen, *edits) == (403, 403, 403, 403, 403, 200, 200, 200)
 
     wait_until(in_force, "the policies", seconds=30)
+    scene.admin.delete(f"/api/v1/namespaces/{scene.namespace}/pods/probe")
+
+
+def _approved_by_nobody() -> Object:
+    subject = rollout("dry", model="dry")
+    subject["spec"]["approvals"] = [{"versionName": "dry-1.0.0", "throughStep": 1, "approvedBy": "nobody"}]
+    return subject
+
+
+def _withdrawn() -> Object:
+    subject = version(model="dry")
+    subject["spec"]["lifecycle"] = "Withdrawn"
+    return subject
 
 
 def tries_to_add(scene: Guarded, who: Api, plural: str, subject: Object) -> int:
