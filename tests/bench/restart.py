@@ -16,7 +16,9 @@ from cluster.node import InstallFailed, NodeCluster, NodeImpossible, debian
 from cluster.tools.build import build_all
 from cluster.tools.recipes import NODE
 
-PODS, ROUNDS = 3, 5
+PODS = 3
+FINE_TUNED, RETRAINED = 3, 5
+"""Rounds to a version whose last layers alone are new, and then to one with every byte new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +49,34 @@ def figures(folder: Path) -> Iterator[Figure]:
     with NodeCluster() as node:
         if code := node.run([sys.executable, "-m", "bench.restart_on_node", str(folder)]):
             raise RuntimeError(f"the part on the node ended with {code}")
-    rounds = json.loads((folder / "rounds.json").read_text())
+    rounds = [(Change(**r["ours"]), Change(**r["restart"])) for r in json.loads((folder / "rounds.json").read_text())]
     shutil.rmtree(folder)
-    yield from judged([Change(**r["ours"]) for r in rounds], [Change(**r["restart"]) for r in rounds])
+    yield judged("a fine-tune", rounds[:FINE_TUNED])
+    yield judged("every byte new", rounds[FINE_TUNED:])
+    yield failures(rounds)
 
 
-def judged(ours: list[Change], restarts: list[Change]) -> Iterator[Figure]:
-    """The figures of paired rounds."""
-    ratio = statistics.median(b.seconds / a.seconds for a, b in zip(ours, restarts, strict=True))
-    each = "; ".join(f"{a.seconds:.1f} s against {b.seconds:.1f} s" for a, b in zip(ours, restarts, strict=True))
+def judged(what: str, rounds: list[tuple[Change, Change]]) -> Figure:
+    """How much faster, of rounds of one kind: ours, and the restart after it."""
+    ratio = statistics.median(restart.seconds / ours.seconds for ours, restart in rounds)
+    each = "; ".join(f"{ours.seconds:.1f} s against {restart.seconds:.1f} s" for ours, restart in rounds)
     how = (
-        f"{each}. Ours: the rollout that the operator makes (1 pod, 25 %, all, without pauses), every byte new, "
-        f"{max(a.fetched for a in ours) / 1e6:.0f} MB a pod; the other: rollout restart, then rollout status, "
-        f"of the same Deployment (its default strategy), whose pods fetch the same"
+        f"{each}. Ours: the rollout that the operator makes (1 pod, 25 %, all, without pauses), "
+        f"{max(ours.fetched for ours, _ in rounds) / 1e6:.0f} MB fetched by each pod; the other: rollout restart, "
+        f"then rollout status, of the same Deployment (its default strategy), whose pods fetch all of it"
     )
-    yield Figure(f"apply → all {PODS} pods live, 269 MB, beside their restart", ratio, "× faster", ">= 10", how)
+    return Figure(
+        f"apply → all {PODS} pods live, 269 MB, {what}, beside their restart", ratio, "× faster", ">= 10", how
+    )
+
+
+def failures(rounds: list[tuple[Change, Change]]) -> Figure:
+    """The requests that failed while versions came, beside those of the restarts."""
+    ours, restarts = zip(*rounds, strict=True)
     sent, failed = sum(a.sent for a in ours), sum(a.failed for a in ours)
     theirs = f"{sum(b.failed for b in restarts)} of {sum(b.sent for b in restarts)} during the restarts"
-    yield Figure(
-        "failed requests meanwhile", failed, "", "<= 0", f"of {sent}, by the Service, without a retry; {theirs}"
-    )
+    how = f"of {sent}, by the Service, without a retry; {theirs}"
+    return Figure("failed requests meanwhile", failed, "", "<= 0", how)
 
 
 def _prepare() -> None:

@@ -6,6 +6,7 @@ python -m bench.restart_on_node FOLDER      writes FOLDER/rounds.json
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import load
-from bench.restart import PODS, ROUNDS, Change
+from bench.restart import FINE_TUNED, PODS, RETRAINED, Change
 from bench.world import altered
 from cluster import images
 from cluster.process import wait_until
@@ -40,7 +41,7 @@ def main(folder: Path) -> None:
     built = images.ensure(builder="buildah")
     cluster.take(built)
     (folder / "publisher").mkdir()
-    sources = [smollm2.base(), _altered(smollm2.base(), folder / "altered")]
+    sources = _sources(folder / "altered")
     bring = scene(
         cluster,
         _plan(built),
@@ -66,6 +67,14 @@ def _plan(built: images.Images) -> Plan:
     )
 
 
+def _sources(folder: Path) -> list[Path]:
+    """What is published, in turn: the model, rounds between it and its fine-tune, and rounds with every byte new."""
+    base, fine_tuned, altered = smollm2.base(), smollm2.pirate(), _altered(smollm2.base(), folder)
+    near = itertools.islice(itertools.cycle([fine_tuned, base]), FINE_TUNED)
+    far = itertools.islice(itertools.cycle([altered, base]), RETRAINED)
+    return [base, *near, *far]
+
+
 def _altered(source: Path, folder: Path) -> Path:
     """The same model with every parameter another: nothing of a version before can be reused."""
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -74,8 +83,8 @@ def _altered(source: Path, folder: Path) -> Path:
 
 
 def _publish(publisher: Publisher, sources: list[Path]) -> None:
-    for number in range(ROUNDS + 1):
-        publisher.publish(_version(number), sources[number % 2])
+    for number, source in enumerate(sources):
+        publisher.publish(_version(number), source)
 
 
 def _version(number: int) -> str:
@@ -103,7 +112,7 @@ class _Bench:
         """One of ours and one restart each, with the same arrivals, once the first version is live."""
         self._roll_out(0)
         self._is_calm()
-        return [self._round(number) for number in range(1, ROUNDS + 1)]
+        return [self._round(number) for number in range(1, FINE_TUNED + RETRAINED + 1)]
 
     def _round(self, number: int) -> dict[str, Any]:
         ours = self._under_load(number, lambda: self._roll_out(number))

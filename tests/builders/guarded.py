@@ -158,7 +158,7 @@ def _wait_until_in_force(scene: Guarded) -> None:
 
 def _approved_by_nobody() -> Object:
     subject = rollout("dry", model="dry")
-    subject["spec"]["approvals"] = [{"versionName": "dry-1.0.0", "throughStep": 1, "approvedBy": "nobody"}]
+    subject["spec"]["approvals"] = [objects.approval("1.0.0", "nobody", model="dry")]
     return subject
 
 

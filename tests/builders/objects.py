@@ -47,6 +47,17 @@ def version(number: str = "1.0.0", *, model: str = MODEL, name: str | None = Non
     return _object("ModelParamVersion", name or f"{model}-{number}", {**body, **spec})
 
 
+def approval(number: str, by: str, *, model: str = MODEL, through: int = 1) -> Object:
+    """Somebody's word for a version and its bytes, through a step."""
+    name = f"{model}-{number}"
+    return {"versionName": name, "manifestDigest": digest(name), "throughStep": through, "approvedBy": by}
+
+
+def expedite(number: str, *, model: str = MODEL) -> Object:
+    """The wish to hurry a version."""
+    return {"versionName": f"{model}-{number}", "manifestDigest": digest(f"{model}-{number}")}
+
+
 def rollout(name: str = MODEL, *, model: str = MODEL, pin: str | None = None, **spec: Any) -> Object:
     """A ModelParamRollout: the highest of 1.x, or `range`, or pinned to the version number `pin`."""
     versions: Object = {"type": "HighestSemver", "range": spec.pop("range", ">=1.0.0 <2.0.0")}

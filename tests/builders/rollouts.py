@@ -10,6 +10,8 @@ from typing import Any
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, HeldRelease, PodState, ReleaseFailure
 from modelparams.api.release import Encryption, KeyReference, Release, S3Source, Source
 from modelparams.api.rollout import (
+    Approval,
+    Expedite,
     FailedVersion,
     Pause,
     Revision,
@@ -35,6 +37,21 @@ ROLLOUT = "chat"
 def digest(version: str) -> Digest:
     """The manifest digest of a made-up version; one version has one."""
     return Digest("sha256:" + hashlib.sha256(version.encode()).hexdigest())
+
+
+def approval(version: str, through: int, by: str, *, content: str = "") -> Approval:
+    """Of these bytes of a version, through a step."""
+    return Approval(
+        version_name=f"chat-{version}",
+        manifest_digest=digest(content or version),
+        through_step=through,
+        approved_by=by,
+    )
+
+
+def hurry(version: str, *, content: str = "") -> Expedite:
+    """Expedite these bytes of a version."""
+    return Expedite(version_name=f"chat-{version}", manifest_digest=digest(content or version))
 
 
 def release(version: str, *, content: str = "") -> Release:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from builders.rollouts import NOW, desired, digest, facts, version_spec
+from builders.rollouts import NOW, approval, desired, digest, facts, hurry, version_spec
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, HeldRelease, PodState, ReleaseFailure
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
-from modelparams.api.rollout import Approval, Expedite, Pause, RolloutSpec, RolloutStatus, Step, VersionPolicy
+from modelparams.api.rollout import Pause, RolloutSpec, RolloutStatus, Step, VersionPolicy
 from modelparams.digest import Digest
 from modelparams.failure import Failure
 from modelparams.names import Version
@@ -237,10 +237,11 @@ class World:
         self.change(suspend=not self.desired.spec.suspend)
 
     def _approve(self) -> None:
-        one = Approval(
-            version_name=f"chat-{self.random.choice(NUMBERS)}",
-            through_step=self.random.choice([1, 2]),
-            approved_by=self.random.choice(["alice", "bob"]),
+        one = approval(
+            self.random.choice(NUMBERS),
+            self.random.choice([1, 2]),
+            self.random.choice(["alice", "bob"]),
+            content=self.random.choice(["", "", "", "other bytes"]),
         )
         others = (
             a
@@ -251,7 +252,7 @@ class World:
 
     def _expedite(self) -> None:
         number = self.random.choice([*NUMBERS, None])
-        self.change(expedite=Expedite(version_name=f"chat-{number}") if number else None)
+        self.change(expedite=hurry(number, content=self.random.choice(["", "other bytes"])) if number else None)
 
     def _edit_steps(self) -> None:
         steps = self.random.choice([(), (Step(pods=2),), (Step(pods="34%"), Step(pods=2))])
@@ -499,9 +500,9 @@ class Promise:
         is_known = target is not None and any(r.manifest_digest == target.manifest_digest for r in new.history)
         if target is None or new.live is None or is_known or new.live == target:
             return
-        if spec.expedite is not None and spec.expedite.version_name == target.version_name:
+        if spec.expedite is not None and spec.expedite.is_for(target):
             return
-        through = [a.through_step for a in spec.approvals if a.version_name == target.version_name]
+        through = [a.through_step for a in spec.approvals if a.is_for(target)]
         for number, step in enumerate(spec.strategy.steps[old.step_index : new.step_index], old.step_index + 1):
             if step.pause is not None and step.pause.duration_seconds is None:
                 assert max(through, default=0) >= number, f"step {number} was passed without an approval"

@@ -50,7 +50,8 @@ def policy(**fields: str) -> Object:
 
 
 def approval(**fields: Any) -> Object:
-    return {"versionName": "smollm2-1.1.0", "throughStep": 1, "approvedBy": "alice@example.com"} | fields
+    said = objects.approval("1.1.0", "alice@example.com") | fields
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def expression(**fields: Any) -> Object:
@@ -134,6 +135,11 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.approvals[0].throughStep",
         "should be less than or equal to 50",
     ),
+    "an approval of whatever has that name": (
+        rollout(approvals=[approval(manifestDigest=None)]),
+        "spec.approvals[0].manifestDigest",
+        "Required value",
+    ),
     "an approval by nobody": (
         rollout(approvals=[approval(approvedBy="")]),
         "spec.approvals[0].approvedBy",
@@ -144,8 +150,13 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "spec.approvals[1]",
         "Duplicate value",
     ),
+    "a wish to hurry whatever has that name": (
+        rollout(expedite={"versionName": "smollm2-1.1.0"}),
+        "spec.expedite.manifestDigest",
+        "Required value",
+    ),
     "a wish to hurry another model's version": (
-        rollout(expedite={"versionName": "llama-1.0.0"}),
+        rollout(expedite=objects.expedite("1.0.0", model="llama")),
         "spec.expedite.versionName",
         "expedite must name a version of modelName, such as smollm2-1.4.2",
     ),
@@ -289,7 +300,7 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
 TAKEN: dict[str, Object] = {
     "a pause that waits for a person": rollout(strategy={"steps": [{"pods": 1, "pause": {}}]}),
     "approvals of two people": rollout(approvals=[approval(), approval(approvedBy="bob@example.com", throughStep=2)]),
-    "a wish to hurry a version": rollout(expedite={"versionName": "smollm2-1.1.0"}),
+    "a wish to hurry a version": rollout(expedite=objects.expedite("1.1.0")),
     "a version": version(),
     "a pre-release": version("2.0.0-rc.1"),
     "a version on AWS": version(source=source(endpoint=None) | {"s3": {"bucket": "weights"}}),

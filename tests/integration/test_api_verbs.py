@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from builders import objects
 from builders.guarded import ROLLOUTS, VERSIONS, Guarded, apply_binding, code
 from builders.objects import Object, rollout, version
 from cluster.api import Api
@@ -55,7 +56,7 @@ def user(scene: Guarded, account: str) -> str:
 
 
 def approval(path: str, by: str, number: str = "1.1.0", through: int = 1) -> Object:
-    return {"versionName": f"{model_of(path)}-{number}", "throughStep": through, "approvedBy": by}
+    return objects.approval(number, by, model=model_of(path), through=through)
 
 
 Tries = Callable[[Guarded, Api, str], object]
@@ -68,7 +69,7 @@ def approves(scene: Guarded, who: Api, account: str) -> object:
 
 def expedites(scene: Guarded, who: Api, account: str) -> object:
     path = made(scene)
-    return who.patch(path, {"spec": {"expedite": {"versionName": f"{model_of(path)}-1.1.0"}}})
+    return who.patch(path, {"spec": {"expedite": objects.expedite("1.1.0", model=model_of(path))}})
 
 
 def retries(scene: Guarded, who: Api, account: str) -> object:
@@ -174,9 +175,7 @@ def test_nobody_approves_in_another_s_name(staffed: Guarded) -> None:
 def test_nobody_makes_a_rollout_with_another_s_approval_in_it(staffed: Guarded) -> None:
     model = f"m{next(_NUMBERS)}"
     subject = rollout(model, model=model)
-    subject["spec"]["approvals"] = [
-        {"versionName": f"{model}-1.0.0", "throughStep": 1, "approvedBy": "alice@example.com"}
-    ]
+    subject["spec"]["approvals"] = [approval(staffed.path(ROLLOUTS, model), "alice@example.com")]
     answer, words = code(lambda: staffed.login("modelparams-management").post(staffed.path(ROLLOUTS), subject))
     assert answer == 403
     assert "approvedBy must be your own user name" in words
@@ -208,8 +207,8 @@ def test_an_editor_may_change_other_things_beside_an_approval_that_stands(staffe
 @pytest.mark.parametrize(
     ("does", "key", "words"),
     [
-        (approves, "approved", "{user} approves {name}-1.1.0 through step 1"),
-        (expedites, "expedited", "{user} expedites {name}-1.1.0"),
+        (approves, "approved", "{user} approves {name}-1.1.0 {digest} through step 1"),
+        (expedites, "expedited", "{user} expedites {name}-1.1.0 {digest}"),
         (retries, "retried", "{user} retries with the token again"),
         (holds, "held", "{user} holds"),
         (resumes, "resumed", "{user} resumes"),
@@ -229,7 +228,9 @@ def test_the_audit_log_says_who_did_it_and_who_tried(
     event = [e for e in control_plane.audit_events() if _is_a_change_of(e, user(staffed, account))][-1]
     name = event["objectRef"].get("name") or event["requestObject"]["metadata"]["name"]
     said = next(text for at, text in event["annotations"].items() if at.endswith(f"/{key}"))
-    assert said.startswith(words.format(user=event["user"]["username"], name=name))
+    assert said.startswith(
+        words.format(user=event["user"]["username"], name=name, digest=objects.digest(f"{name}-1.1.0"))
+    )
     assert event["responseStatus"]["code"] in ((200, 201) if answer == 200 else (403,))
 
 

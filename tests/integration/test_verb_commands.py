@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from builders import objects
 from builders.guarded import ROLLOUTS, VERSIONS, Guarded, apply_binding
 from builders.objects import rollout, version
 from cluster.process import wait_until
@@ -70,9 +71,7 @@ def test_an_approval_is_written_once_under_the_name_that_the_server_knows(manage
     who = f"system:serviceaccount:{managed.namespace}:{MANAGER}"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{who} approves {name}-1.1.0 through step 1 of 3 in {name}\n"
-    assert spec_of(managed, name)["approvals"] == [
-        {"versionName": f"{name}-1.1.0", "throughStep": 1, "approvedBy": who}
-    ]
+    assert spec_of(managed, name)["approvals"] == [objects.approval("1.1.0", who, model=name)]
     again = run(managed, "approve", name)
     assert (again.returncode, again.stdout.endswith(", as before\n")) == (0, True)
 
@@ -91,8 +90,11 @@ def test_holding_hurrying_and_trying_again(managed: Guarded) -> None:
     assert spec_of(managed, name)["paused"] is True
     assert run(managed, "resume", name).returncode == 0
     assert "paused" not in spec_of(managed, name)
+    managed.admin.post(managed.path(VERSIONS), version("1.2.0", model=name))
     assert run(managed, "expedite", name, "--version", "1.2.0").returncode == 0
-    assert spec_of(managed, name)["expedite"] == {"versionName": f"{name}-1.2.0"}
+    assert spec_of(managed, name)["expedite"] == objects.expedite("1.2.0", model=name)
+    nowhere = run(managed, "expedite", name, "--version", "1.3.0")
+    assert (nowhere.returncode, f"no ModelParamVersion {name}-1.3.0" in " ".join(nowhere.stderr.split())) == (2, True)
     idle = run(managed, "retry", name)
     assert (idle.returncode, "nothing has failed" in idle.stderr) == (2, True)
 

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from builders.rollouts import digest
+from builders.rollouts import approval, digest
 from builders.world import NUMBERS, World
 from modelparams.api.conditions import ConditionType, find
-from modelparams.api.rollout import Approval
 from modelparams.digest import Digest
 from modelparams.reasons import Reason
 from modelparams_operator.core.memory import is_at_rest
@@ -20,7 +19,7 @@ from modelparams_operator.core.steps import allowance
 
 WORLDS = int(os.environ.get("MODELPARAMS_SIM_WORLDS", "2000"))
 BATCH = 100
-EVERYTHING = tuple(Approval(version_name=f"chat-{n}", through_step=50, approved_by="carol") for n in NUMBERS)
+EVERYTHING = tuple(approval(number, 50, "carol") for number in NUMBERS)
 
 
 @contextmanager

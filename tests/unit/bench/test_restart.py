@@ -12,18 +12,22 @@ from rich.console import Console
 import bench.__main__ as program
 import bench.planner
 from bench.report import Figure, LeftOut
-from bench.restart import Change, judged
+from bench.restart import Change, failures, judged
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own() -> None:
-    ours = [Change(4.0, 4, 0), Change(5.0, 5, 0), Change(10.0, 10, 0)]
-    restarts = [Change(80.0, 80, 0), Change(60.0, 60, 0), Change(50.0, 50, 0)]
-    faster, _ = judged(ours, restarts)
+    rounds = [
+        (Change(4.0, 4, 0), Change(80.0, 80, 0)),
+        (Change(5.0, 5, 0), Change(60.0, 60, 0)),
+        (Change(10.0, 10, 0, fetched=18_000_000), Change(50.0, 50, 0)),
+    ]
+    faster = judged("a fine-tune", rounds)
     assert (faster.value, faster.ok) == (12.0, True)
+    assert "18 MB fetched by each pod" in faster.how
 
 
 def test_requests_that_fail_beside_our_rollout_miss_the_reach_and_those_beside_the_restart_are_told() -> None:
-    failed = list(judged([Change(5.0, 10, 1)], [Change(50.0, 100, 7)]))[1]
+    failed = failures([(Change(5.0, 10, 1), Change(50.0, 100, 7))])
     assert (failed.value, failed.ok) == (1, False)
     assert "of 10" in failed.how
     assert "7 of 100 during the restarts" in failed.how

@@ -7,9 +7,22 @@ from datetime import timedelta
 import pytest
 
 from builders.fleet import all_serve, serving, settle, until_canary, world
-from builders.rollouts import NOW, desired, digest, observed, pod, pods, status, step, version, withdrawn
+from builders.rollouts import (
+    NOW,
+    approval,
+    desired,
+    digest,
+    hurry,
+    observed,
+    pod,
+    pods,
+    status,
+    step,
+    version,
+    withdrawn,
+)
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
-from modelparams.api.rollout import Approval, Expedite, Pause, RolloutStatus, Step
+from modelparams.api.rollout import Approval, Pause, RolloutStatus, Step
 from modelparams.errors import UsageError
 from modelparams.reasons import Reason
 from modelparams_operator.core.model import Assign, Desired, Plan
@@ -24,7 +37,7 @@ AGES = timedelta(days=20)
 
 
 def approved(number: str, through: int, by: str = "alice@example.com") -> Approval:
-    return Approval(version_name=f"chat-{number}", through_step=through, approved_by=by)
+    return approval(number, through, by)
 
 
 def gated(*approvals: Approval, **fields: object) -> Desired:
@@ -93,6 +106,16 @@ def test_an_approval_of_another_version_does_nothing_and_the_rollout_says_so() -
     assert said(made)[2].endswith("; that of alice@example.com is for chat-1.0.0; that of bob is for chat-1.2.0")
 
 
+def test_an_approval_of_other_bytes_of_the_same_name_does_nothing_and_the_rollout_says_so() -> None:
+    made = at_the_gate(gated(approval(NEW, 2, "alice", content="made again")))
+    assert moved(made) == []
+    assert said(made)[2].endswith(f"; that of alice is for other bytes of that name, {digest('made again').short}")
+
+
+def test_a_version_made_again_with_other_bytes_is_not_hastened() -> None:
+    assert moved(at_the_gate(gated(expedite=hurry(NEW, content="made again")))) == []
+
+
 def test_an_approval_that_was_left_behind_waves_no_newer_version_through() -> None:
     fleet = world(OLD, steps=GATED, approvals=(approved(NEW, 2),))
     fleet.add_version(NEW)
@@ -126,7 +149,7 @@ def test_no_edit_of_anything_else_passes_a_pause_that_waits_for_a_person() -> No
 
 
 def test_a_withdrawal_beats_an_approval_and_a_wish_to_hurry() -> None:
-    want = gated(approved(NEW, 2), expedite=Expedite(version_name="chat-1.1.0"))
+    want = gated(approved(NEW, 2), expedite=hurry(NEW))
     made = plan(want, observed(version(OLD), withdrawn(NEW), *FLEET, memory=AT_THE_GATE))
     assert moved(made) == []
     assert made.status.target == made.status.live
@@ -139,7 +162,7 @@ def test_a_paused_rollout_goes_on_by_no_approval() -> None:
 
 
 def test_an_expedited_version_takes_no_steps_and_waits_for_nobody() -> None:
-    fleet = world(OLD, steps=(step(1, pause=86400), *GATED), expedite=Expedite(version_name="chat-1.1.0"))
+    fleet = world(OLD, steps=(step(1, pause=86400), *GATED), expedite=hurry(NEW))
     fleet.add_version(NEW)
     settle(fleet)
     assert all_serve(fleet, NEW)
@@ -147,20 +170,20 @@ def test_an_expedited_version_takes_no_steps_and_waits_for_nobody() -> None:
 
 
 def test_an_expedited_version_is_verified_all_the_same() -> None:
-    want = gated(expedite=Expedite(version_name="chat-1.1.0"))
+    want = gated(expedite=hurry(NEW))
     made = plan(want, observed(version(OLD), version(NEW, verified=False), *pods(3, OLD), memory=status(OLD)))
     assert made.status.target == made.status.live
     assert not any(isinstance(action, Assign) for action in made.actions)
 
 
 def test_an_expedited_version_moves_as_many_pods_at_once_as_max_unavailable_allows() -> None:
-    want = gated(expedite=Expedite(version_name="chat-1.1.0"))
+    want = gated(expedite=hurry(NEW))
     made = plan(want, observed(*BOTH, *pods(4, OLD, staged=[NEW]), memory=status(OLD, NEW, started_at=NOW)))
     assert moved(made) == ["p00"]
 
 
 def test_a_wish_to_hurry_another_version_hurries_nothing() -> None:
-    made = at_the_gate(gated(expedite=Expedite(version_name="chat-1.2.0")))
+    made = at_the_gate(gated(expedite=hurry(NEXT)))
     assert moved(made) == []
     assert said(made)[1] is Reason.AWAITING_APPROVAL
 
@@ -169,7 +192,7 @@ def test_a_version_that_is_hurried_in_mid_canary_goes_to_the_rest() -> None:
     fleet = world(OLD, steps=GATED)
     fleet.add_version(NEW)
     until_canary(fleet, NEW)
-    fleet.change(expedite=Expedite(version_name="chat-1.1.0"))
+    fleet.change(expedite=hurry(NEW))
     settle(fleet)
     assert all_serve(fleet, NEW)
 
@@ -206,7 +229,7 @@ def test_a_canary_that_falls_over_at_the_gate_is_mended_before_anybody_is_let_on
     "approvals",
     [
         pytest.param((approved(NEW, 1), approved(NEW, 2)), id="two-of-one-person"),
-        pytest.param((Approval(version_name="other-1.0.0", through_step=1, approved_by="a"),), id="another-model"),
+        pytest.param((approved(NEW, 1).model_copy(update={"version_name": "other-1.0.0"}),), id="another-model"),
     ],
 )
 def test_approvals_that_contradict_each_other_or_the_model_are_refused(approvals: tuple[Approval, ...]) -> None:

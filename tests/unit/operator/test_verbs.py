@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from builders.rollouts import desired, failed, status, step, version_spec
-from modelparams.api.rollout import APPROVALS_MAX, Approval, Expedite, Pause, RolloutSpec, RolloutStatus, Step
+from builders.rollouts import approval, desired, digest, failed, hurry, status, step, version_spec
+from modelparams.api.rollout import APPROVALS_MAX, Pause, RolloutSpec, RolloutStatus, Step
 from modelparams.api.version import VersionStatus
 from modelparams.errors import UsageError
 from modelparams_operator.shell.ports import ObjectKey
@@ -25,12 +25,14 @@ def rollout(memory: RolloutStatus = UNDER_WAY, **spec: Any) -> RolloutObject:
     return Custom(ObjectKey("ns", "chat"), "uid", 1, "7", False, wanted, memory)
 
 
-def approval(number: str, through: int, by: str) -> Approval:
-    return Approval(version_name=f"chat-{number}", through_step=through, approved_by=by)
+def named(number: str) -> VersionObject:
+    return Custom(ObjectKey("ns", f"chat-{number}"), "uid", 1, "7", False, version_spec(number), VersionStatus())
 
 
 def wire(change: Change) -> list[tuple[str, int, str]]:
-    return [(a["versionName"], a["throughStep"], a["approvedBy"]) for a in change.spec["approvals"]]
+    approvals = change.spec["approvals"]
+    assert all(a["manifestDigest"] == digest(a["versionName"].removeprefix("chat-")) for a in approvals)
+    return [(a["versionName"], a["throughStep"], a["approvedBy"]) for a in approvals]
 
 
 def after(change: Change, subject: RolloutObject) -> RolloutObject:
@@ -82,19 +84,34 @@ def test_what_cannot_be_approved_is_told(subject: RolloutObject, through: int | 
         changes.approved(subject, "alice", through)
 
 
-@pytest.mark.parametrize("given", [None, "1.1.0", "chat-1.1.0"])
-def test_what_is_rolled_out_is_expedited_and_any_version_that_is_named(given: str | None) -> None:
-    assert changes.expedited(rollout(), given).spec == {"expedite": {"versionName": "chat-1.1.0"}}
+@pytest.mark.parametrize(("given", "number"), [(None, NEW), (named(NEW), NEW), (named("1.2.0"), "1.2.0")])
+def test_what_is_rolled_out_is_expedited_or_the_version_that_is_named(given: VersionObject | None, number: str) -> None:
+    wish = {"versionName": f"chat-{number}", "manifestDigest": digest(number)}
+    assert changes.expedited(rollout(), given).spec == {"expedite": wish}
+
+
+@pytest.mark.parametrize("given", ["1.1.0", "chat-1.1.0"])
+def test_a_version_is_named_by_its_number_or_in_full(given: str) -> None:
+    assert changes.full_name(rollout().spec, given) == "chat-1.1.0"
 
 
 def test_a_version_that_is_expedited_already_is_not_written_again() -> None:
-    assert not changes.expedited(rollout(expedite=Expedite(version_name="chat-1.1.0")), None).is_needed
+    assert not changes.expedited(rollout(expedite=hurry(NEW)), None).is_needed
+
+
+def test_other_bytes_of_a_version_that_is_expedited_are_written() -> None:
+    assert changes.expedited(rollout(expedite=hurry(NEW, content="before")), None).is_needed
+
+
+def test_an_approval_of_other_bytes_takes_the_place_of_one_s_own() -> None:
+    before = (approval(NEW, 2, "alice", content="before"),)
+    assert wire(changes.approved(rollout(approvals=before), "alice", None)) == [("chat-1.1.0", 1, "alice")]
 
 
 def test_nothing_is_expedited_at_rest_unless_it_is_named() -> None:
     with pytest.raises(UsageError, match="rolls nothing out"):
         changes.expedited(rollout(status(OLD)), None)
-    assert changes.expedited(rollout(status(OLD)), NEW).is_needed
+    assert changes.expedited(rollout(status(OLD)), named(NEW)).is_needed
 
 
 def test_holding_and_going_on_undo_each_other_and_are_said_once() -> None:

@@ -1,7 +1,8 @@
 """What holds a step that is done: time, or a person; and who may let a version pass.
 
-An approval is bound to a version and a step: one that was left behind waves no other version through. It opens the
-pauses that wait for a person, and shortens none that has a duration: looking takes its time. `expedite` skips both.
+An approval is bound to a version, its bytes and a step: one that was left behind waves no other version through, nor
+one that was made again under the same name. It opens the pauses that wait for a person, and shortens none that has a
+duration: looking takes its time. `expedite` skips both.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from modelparams_operator.core.steps import pause_ends
 
 def is_expedited(spec: RolloutSpec, release: Release) -> bool:
     """Tell whether a person wants it on all pods without steps."""
-    return spec.expedite is not None and spec.expedite.version_name == release.version_name
+    return spec.expedite is not None and spec.expedite.is_for(release)
 
 
 def approvals_of(spec: RolloutSpec, release: Release) -> tuple[Approval, ...]:
     """List who approved steps of `release`; approvals of other versions say nothing of it."""
-    return tuple(one for one in spec.approvals if one.version_name == release.version_name)
+    return tuple(one for one in spec.approvals if one.is_for(release))
 
 
 def waits_for_a_person(spec: RolloutSpec, release: Release, index: int) -> bool:
@@ -32,14 +33,17 @@ def waits_for_a_person(spec: RolloutSpec, release: Release, index: int) -> bool:
     return all(one.through_step <= index for one in approvals_of(spec, release))
 
 
-def passed_over(spec: RolloutSpec, version_name: str) -> tuple[str, ...]:
-    """Say of each approval why it does not open the pause at which `version_name` waits."""
-    return tuple(
-        f"that of {one.approved_by} goes through step {one.through_step}"
-        if one.version_name == version_name
-        else f"that of {one.approved_by} is for {one.version_name}"
-        for one in spec.approvals
-    )
+def passed_over(spec: RolloutSpec, release: Release) -> tuple[str, ...]:
+    """Say of each approval why it does not open the pause at which `release` waits."""
+    return tuple(f"that of {one.approved_by} {_what_is_approved(one, release)}" for one in spec.approvals)
+
+
+def _what_is_approved(one: Approval, release: Release) -> str:
+    if one.is_for(release):
+        return f"goes through step {one.through_step}"
+    if one.version_name != release.version_name:
+        return f"is for {one.version_name}"
+    return f"is for other bytes of that name, {one.manifest_digest.short}"
 
 
 def is_held(spec: RolloutSpec, release: Release, index: int, reached_at: datetime, now: datetime) -> bool:

@@ -270,7 +270,8 @@ def _pausing(facts: Facts) -> str:
         return f"step {memory.step} pauses until {ends:%Y-%m-%dT%H:%M:%SZ}"
     number = memory.step_index + 1
     said = f"step {memory.step} waits until somebody approves {_target(facts)} through step {number} in spec.approvals"
-    return said + "".join(f"; {why}" for why in passed_over(facts.desired.spec, _target(facts)))
+    others = passed_over(facts.desired.spec, memory.target) if memory.target is not None else ()
+    return said + "".join(f"; {why}" for why in others)
 
 
 def _moving(facts: Facts) -> Verdict | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from modelparams.api.rollout import APPROVALS_MAX, Approval, RolloutSpec
+from modelparams.api.rollout import APPROVALS_MAX, Approval, Expedite, RolloutSpec
 from modelparams.errors import UsageError
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.shell.views import RolloutObject, VersionObject
@@ -45,9 +45,11 @@ def approved(rollout: RolloutObject, who: str, through: int | None) -> Change:
         )
     said = f"{who} approves {target.version_name} through step {step} of {steps + 1} in {rollout.key.name}"
     mine = [one for one in rollout.spec.approvals if one.approved_by == who]
-    if any(one.version_name == target.version_name and one.through_step >= step for one in mine):
+    if any(one.is_for(target) and one.through_step >= step for one in mine):
         return Change({}, said)
-    mine_now = Approval(version_name=target.version_name, through_step=step, approved_by=who)
+    mine_now = Approval(
+        version_name=target.version_name, manifest_digest=target.manifest_digest, through_step=step, approved_by=who
+    )
     all_now = [*(one for one in rollout.spec.approvals if one.approved_by != who), mine_now]
     if len(all_now) > APPROVALS_MAX:
         raise UsageError(
@@ -57,22 +59,22 @@ def approved(rollout: RolloutObject, who: str, through: int | None) -> Change:
     return Change({"approvals": [one.wire() for one in all_now]}, said)
 
 
-def expedited(rollout: RolloutObject, version: str | None) -> Change:
+def expedited(rollout: RolloutObject, named: VersionObject | None) -> Change:
     """Take a version (default: what is being rolled out) to all pods without steps and pauses.
 
     Raises:
-        UsageError: nothing is being rolled out, and no version is named; or it is another model's.
+        UsageError: nothing is being rolled out, and no version is named.
     """
     status = rollout.status
-    target = status.target.version_name if status.target is not None and not is_at_rest(status) else None
-    name = _full(rollout.spec, version) if version else target
-    if name is None:
+    target = status.target if not is_at_rest(status) else None
+    release = named.spec.release() if named is not None else target
+    if release is None:
         raise UsageError(f"{rollout.key.name} rolls nothing out", hint="name the version that is to come: --version")
-    said = f"{rollout.key.name} takes {name} to all pods without steps"
-    known = rollout.spec.expedite
-    if known is not None and known.version_name == name:
+    said = f"{rollout.key.name} takes {release.version_name} to all pods without steps"
+    if rollout.spec.expedite is not None and rollout.spec.expedite.is_for(release):
         return Change({}, said)
-    return Change({"expedite": {"versionName": name}}, said)
+    wish = Expedite(version_name=release.version_name, manifest_digest=release.manifest_digest)
+    return Change({"expedite": wish.wire()}, said)
 
 
 def held(rollout: RolloutObject) -> Change:
@@ -109,7 +111,7 @@ def brought_back(version: VersionObject) -> Change:
     return Change({"lifecycle": None} if version.spec.lifecycle else {}, f"{version.key.name} may be chosen again")
 
 
-def _full(spec: RolloutSpec, version: str) -> str:
+def full_name(spec: RolloutSpec, version: str) -> str:
     """Take a version's number for its name."""
     prefix = f"{spec.model_name}-"
     return version if version.startswith(prefix) else prefix + version

@@ -33,9 +33,9 @@ def approve(
 ) -> None:
     """Let a version pass a step's pause for a person.
 
-    Adds to spec.approvals: your name, the version that is being rolled out now, and the step. The API server checks
-    that it is your name, and that you have the verb promote. Saying it twice changes nothing, and it never lets another
-    version pass.
+    Adds to spec.approvals: your name, the version that is being rolled out now with its digest, and the step. The API
+    server checks that it is your name, and that you have the verb promote. Saying it twice changes nothing, and it
+    never lets another version pass.
     """
     from modelparams_operator.verbs import changes, writing
 
@@ -55,12 +55,12 @@ def expedite(
 ) -> None:
     """Take a hotfix to all pods without steps and pauses.
 
-    Sets spec.expedite, which needs the verb expedite. It is bound to that version; every byte is verified all the same,
-    and pods still take turns as maxUnavailable says.
+    Sets spec.expedite, which needs the verb expedite. It is bound to that version's digest; every byte is verified all
+    the same, and pods still take turns as maxUnavailable says.
     """
-    from modelparams_operator.verbs import changes
+    from modelparams_operator.verbs import writing
 
-    _change_rollout(lambda one: changes.expedited(one, version), rollout, namespace, context, kubeconfig)
+    _run(partial(writing.expedite, version=version), rollout, namespace, context, kubeconfig)
 
 
 def pause(

@@ -9,7 +9,7 @@ from modelparams_operator.shell import views
 from modelparams_operator.shell.kube import Kube
 from modelparams_operator.shell.ports import JSON, ROLLOUTS, VERSIONS, ObjectKey, Resource
 from modelparams_operator.shell.views import RolloutObject, VersionObject
-from modelparams_operator.verbs.changes import Change
+from modelparams_operator.verbs.changes import Change, expedited, full_name
 
 _REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 
@@ -24,6 +24,17 @@ async def change_rollout(api: Kube, key: ObjectKey, decide: Callable[[RolloutObj
     """Change a rollout as `decide` says. Errors as `_written`, and those of `decide`."""
     subject = await _found(api, ROLLOUTS, key)
     return await _written(api, ROLLOUTS, subject, decide(views.rollout(subject)))
+
+
+async def expedite(api: Kube, key: ObjectKey, version: str | None) -> Change:
+    """Expedite a version by its name or number, or what is rolled out. Errors as `_written`, those of `expedited`."""
+    subject = await _found(api, ROLLOUTS, key)
+    rollout = views.rollout(subject)
+    named = None
+    if version is not None:
+        which = ObjectKey(key.namespace, full_name(rollout.spec, version))
+        named = views.version(await _found(api, VERSIONS, which))
+    return await _written(api, ROLLOUTS, subject, expedited(rollout, named))
 
 
 async def change_version(api: Kube, key: ObjectKey, decide: Callable[[VersionObject], Change]) -> Change:

@@ -158,20 +158,32 @@ UserName = Annotated[str, Field(min_length=1, max_length=512)]
 class Approval(Wire):
     """One person's word that a version may go on past the pauses that wait for one, through a step.
 
-    A level, not an event: said twice, late or out of order it does no harm, and it never reaches another version.
+    A level, not an event: said twice, late or out of order it does no harm, and it never reaches another version, nor
+    the same one made again with other bytes.
     """
 
     version_name: ObjectName
+    manifest_digest: WireDigest
+    """Of the bytes that were looked at."""
     through_step: Annotated[int, Field(ge=1, le=STEPS_MAX)]
     """The last step, counted from 1 as in status.step, whose pause is approved."""
     approved_by: UserName
     """Your own user name: the API server compares it with who you are."""
+
+    def is_for(self, release: Release) -> bool:
+        """Tell whether these very bytes were approved."""
+        return (self.version_name, self.manifest_digest) == (release.version_name, release.manifest_digest)
 
 
 class Expedite(Wire):
     """Take one version to all pods without steps and pauses; never without verification."""
 
     version_name: ObjectName
+    manifest_digest: WireDigest
+
+    def is_for(self, release: Release) -> bool:
+        """Tell whether these very bytes are meant."""
+        return (self.version_name, self.manifest_digest) == (release.version_name, release.manifest_digest)
 
 
 class RolloutSpec(Wire):
