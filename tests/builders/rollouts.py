@@ -234,6 +234,8 @@ def desired(
     on_failure: str = "Rollback",
     deadline: int = 600,
     window: int = 3,
+    min_ready_seconds: int = 0,
+    keep_previous_seconds: int | None = None,
     generation: int = 1,
     **fields: Any,
 ) -> Desired:
@@ -248,6 +250,8 @@ def desired(
         progress_deadline_seconds=deadline,
         on_failure=on_failure,  # type: ignore[arg-type]  # pydantic checks it
         rollback_window=RollbackWindow(revisions=window),
+        min_ready_seconds=min_ready_seconds,
+        keep_previous_seconds=keep_previous_seconds,
     )
     spec = RolloutSpec(model_name=MODEL, version_policy=policy, strategy=strategy, **fields)
     return Desired(ROLLOUT, spec, generation)

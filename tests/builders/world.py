@@ -75,6 +75,9 @@ class SimPod:
     """When an order took it from serving; None once it is back."""
     ghost: AssignmentStatus | None = None
     """What an earlier pod of the same name said last; it stands until this one speaks."""
+    well_on: Digest | None = None
+    well_since: datetime | None = None
+    """Since when it is ready on that; None while it is not."""
     was_late: bool = False
     """It came back from being sick on a version that the others had left."""
 
@@ -112,20 +115,25 @@ class World:
         self.versions: dict[str, SimVersion] = {}
         self.ever_verified: set[Digest] = set()
         self.trace: list[str] = []
-        self.steps: tuple[Step, ...] = ()
-        """As they were when a status was last written: an edited plan may pass over gates."""
+        self.approved_through: dict[Digest, int] = {}
+        """The last step that anybody ever approved of a version."""
+        self.seen_ready: dict[str, Digest | None] = {}
+        """Pods that were ready when the last status was written, and on what."""
         self.desired = self._strategy() if not calm else desired()
         self._born = 0
 
     def _strategy(self) -> Desired:
         choose = self.random.choice
         canary = (Step(pods=1, pause=Pause(duration_seconds=60)), Step(pods="50%"))
+        min_ready = choose([0, 0, 20])
         steps = choose([(), (Step(pods=1),), canary, (Step(pods=1, pause=Pause()), Step(pods="50%", pause=Pause()))])
         return desired(
             steps=steps,
             max_unavailable=choose([1, 1, 2, "50%"]),
             on_failure=choose(["Rollback", "Rollback", "Pause"]),
             window=choose([0, 3]),
+            min_ready_seconds=min_ready,
+            keep_previous_seconds=choose([None, None, 100]),
         )
 
     # What people and machines do.
@@ -177,6 +185,7 @@ class World:
         )
         weights = [weight for weight, _ in happenings]
         self.random.choices([happening for _, happening in happenings], weights)[0]()
+        self._note_health()
 
     def _new_version(self) -> None:
         number = self.random.choice(NUMBERS)
@@ -255,7 +264,8 @@ class World:
         self.change(expedite=hurry(number, content=self.random.choice(["", "other bytes"])) if number else None)
 
     def _edit_steps(self) -> None:
-        steps = self.random.choice([(), (Step(pods=2),), (Step(pods="34%"), Step(pods=2))])
+        gated = (Step(pods=1), Step(pods=2, pause=Pause()))
+        steps = self.random.choice([(), (Step(pods=2),), (Step(pods="34%"), Step(pods=2)), gated, gated[1:]])
         self.change(strategy=self.desired.spec.strategy.model_copy(update={"steps": steps}))
 
     def _kill_pod(self) -> None:
@@ -319,12 +329,17 @@ class World:
     def operate(self, *, kill_chance: float = 0.0) -> Plan:
         """Make a pass; write the status, then each action, or die before any of them."""
         made = plan(self.desired, self.observe())
+        for one in self.desired.spec.approvals:
+            before = self.approved_through.get(one.manifest_digest, 0)
+            self.approved_through[one.manifest_digest] = max(before, one.through_step)
         for write in self._writes(made):
             if self.random.random() < kill_chance:
                 self.tell("the operator is killed")
                 self.watching_since = self.now
-                return made
+                break
             write()
+        if self.status == made.status:
+            self.seen_ready = {pod.name: pod.serves for pod in self.pods.values() if pod.ready}
         return made
 
     def _writes(self, made: Plan) -> Iterator[Callable[[], None]]:
@@ -374,6 +389,14 @@ class World:
         for pod in self.pods.values():
             if pod.order is not None and pod.order.pod_uid == pod.uid and self.random.random() < chance:
                 self._obey(pod, pod.order)
+        self._note_health()
+
+    def _note_health(self) -> None:
+        for pod in self.pods.values():
+            if not pod.ready or pod.well_on != pod.serves:
+                pod.well_on, pod.well_since = pod.serves, None
+            if pod.ready and pod.well_since is None:
+                pod.well_since = self.now
 
     def _obey(self, pod: SimPod, order: AssignmentSpec) -> None:
         if pod.settling:
@@ -392,7 +415,7 @@ class World:
             self._stage(pod, missing[0], order.attempt)
         if pod.serves is not None and not pod.settling:
             pod.ready = not self._spoils(pod)
-        if pod.ready and pod.serves == order.activate:
+        if pod.ready and pod.serves is not None and order.activate in (None, pod.serves):
             pod.taken_at, pod.was_late = None, False
 
     def gave_up(self, pod: SimPod, one: Digest | None, attempt: str) -> bool:
@@ -477,7 +500,7 @@ class Promise:
         assert len(away) <= most, f"{len(away)} pods are away because of us, {most} may be"
         served = {p.serves for p in world.pods.values() if p.ready and p.serves and not self._holds_nobody(p)}
         assert len(served | {to}) <= 3, "a fourth version would be live"
-        leaves_home = status.live is not None and pod.serves == status.live.manifest_digest
+        leaves_home = status.live is not None and pod.serves == status.live.manifest_digest and not self._is_hurried()
         if leaves_home and status.live and status.target and status.target.version > status.live.version:
             assert len(served | {to}) <= 2, f"{pod.name} joins {NAME_OF[to]} while a third version is live"
             self._holds_for_joining(to, total)
@@ -489,10 +512,26 @@ class Promise:
         return pod.was_late or refused
 
     def _holds_for_joining(self, to: Digest, total: int) -> None:
-        status, steps = self.world.status, self.world.desired.spec.strategy.steps
+        status, spec = self.world.status, self.world.desired.spec
         there = [p for p in self.world.pods.values() if self._side(p) == to and (p.ready or p.taken_at)]
-        count = wanted(steps, status.step_index, total)
+        count = wanted(spec.strategy.steps, status.step_index, total)
         assert len(there) + 1 <= count, f"step {status.step} is for {count} of {total} pods"
+        through = self.world.approved_through.get(to, 0)
+        for number, step in enumerate(spec.strategy.steps, 1):
+            if step.pause == Pause() and through < number:
+                count = wanted(spec.strategy.steps, number - 1, total)
+                assert len(there) + 1 <= count, f"nobody ever approved more than {count} pods"
+        self._holds_for_min_ready(to)
+
+    def _holds_for_min_ready(self, to: Digest) -> None:
+        """Nobody follows one that is not ready for long enough, but for the pass in which another one fell."""
+        world = self.world
+        there = {p.name: p for p in world.pods.values() if p.ready and p.serves == to == self._side(p)}
+        if {name for name, on in world.seen_ready.items() if on == to} - there.keys():
+            return
+        limit = timedelta(seconds=world.desired.spec.strategy.min_ready_seconds)
+        young = [name for name, pod in there.items() if pod.well_since and world.now - pod.well_since < limit]
+        assert not young, f"{young} are not ready for {limit} yet"
 
     def _holds_for_gates(self, old: RolloutStatus, new: RolloutStatus) -> None:
         """Nobody passes a pause for a person but who is approved, hastened, or on a way without steps."""
@@ -500,12 +539,17 @@ class Promise:
         is_known = target is not None and any(r.manifest_digest == target.manifest_digest for r in new.history)
         if target is None or new.live is None or is_known or new.live == target:
             return
-        if spec.expedite is not None and spec.expedite.is_for(target):
+        if self._is_hurried():
             return
         through = [a.through_step for a in spec.approvals if a.is_for(target)]
         for number, step in enumerate(spec.strategy.steps[old.step_index : new.step_index], old.step_index + 1):
             if step.pause is not None and step.pause.duration_seconds is None:
                 assert max(through, default=0) >= number, f"step {number} was passed without an approval"
+
+    def _is_hurried(self) -> bool:
+        """It goes to all pods without steps, and waits for nobody."""
+        wish, target = self.world.desired.spec.expedite, self.world.status.target
+        return wish is not None and target is not None and wish.is_for(target)
 
     def _side(self, pod: SimPod) -> Digest | None:
         is_mine = pod.order is not None and pod.order.pod_uid == pod.uid
@@ -513,8 +557,8 @@ class Promise:
 
     def _is_away(self, pod: SimPod) -> bool:
         """Ordered away from serving, and not back; one that did not come back in time is given up."""
-        if pod.taken_at is None or (pod.ready and pod.serves == self._side(pod)):
-            return False
+        if pod.taken_at is None or (pod.ready and pod.serves is not None and self._side(pod) in (None, pod.serves)):
+            return False  # back, or told to stay before it went
         limit = timedelta(seconds=self.world.desired.spec.strategy.progress_deadline_seconds)
         if pod.order is not None and pod.order.moved_in != self.world.status.revision:
             assert self.world.now - pod.taken_at >= limit, f"{pod.name} was given up too early"
@@ -525,18 +569,16 @@ class Promise:
         kinds = {condition.type for condition in new.conditions}
         assert ConditionType.READY in kinds
         assert not {ConditionType.RECONCILING, ConditionType.STALLED} <= kinds, "both Reconciling and Stalled"
-        plan_now = self.world.desired.spec.strategy.steps
-        is_edited, self.world.steps = self.world.steps != plan_now, plan_now
         ready, stalled = find(new.conditions, ConditionType.READY), find(new.conditions, ConditionType.STALLED)
         assert ready is not None
         if ready.status is ConditionStatus.TRUE and ready.reason is not Reason.SUSPENDED:
             assert kinds.isdisjoint({ConditionType.RECONCILING, ConditionType.STALLED})
         assert stalled is None or stalled.reason is not Reason.SOURCE_UNAVAILABLE, "transient trouble never stalls"
-        if old.target is not None and new.target == old.target and old.live == new.live:
-            steps = len(self.world.desired.spec.strategy.steps)
-            assert new.step_index >= min(old.step_index, steps), "the step went backward"
-            if not is_edited:
-                self._holds_for_gates(old, new)
+        is_same_way = old.target is not None and (old.live, old.target) == (new.live, new.target)
+        # An index of an edited plan says nothing in the new one.
+        if is_same_way and old.steps_hash in ("", new.steps_hash):
+            assert new.step_index >= old.step_index or not new.steps_hash, "the step went backward"
+            self._holds_for_gates(old, new)
         assert new.floor >= old.floor
         live = {v.number for v in self.world.versions.values()}
         assert new.live is None or str(new.live.version) in live

@@ -120,6 +120,11 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
         "write path segments",
     ),
     "a lifecycle that is none": (version(lifecycle="Retired"), "spec.lifecycle", 'supported values: "Withdrawn"'),
+    "pods that should be ready for longer than the deadline": (
+        rollout(strategy={"minReadySeconds": 600}),
+        "spec.strategy.minReadySeconds",
+        "minReadySeconds must be less than progressDeadlineSeconds, or no rollout could succeed",
+    ),
     "an approval of another model's version": (
         rollout(approvals=[approval(versionName="llama-1.0.0")]),
         "spec.approvals",
@@ -299,6 +304,7 @@ REFUSED: dict[str, tuple[Object, str, str]] = {
 
 TAKEN: dict[str, Object] = {
     "a pause that waits for a person": rollout(strategy={"steps": [{"pods": 1, "pause": {}}]}),
+    "pods that are watched for a while": rollout(strategy={"minReadySeconds": 30, "keepPreviousSeconds": 0}),
     "approvals of two people": rollout(approvals=[approval(), approval(approvedBy="bob@example.com", throughStep=2)]),
     "a wish to hurry a version": rollout(expedite=objects.expedite("1.1.0")),
     "a version": version(),

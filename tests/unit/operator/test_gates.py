@@ -148,6 +148,43 @@ def test_no_edit_of_anything_else_passes_a_pause_that_waits_for_a_person() -> No
     assert (made.status.step, said(made)[1]) == ("1/3", Reason.AWAITING_APPROVAL)
 
 
+def test_an_edit_that_takes_out_a_step_passes_no_pause_that_waits_for_a_person() -> None:
+    """Three pods wait in the third step of a plan; its second one is taken out."""
+    gate = Step(pods=3, pause=Pause())
+    fleet = world(OLD, pods=8, steps=(Step(pods=1), Step(pods=2), gate))
+    fleet.add_version(NEW)
+    settle(fleet)
+    assert fleet.status.step == "3/4"
+    fleet.change(strategy=fleet.desired.spec.strategy.model_copy(update={"steps": (Step(pods=1), gate)}))
+    settle(fleet)
+    assert (fleet.status.step, list(serving(fleet).values()).count(digest(NEW))) == ("2/3", 3)
+
+
+def test_an_edit_that_is_taken_back_passes_no_pause_that_waits_for_a_person() -> None:
+    fleet = world(OLD, steps=GATED)
+    fleet.add_version(NEW)
+    settle(fleet)
+    whole = fleet.desired.spec.strategy
+    fleet.change(paused=True, strategy=whole.model_copy(update={"steps": ()}))
+    settle(fleet)
+    fleet.change(paused=False, strategy=whole)
+    settle(fleet)
+    assert (fleet.status.step, list(serving(fleet).values()).count(digest(NEW))) == ("1/3", 1)
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_wish_to_hurry_that_is_taken_back_opens_no_pause(paused: bool) -> None:
+    """Taken back before anybody moved for it."""
+    fleet = world(OLD, steps=GATED)
+    fleet.add_version(NEW)
+    settle(fleet)
+    fleet.change(paused=True, expedite=hurry(NEW))
+    settle(fleet)
+    fleet.change(expedite=None, paused=paused)
+    settle(fleet)
+    assert (fleet.status.step, list(serving(fleet).values()).count(digest(NEW))) == ("1/3", 1)
+
+
 def test_a_withdrawal_beats_an_approval_and_a_wish_to_hurry() -> None:
     want = gated(approved(NEW, 2), expedite=hurry(NEW))
     made = plan(want, observed(version(OLD), withdrawn(NEW), *FLEET, memory=AT_THE_GATE))

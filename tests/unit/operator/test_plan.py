@@ -320,7 +320,7 @@ def test_a_clock_that_jumps_back_only_lengthens_a_pause() -> None:
 def test_a_step_that_an_edit_leads_to_has_its_pause_from_then_on() -> None:
     want = desired(steps=(step(1, pause=60), step(3, pause=60)), generation=2)
     parts = (*BOTH, *named("a", "b", "c", serving=NEW, beside=[OLD]), *named("d", "e"))
-    later, memory = NOW + timedelta(seconds=50), status(OLD, NEW, step_reached_at=NOW)
+    later, memory = NOW + timedelta(seconds=50), status(OLD, NEW, step_reached_at=NOW, steps_hash="of another plan")
     made = plan(want, observed(*parts, memory=memory, now=later))
     assert (made.status.step_index, made.status.step_reached_at) == (1, later)
 
@@ -1007,6 +1007,18 @@ def test_a_canary_that_crashes_again_and_again_is_judged_though_it_is_up_in_betw
         memory, seconds = made.status, seconds + lasts
         seen.append(bool(memory.failed_versions))
     assert seen.index(True) == 5, "the third fall, 600 s after the first"
+
+
+@pytest.mark.parametrize("who", [("a", "a"), ("a", "b")])
+def test_two_blinks_of_readiness_hours_apart_in_a_long_pause_condemn_nothing(who: tuple[str, str]) -> None:
+    """No pass in between: nothing happened."""
+    want, memory, seconds = desired(steps=(step(2, pause=86400),)), CANARY, 0
+    for down in (None, who[0], None, who[1], None):
+        canaries = [pod(name, NEW, staged=[OLD], ready=name != down, moved_in=0) for name in "ab"]
+        at = NOW + timedelta(seconds=seconds)
+        memory = plan(want, observed(*BOTH, *canaries, *named("c"), memory=memory, now=at)).status
+        seconds += 20 if down else 3600
+        assert memory.failed_versions == ()
 
 
 def test_a_canary_that_fell_over_once_and_a_second_one_that_is_not_up_yet_are_no_crash_loop() -> None:

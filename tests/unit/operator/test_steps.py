@@ -46,15 +46,16 @@ def test_a_pause_counts_from_the_moment_the_step_was_reached() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "index", "updated", "want"),
+    ("steps", "updated", "want"),
     [
-        pytest.param([1, 2, 5], 0, 3, 1, id="past-the-steps-that-are-done-but-the-last-of-them-whose-pause-counts"),
-        pytest.param([2, 5], 0, 3, 0, id="a-step-that-asks-for-fewer-than-came-keeps-its-pause"),
-        pytest.param([1, 3, 5], 0, 3, 1, id="a-step-that-asks-for-just-as-many-keeps-its-pause"),
-        pytest.param([8], 2, 3, 1, id="a-shorter-plan-ends-in-all-pods"),
-        pytest.param([1, 8], 1, 0, 1, id="never-back"),
-        pytest.param([], 1, 3, 0, id="no-steps-left"),
+        pytest.param([1, 2, 5], 3, 1, id="past-the-steps-that-are-done-but-the-last-of-them-whose-pause-counts"),
+        pytest.param([2, 5], 3, 0, id="a-step-that-asks-for-fewer-than-came-keeps-its-pause"),
+        pytest.param([1, 3, 5], 3, 1, id="a-step-that-asks-for-just-as-many-keeps-its-pause"),
+        pytest.param([8], 3, 0, id="the-first-that-asks-for-more"),
+        pytest.param([1, 8], 0, 0, id="from-the-beginning-where-nothing-is-done"),
+        pytest.param([1, 2], 5, 1, id="the-last-step-that-is-done-is-looked-at"),
+        pytest.param([], 3, 0, id="no-steps-left"),
     ],
 )
-def test_an_edited_plan_goes_on_where_it_is(steps: list[int], index: int, updated: int, want: int) -> None:
-    assert after_an_edit(tuple(step(count) for count in steps), index, 12, updated) == want
+def test_an_edited_plan_goes_on_where_it_is(steps: list[int], updated: int, want: int) -> None:
+    assert after_an_edit(tuple(step(count) for count in steps), 12, updated) == want

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from modelparams.api.release import Release
-from modelparams.api.rollout import RolloutSpec, RolloutStatus, Strategy
+from modelparams.api.rollout import RolloutSpec, RolloutStatus, Step, Strategy
 from modelparams.digest import Digest
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.gates import is_expedited, is_held, waits_for_a_person
 from modelparams_operator.core.memory import changed, is_at_rest, is_failed, is_same
 from modelparams_operator.core.model import Desired, Observed, VersionView
 from modelparams_operator.core.selection import Choice
-from modelparams_operator.core.steps import after_an_edit, allowance, pause_ends, wanted
+from modelparams_operator.core.steps import after_an_edit, allowance, hash_of, pause_ends, ready_enough_at, wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,15 @@ class Course:
     allowance: int
     pause_ends_at: datetime | None
     """The end of the timed pause that holds the present step."""
+    ready_enough_at: datetime | None
+    """When the pod that came last will have been ready for minReadySeconds: no ready one follows it before."""
+    previous_ends_at: datetime | None
+    """When pods stop holding what they served before; None: not by time."""
     is_awaiting_approval: bool
     """True when the present step is done and waits for a person."""
     is_at_rest: bool
+    keeps_previous: bool
+    """True while pods hold what they served before."""
     barred: frozenset[Digest]
     """What is below the floor: it is served on where it is, and ordered to nobody."""
     withdrawn: frozenset[Digest]
@@ -71,8 +77,11 @@ def steer(
     spec, strategy, target = desired.spec, desired.spec.strategy, memory.target
     is_open = target is not None and _is_open(desired, memory, target, choice, observed.versions, fleet)
     is_direct = is_without_steps(memory, spec)
+    memory = _watched(memory, strategy, fleet, observed.now, is_direct=is_direct)
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
+    ready_at = ready_enough_at(memory.last_ready_at, strategy.min_ready_seconds)
+    previous_ends_at = _previous_ends_at(memory, strategy)
     home = home_of(memory, observed.versions)
     return memory, Course(
         live=memory.live,
@@ -89,10 +98,38 @@ def steer(
             *(r for r in (memory.live, target) if r is not None and _is_withdrawn(r, observed.versions))
         ),
         pause_ends_at=ends if ends is not None and ends > observed.now else None,
+        ready_enough_at=ready_at if ready_at is not None and ready_at > observed.now else None,
+        previous_ends_at=previous_ends_at,
+        keeps_previous=previous_ends_at is None or observed.now < previous_ends_at,
         is_awaiting_approval=not is_direct and _is_awaiting_approval(memory, spec),
         places=_digests(memory.live, home, target),
         homes=homes_of(memory, home, is_direct=is_direct),
     )
+
+
+def _watched(
+    memory: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime, *, is_direct: bool
+) -> RolloutStatus:
+    """Note when a pod last became ready on the target, by our own clock: those of pods and nodes may be others.
+
+    Known by the growth of their number since the last pass. So the time begins anew for all with each that comes: at
+    most maxUnavailable are in it, and a rollout is a little slower than one that kept a time for each pod.
+    """
+    ready = fleet.settled_on(memory.target.manifest_digest) if memory.target is not None else 0
+    if is_direct or not ready or not strategy.min_ready_seconds:
+        return changed(memory, last_ready_at=None)
+    since = memory.last_ready_at
+    is_new = since is None or ready > memory.pods.updated_ready
+    # One from the future is of another leader's clock.
+    return changed(memory, last_ready_at=now if is_new or since is None else min(since, now))
+
+
+def _previous_ends_at(memory: RolloutStatus, strategy: Strategy) -> datetime | None:
+    """Say when pods stop holding what was live before: some time after the last promotion."""
+    if strategy.keep_previous_seconds is None or not is_at_rest(memory):
+        return None
+    promoted_at = next((r.finished_at for r in memory.history if r.outcome == "Promoted"), None)
+    return None if promoted_at is None else promoted_at + timedelta(seconds=strategy.keep_previous_seconds)
 
 
 def _is_awaiting_approval(memory: RolloutStatus, spec: RolloutSpec) -> bool:
@@ -196,20 +233,21 @@ def _is_withdrawn(release: Release, versions: Sequence[VersionView]) -> bool:
 def _stepped(
     desired: Desired, memory: RolloutStatus, fleet: Fleet, now: datetime, *, is_direct: bool, is_open: bool
 ) -> RolloutStatus:
-    steps, target = desired.spec.strategy.steps, memory.target
+    strategy, target = desired.spec.strategy, memory.target
     if target is None or is_direct:
-        return changed(memory, step_index=len(steps), step_reached_at=None, fallen_at=None)
-    index, reached_at, fallen_at = min(memory.step_index, len(steps)), memory.step_reached_at, memory.fallen_at
+        return _past_steps(memory, strategy.steps)
+    steps, fallen_at = strategy.steps, memory.fallen_at
     serving = fleet.settled_on(target.manifest_digest)
-    if memory.observed_generation != desired.generation:
-        edited = after_an_edit(steps, index, fleet.total, serving)
-        edited = next((i for i in range(index, edited) if waits_for_a_person(desired.spec, target, i)), edited)
-        index, reached_at = edited, reached_at if edited == index else None
+    index, reached_at = _place_in_plan(desired.spec, memory, target, serving, fleet.total)
     is_unwell = fleet.unwell_on(target.manifest_digest, memory.revision) > 0
+    if reached_at is not None and now - reached_at >= timedelta(seconds=strategy.progress_deadline_seconds):
+        fallen_at = None  # all were well since, for as long as one that falls has to come back
     if is_unwell and reached_at is not None:
         fallen_at = fallen_at or now
     if is_unwell or not serving:
         reached_at = None  # a pause is for watching its pods at work, not one that fell over in it, or is gone
+    ready_at = ready_enough_at(memory.last_ready_at, strategy.min_ready_seconds)
+    is_open = is_open and (ready_at is None or ready_at <= now)
     while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
         if is_unwell and steps[index].pause is not None:
             break  # it has until the deadline, though as many others are well as the step asks
@@ -217,7 +255,31 @@ def _stepped(
         if is_held(desired.spec, target, index, reached_at, now):
             break
         index, reached_at, fallen_at = index + 1, None, None
-    return changed(memory, step_index=index, step_reached_at=reached_at, fallen_at=fallen_at)
+    here = {"step_index": index, "steps_hash": hash_of(steps)}
+    return changed(memory, **here, step_reached_at=reached_at, fallen_at=fallen_at)
+
+
+def _past_steps(memory: RolloutStatus, steps: Sequence[Step]) -> RolloutStatus:
+    """Leave the steps alone. Where it goes on without them for now, its place is kept: `expedite` may be taken back."""
+    if memory.live is None or memory.target is None or is_at_rest(memory):
+        memory = changed(memory, step_index=len(steps), steps_hash="")
+    return changed(memory, step_reached_at=None, fallen_at=None)
+
+
+def _place_in_plan(
+    spec: RolloutSpec, memory: RolloutStatus, target: Release, serving: int, total: int
+) -> tuple[int, datetime | None]:
+    """Say in which step it is, and since when that is done: in an edited plan by how many pods serve the target.
+
+    The index is one of the plan before, so gates are looked for in all of the new one: an edit opens none.
+    """
+    steps, index, reached_at = spec.strategy.steps, memory.step_index, memory.step_reached_at
+    if memory.steps_hash in ("", hash_of(steps)):
+        return min(index, len(steps)), reached_at
+    edited = after_an_edit(steps, total, serving)
+    edited = next((i for i in range(edited) if waits_for_a_person(spec, target, i)), edited)
+    is_done = edited == index and serving >= wanted(steps, edited, total)
+    return edited, reached_at if is_done else None  # a step that an edit leads to has its pause from then on
 
 
 def is_complete(memory: RolloutStatus, course: Course, fleet: Fleet, last_step: int) -> bool:
@@ -227,7 +289,9 @@ def is_complete(memory: RolloutStatus, course: Course, fleet: Fleet, last_step: 
     reasons of their own, no rollout would ever end. The very first version needs all.
     """
     target = memory.target
-    if target is None or is_at_rest(memory) or not course.is_open or memory.step_index < last_step:
+    if target is None or is_at_rest(memory) or not course.is_open or course.ready_enough_at is not None:
+        return False
+    if not course.is_direct and memory.step_index < last_step:
         return False
     settled = fleet.settled_on(target.manifest_digest)
     if memory.live is None:

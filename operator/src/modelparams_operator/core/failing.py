@@ -58,11 +58,13 @@ def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime
 def has_fallen_again(memory: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime) -> bool:
     """Tell whether a pod falls over in a step's pause in which one fell before, a deadline ago or earlier.
 
-    One that crashes again and again is up in between, and what it does then would start each deadline anew.
+    One that crashes again and again is up in between, and what it does then would start each deadline anew. But where
+    all were well for a whole deadline since, it is a first fall: a pause may last for days.
     """
     if memory.target is None or memory.fallen_at is None or memory.step_reached_at is None:
         return False
-    is_late = now - memory.fallen_at >= timedelta(seconds=strategy.progress_deadline_seconds)
+    limit = timedelta(seconds=strategy.progress_deadline_seconds)
+    is_late = now - memory.fallen_at >= limit and now - memory.step_reached_at < limit
     return is_late and fleet.unwell_on(memory.target.manifest_digest, memory.revision) > 0
 
 

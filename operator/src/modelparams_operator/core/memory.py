@@ -160,7 +160,9 @@ def found_live(
     found = min(usable, key=lambda digest: (-served[digest], known[digest].version))
     sequence = _sequence_of(found, versions, memory)
     # Without a live version there were no steps to take, and the memory is past them all.
-    memory = changed(memory, live=known[found], live_sequence=sequence, step_index=0, step_reached_at=None)
+    memory = changed(
+        memory, live=known[found], live_sequence=sequence, step_index=0, steps_hash="", step_reached_at=None
+    )
     return memory if chosen is not None else changed(memory, target=known[found], target_sequence=sequence)
 
 
@@ -214,7 +216,9 @@ def turned(memory: RolloutStatus, choice: Choice, now: datetime) -> RolloutStatu
         target_sequence=choice.sequence,
         history=history,
         step_index=0,
+        steps_hash="",
         step_reached_at=None,
+        last_ready_at=None,
         fallen_at=None,
         started_at=now,
         progressed_at=None,
@@ -271,6 +275,7 @@ def promoted(memory: RolloutStatus, target: Release, spec: RolloutSpec, now: dat
         live_sequence=memory.target_sequence,
         history=(newest.model_copy(update={"approved_by": by, "expedited": is_fast}), *others),
         step_reached_at=None,
+        last_ready_at=None,
         fallen_at=None,
         progressed_at=None,
         revision=memory.revision + 1,

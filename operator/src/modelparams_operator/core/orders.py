@@ -78,6 +78,8 @@ def _joining(
     broken = [m.name for m in candidates if not m.is_ready][: max(0, min(need, course.count - broken_there))]
     if strays(memory, course, fleet) and not lost(memory, course, fleet):
         return set(broken)
+    if course.ready_enough_at is not None:
+        return set(broken)
     room = max(0, min(need - len(broken), course.allowance - fleet.away(memory.revision)))
     return set(broken) | {m.name for m in [m for m in candidates if m.is_ready][:room]}
 
@@ -187,7 +189,7 @@ class _Clerk:
             if not is_failed(self.memory, target.manifest_digest) or target in standing:
                 yield target
             yield self.course.home
-        if member.order is not None and member.order.activate is not None:
+        if self.course.keeps_previous and member.order is not None and member.order.activate is not None:
             yield from (one for one in standing if (one.version_name, one.manifest_digest) not in self.dropped)
 
     def _release(self, member: Member, digest: Digest) -> Release | None:

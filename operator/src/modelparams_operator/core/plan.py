@@ -206,7 +206,8 @@ def _timed(desired: Desired, observed: Observed, memory: RolloutStatus, course: 
         progressed_at = observed.now
     else:
         progressed_at = min(progressed_at, observed.now)  # one from the future is of another leader's clock
-    step = f"{min(memory.step_index, len(steps)) + 1}/{len(steps) + 1}" if memory.target is not None else ""
+    index = len(steps) if course.is_direct else memory.step_index
+    step = f"{index + 1}/{len(steps) + 1}" if memory.target is not None else ""
     return changed(memory, pods=pods, step=step, progressed_at=progressed_at)
 
 
@@ -229,7 +230,8 @@ def _wake_at(
 ) -> datetime | None:
     limit = deadline(status, desired.spec.strategy, observed.watching_since)
     ends = (view.facts.not_after for view in versions if view.facts is not None and view.facts.not_after is not None)
-    times = (course.pause_ends_at, limit, *(min(end, _END_OF_TIME - _A_SECOND) + _A_SECOND for end in ends))
+    waits = (course.pause_ends_at, course.ready_enough_at, course.previous_ends_at)
+    times = (*waits, limit, *(min(end, _END_OF_TIME - _A_SECOND) + _A_SECOND for end in ends))
     return min((time for time in times if time is not None and time > observed.now), default=None)
 
 
@@ -241,6 +243,8 @@ def _why(facts: Facts) -> tuple[str, ...]:
     places = f"live: {live.version_name if live else '-'}, target: {target.version_name if target else '-'}"
     way = "no steps" if course.is_direct else f"step {memory.step}: {course.count} of {facts.fleet.total} pods"
     gate = "waits for an approval" if course.is_awaiting_approval else "open" if course.is_open else "held"
+    if course.ready_enough_at is not None:
+        gate = f"the pod that came last is watched until {course.ready_enough_at:%H:%M:%SZ}"
     away = f"{facts.fleet.away(memory.revision)} of at most {course.allowance} pods are away because of us"
     said = _say(choice)
     return tuple(line for line in (chosen + said, places, f"{way}, {gate}", away) if line)

@@ -285,7 +285,14 @@ def _moving(facts: Facts) -> Verdict | None:
         return _reconciling(Reason.STAGING, message + _sick_and_without(facts, target))
     if is_at_rest(facts.memory) and pods.updated == pods.total:
         return _reconciling(Reason.PODS_NOT_SERVING, f"{_done(facts)}{_unwell(facts, target)}")
-    return _reconciling(Reason.SWAPPING, f"step {facts.memory.step}: {_done(facts)}{_unwell(facts, target)}")
+    said = f"step {facts.memory.step}: {_done(facts)}{_unwell(facts, target)}{_watching(facts)}"
+    return _reconciling(Reason.SWAPPING, said)
+
+
+def _watching(facts: Facts) -> str:
+    """Say how long the pod that came last is looked at before anything follows."""
+    until = facts.course.ready_enough_at
+    return f"; watched until {until:%Y-%m-%dT%H:%M:%SZ}" if until is not None else ""
 
 
 def _sick_and_without(facts: Facts, target: Release) -> str:

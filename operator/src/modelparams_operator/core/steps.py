@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -33,13 +35,24 @@ def pause_ends(steps: Sequence[Step], index: int, reached_at: datetime | None) -
     return reached_at + timedelta(seconds=pause.duration_seconds)
 
 
-def after_an_edit(steps: Sequence[Step], index: int, total: int, updated: int) -> int:
-    """Say where a plan goes on after an edit: past the steps that ask for fewer pods than are done, never back.
+def ready_enough_at(last_ready_at: datetime | None, min_ready_seconds: int) -> datetime | None:
+    """Say when the pod that came last has been ready long enough; None where nobody is waited for."""
+    return None if last_ready_at is None else last_ready_at + timedelta(seconds=min_ready_seconds)
+
+
+def after_an_edit(steps: Sequence[Step], total: int, updated: int) -> int:
+    """Say where an edited plan goes on: past the steps that ask for fewer pods than are done.
 
     The last step that is done is not passed over, so that its pause is kept: more pods than it asks for may have come
-    when the fleet was scaled down, and any edit is an edit of the plan here.
+    when the fleet was scaled down.
     """
-    index = min(index, len(steps))
+    index = 0
     while index < len(steps) and wanted(steps, index, total) < updated and wanted(steps, index + 1, total) <= updated:
         index += 1
     return index
+
+
+def hash_of(steps: Sequence[Step]) -> str:
+    """Name a plan, so that an edit of it shows: an index says nothing in another one. 12 hex digits."""
+    text = json.dumps([step.wire() for step in steps], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -137,10 +137,21 @@ class Strategy(Wire):
     steps: Annotated[tuple[Step, ...], Field(max_length=STEPS_MAX)] = (Step(pods=1), Step(pods="25%"))
     max_unavailable: PodCount = 1
     """Pods that may be swapping or not ready at once because of us."""
+    min_ready_seconds: int = Field(default=0, ge=0, le=86_400)
+    """So long a pod is ready on the target before it counts, and another one follows; not on ways without steps."""
     progress_deadline_seconds: int = Field(default=600, ge=1, le=2_592_000)
     """Without progress for so long, the rollout has failed; pauses and the operator's absence are not counted."""
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     rollback_window: RollbackWindow = RollbackWindow()
+    keep_previous_seconds: Annotated[int, Field(ge=0, le=2_592_000)] | None = None
+    """So long after a promotion pods hold what they served before, for an instant way back; absent: until there is
+    something else to hold."""
+
+    @model_validator(mode="after")
+    def _has_time_to_be_ready(self) -> Strategy:
+        if self.min_ready_seconds >= self.progress_deadline_seconds:
+            raise ValueError("minReadySeconds must be less than progressDeadlineSeconds, or no rollout could succeed")
+        return self
 
     @model_validator(mode="after")
     def _steps_grow(self) -> Strategy:
@@ -232,6 +243,8 @@ class PodCounts(Wire):
     """Pods that hold the target, live or ready to be."""
     updated: Count = 0
     """Pods that serve the target."""
+    updated_ready: Count = 0
+    """Those of them that were ordered to, and are ready."""
     available: Count = 0
     """Ready pods that serve any verified version."""
     failed: Count = 0
@@ -294,10 +307,14 @@ class RolloutStatus(Wire):
     target_sequence: Count = 0
     step_index: Count = 0
     """Zero-based index of the step being done; equal to the number of steps in the last, implicit one."""
+    steps_hash: Token = ""
+    """Of the plan in which `step_index` counts; empty where there are no steps to take."""
     step: Token = ""
     """`2/3` for the printer column."""
     step_reached_at: WireTime | None = None
     """When the present step's pods were all live: a timed pause counts from here."""
+    last_ready_at: WireTime | None = None
+    """When a pod last became ready on the target: minReadySeconds count from here. Absent where they do not count."""
     fallen_at: WireTime | None = None
     """When the first of the present step's pods fell over in its pause."""
     started_at: WireTime | None = None
