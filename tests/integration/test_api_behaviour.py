@@ -39,6 +39,7 @@ def test_a_rollout_shows_the_plan_that_it_did_not_name(api: Api, namespace: str)
     assert stored["spec"]["strategy"] == {
         "steps": [{"pods": 1}, {"pods": "25%"}],
         "maxUnavailable": 1,
+        "minReadySeconds": 0,
         "progressDeadlineSeconds": 600,
         "onFailure": "Rollback",
         "rollbackWindow": {"revisions": 3},
