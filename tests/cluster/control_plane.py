@@ -38,18 +38,9 @@ _PROGRAMS, _SCHEDULER = ("etcd", "kube-apiserver", "kube-controller-manager"), "
 # Each would remove pods that no kubelet reports on: within 45 s, 64 s and 10 minutes.
 _CONTROLLERS_OFF = ("pod-garbage-collector-controller", "node-lifecycle-controller", "taint-eviction-controller")
 
-_AUDIT_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        {"level": "None", "nonResourceURLs": ["/readyz*", "/livez*", "/healthz*"]},
-        {"level": "None", "users": ["stand-in-kubelet"]},
-        {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
-        {"level": "RequestResponse", "resources": [{"group": GROUP}]},
-        {"level": "Metadata"},
-    ],
-}
+_AUDIT_POLICY = Path(__file__).parents[2] / "operator" / "deploy" / "audit-policy.yaml"
+# Once a second for each pod that has no node.
+_UNRECORDED = {"level": "None", "users": ["stand-in-kubelet"]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +266,18 @@ class ControlPlane:
         }
         # Both files are YAML to the API server; JSON is YAML.
         (self.access.folder / "encryption.yaml").write_text(json.dumps(encryption))
-        (self.access.folder / "audit.yaml").write_text(json.dumps(_AUDIT_POLICY))
+        (self.access.folder / "audit.yaml").write_text(json.dumps(_audit_policy()))
 
     def _create_crds(self) -> None:
         create_crds(Api(self.kubeconfig), self._crds)
+
+
+def _audit_policy() -> Object:
+    """The one that users install, with a rule of our own before it, as docs/audit.md shows."""
+    import yaml
+
+    policy: Object = yaml.safe_load(_AUDIT_POLICY.read_text())
+    return {**policy, "rules": [_UNRECORDED, *policy["rules"]]}
 
 
 def create_crds(api: Api, files: Iterable[Path]) -> None:
