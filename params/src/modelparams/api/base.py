@@ -121,7 +121,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= MESSAGE_MAX else text[: MESSAGE_MAX - 1] + "…"
 
 
-def _utc(value: datetime) -> datetime:
+def utc(value: datetime) -> datetime:
     """A zone may carry the calendar's last hours out of it."""
     try:
         return value.astimezone(UTC)
@@ -149,7 +149,7 @@ WireDigest = Annotated[Digest, read_as(Digest), _AS_TEXT, string_schema(DIGEST_P
 WireModelName = Annotated[ModelName, read_as(ModelName), _AS_TEXT, string_schema(MODEL_PATTERN, MODEL_MAX)]
 WireVersion = Annotated[Version, read_as(Version), _AS_TEXT, string_schema(VERSION_PATTERN, VERSION_MAX)]
 WireReason = Annotated[Reason, read_as(_reason), _AS_TEXT, string_schema("[A-Z][A-Za-z]*", 63)]
-WireTime = Annotated[AwareDatetime, AfterValidator(_utc), PlainSerializer(_time, return_type=str)]
+WireTime = Annotated[AwareDatetime, AfterValidator(utc), PlainSerializer(_time, return_type=str)]
 """RFC 3339 in UTC with seconds, the form of metav1.Time."""
 
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253)]

@@ -109,6 +109,6 @@ TABLE = " ".join(
         "Exit codes: 0 done; 1 diff --exit-code found a difference; 2 the command or its input cannot be used;",
         "3 bytes are not what was signed or promised; 4 the store failed or refused; 5 a key is missing;",
         "6 an engine could not take a version; 7 the Kubernetes API failed or refused; 9 a bug;",
-        "10 and 11 are status's; 130 Ctrl-C; 141 nobody read on.",
+        "10 and 11 are status's; 12 audit's: the log has a gap; 130 Ctrl-C; 141 nobody read on.",
     )
 )

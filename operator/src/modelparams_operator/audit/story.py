@@ -1,0 +1,140 @@
+"""Events in order → what a reader asks of them: what was served, who did what, what was denied, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import groupby, pairwise
+
+from modelparams.api import assignment, rollout, version
+from modelparams.errors import InvalidSpec
+from modelparams_operator.audit import acts, gaps
+from modelparams_operator.audit.acts import Act
+from modelparams_operator.audit.denials import Denial, denials
+from modelparams_operator.audit.events import Event
+from modelparams_operator.audit.gaps import Gap, Kind
+from modelparams_operator.audit.ledger import Account, Ledger, by_time
+from modelparams_operator.audit.served import served
+from modelparams_operator.audit.shelf import Shelf
+
+_OF = {version.PLURAL: acts.of_version, rollout.PLURAL: acts.of_rollout}
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that a log tells, by time."""
+
+    first: datetime | None
+    last: datetime | None
+    events: int
+    served: tuple[Account, ...] = ()
+    acts: tuple[Act, ...] = ()
+    denied: tuple[Denial, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Found:
+    """Filled while the shelf is read."""
+
+    served: list[Account] = field(default_factory=list)
+    acts: list[Act] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    without_body: list[Event] = field(default_factory=list)
+
+
+def tell(shelf: Shelf) -> Story:
+    """Read what was put on a shelf, however it came there: in any order, and twice."""
+    found = _Found()
+    for _, events in groupby(shelf.stored(), key=lambda one: one.namespace):
+        _tell_namespace(found, shelf, events)
+    refused, left_out = denials(shelf.refused())
+    missing = [*found.gaps, *gaps.without_body(found.without_body), *gaps.in_the_log(shelf)]
+    return Story(
+        first=shelf.first,
+        last=shelf.last,
+        events=shelf.count,
+        served=tuple(sorted(found.served, key=lambda one: (one.served.since, one.served.pod, one.served.digest))),
+        acts=tuple(sorted(found.acts, key=lambda act: (*by_time(act), act.namespace, act.resource, act.name))),
+        denied=refused,
+        gaps=tuple(missing),
+        notes=tuple(_notes(shelf, left_out)),
+    )
+
+
+def _tell_namespace(found: _Found, shelf: Shelf, events: Iterable[Event]) -> None:
+    """Versions and rollouts come before the orders, whose times they account for."""
+    here = Ledger()
+    for (resource, _), named in groupby(events, key=lambda one: (one.resource, one.name)):
+        lives = list[tuple[Event, Event]]()
+        for uid, life in groupby(named, key=lambda one: one.uid):
+            if not uid:
+                found.without_body += _slim(life)
+                continue
+            lives.append(_tell_life(found, shelf, resource, here, life))
+        lives.sort(key=lambda one: (one[0].resource_version, one[0].at))
+        for before, after in pairwise(lives):
+            if gap := gaps.left_in_place(before[1], after[0]):
+                found.gaps.append(gap)
+    found.acts += here.acts
+
+
+def _slim(events: Iterable[Event]) -> Iterator[Event]:
+    return (event.model_copy(update={"spec": {}, "status": {}}) for event in events)
+
+
+def _tell_life(
+    found: _Found, shelf: Shelf, resource: str, here: Ledger, events: Iterable[Event]
+) -> tuple[Event, Event]:
+    """One object from its first to its last write in the log: both are given back."""
+    ends = list[Event]()
+    walked = _walked(found, shelf, events, ends)
+    try:
+        if resource == assignment.PLURAL:
+            found.served += [here.account(one) for one in served(walked)]
+        else:
+            for before, after in pairwise(_from_nothing(walked)):
+                here.enter(_OF[resource](before, after) if after else ())
+    except InvalidSpec as error:
+        last = ends[-1]
+        message = f"what was written is none that this release knows: {error.message}"
+        found.gaps.append(Gap(Kind.UNREADABLE, last.at, last.at, message, last.namespace, resource, last.name))
+    for _ in walked:  # the rest of one that could not be read
+        pass
+    return ends[0], ends[-1]
+
+
+def _from_nothing(events: Iterable[Event]) -> Iterator[Event | None]:
+    yield None
+    yield from events
+
+
+def _walked(found: _Found, shelf: Shelf, events: Iterable[Event], ends: list[Event]) -> Iterator[Event]:
+    """The events as they come; on the way what is missing between them is found, and the first and last kept."""
+    for event in events:
+        if not ends:
+            gap = gaps.begins_too_late(event, shelf.first)
+            ends[:] = event, event
+        else:
+            gap = gaps.between(ends[-1], event)
+            ends[-1] = _carried(ends[-1], event)
+        if gap:
+            found.gaps.append(gap)
+        yield ends[-1]
+
+
+def _carried(before: Event, after: Event) -> Event:
+    """A bare deletion says nothing of versions; its model is its object's."""
+    return after if after.resource_version else after.model_copy(update={"model": after.model or before.model})
+
+
+def _notes(shelf: Shelf, left_out: int) -> Iterator[str]:
+    if left_out:
+        yield f"{left_out} more refused requests are not shown: narrow the log down"
+    if next(shelf.beats(), None) is None:
+        yield (
+            "the log has no renewal of the operator's Lease, so a time that is missing as a whole cannot be seen: "
+            "operator/deploy/audit-policy.yaml records them"
+        )
