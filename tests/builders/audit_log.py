@@ -6,20 +6,25 @@ log = Log(); log.put("carol", version("1.1.0")); log.put("alice", rollout(), app
 from __future__ import annotations
 
 import copy
+import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from builders import objects
-from builders.objects import OPERATOR, Object, assignment, pod, release
+from builders.objects import OPERATOR, Object, assignment, pod, release, rollout, version
+from modelparams.cli.harmless import HarmlessConsole
 from modelparams_operator.audit.events import read
 from modelparams_operator.audit.shelf import Shelf
 from modelparams_operator.audit.story import Story, tell
+from modelparams_operator.audit.tables import render
 
 BEGIN = datetime(2026, 11, 28, 6, 0, 0, tzinfo=UTC)
 AGENT = "system:serviceaccount:serving:modelparams-agent"
 COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
+ORDERS, ROLLOUTS, VERSIONS = "modelparamassignments", "modelparamrollouts", "modelparamversions"
+APPROVED = [{"versionName": "smollm2-1.1.0", "throughStep": 1, "approvedBy": "alice"}]
 NAMESPACE = "serving"
 
 
@@ -184,3 +189,47 @@ def story_of(events: list[Object]) -> Story:
         for event in events:
             shelf.put(read(event))
         return tell(shelf)
+
+
+def target(number: str) -> Object:
+    return version(number)["spec"] | {"versionName": f"smollm2-{number}"}
+
+
+def released(log: Log) -> None:
+    """1.0.0 is live on a pod."""
+    log.put("carol", version("1.0.0"))
+    log.put("dave", rollout())
+    log.report(OPERATOR, ROLLOUTS, "smollm2", target=target("1.0.0"))
+    log.order("1.0.0")
+    log.live("1.0.0")
+
+
+def followed_by(log: Log, number: str = "1.1.0") -> None:
+    """Another version comes, is approved, and goes live."""
+    log.put("carol", version(number))
+    log.report(OPERATOR, ROLLOUTS, "smollm2", target=target(number))
+    log.put("alice", rollout(), approvals=APPROVED)
+    log.order(number)
+    log.live(number)
+
+
+def played() -> Log:
+    """What docs/audit.md shows: two versions, somebody who was denied, and the pod's end."""
+    log = Log()
+    log.beat()
+    released(log)
+    log.beat()
+    notes = {"modelparams-people-let-versions-pass/approved": "mallory approves smollm2-1.1.0 through step 1"}
+    words = "denied request: approvedBy must be your own user name: write mallory"
+    log.refuse("mallory", ROLLOUTS, "smollm2", words, annotations=notes)
+    followed_by(log)
+    log.delete(COLLECTOR, ORDERS, "web-0")
+    log.beat()
+    return log
+
+
+def shown(story: Story) -> str:
+    """As a terminal of 140 columns has it."""
+    where = HarmlessConsole(file=io.StringIO(), width=140, emoji=False, highlight=False)
+    where.print(render(story))
+    return "\n".join(line.rstrip() for line in where.file.getvalue().splitlines())  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from builders import spec_pages, values_page
+from builders import audit_log, spec_pages, values_page
 from modelparams import errors
 from modelparams_operator.shell import metrics as operator_metrics
 from modelparams_serving.agent import metrics as agent_metrics
@@ -22,7 +22,7 @@ from modelparams_serving.engine.metrics import Metrics as EngineMetrics
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ALERTS = ROOT / "charts" / "modelparams" / "files" / "alerts.yaml"
-PAGES = ("values.md", "metrics.md", "troubleshooting.md")
+PAGES = ("values.md", "metrics.md", "troubleshooting.md", "audit.md")
 OF_THE_COMMAND_LINE = (
     errors.InvalidName,
     errors.InvalidVersion,
@@ -66,6 +66,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "metrics of the engine": lambda: metric_table(EngineMetrics()),
     "reasons of versions": lambda: spec_pages.reason_table(spec_pages.OF_VERSIONS),
     "reasons of pods": lambda: spec_pages.reason_table(spec_pages.OF_PODS),
+    "an audit": lambda: f"```text\n{audit_log.shown(audit_log.played().story())}\n```",
     "reasons of the command line": lambda: spec_pages.reason_table(OF_THE_COMMAND_LINE),
 }
 

@@ -11,36 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builders.audit_log import AGENT, COLLECTOR, OPERATOR, Log, held_release, story_of
+from builders.audit_log import (
+    AGENT,
+    APPROVED,
+    COLLECTOR,
+    OPERATOR,
+    ORDERS,
+    ROLLOUTS,
+    VERSIONS,
+    Log,
+    followed_by,
+    held_release,
+    played,
+    released,
+    story_of,
+    target,
+)
 from builders.objects import Object, digest, rollout, version
 from modelparams_operator.audit.gaps import Kind
 from modelparams_operator.audit.served import Ended
 from modelparams_operator.audit.story import Story
-
-ORDERS, ROLLOUTS, VERSIONS = "modelparamassignments", "modelparamrollouts", "modelparamversions"
-APPROVED = [{"versionName": "smollm2-1.1.0", "throughStep": 1, "approvedBy": "alice"}]
-
-
-def released(log: Log) -> None:
-    """1.0.0 is live on a pod."""
-    log.put("carol", version("1.0.0"))
-    log.put("dave", rollout())
-    log.report(OPERATOR, ROLLOUTS, "smollm2", target=target("1.0.0"))
-    log.order("1.0.0")
-    log.live("1.0.0")
-
-
-def target(number: str) -> Object:
-    return version(number)["spec"] | {"versionName": f"smollm2-{number}"}
-
-
-def followed_by(log: Log, number: str = "1.1.0") -> None:
-    """Another version comes, is approved, and goes live."""
-    log.put("carol", version(number))
-    log.report(OPERATOR, ROLLOUTS, "smollm2", target=target(number))
-    log.put("alice", rollout(), approvals=APPROVED)
-    log.order(number)
-    log.live(number)
 
 
 def times(story: Story) -> list[tuple[str, str, float, float | None, Ended]]:
@@ -470,18 +460,6 @@ def test_a_client_that_uses_an_audit_id_again_hides_nothing() -> None:
 
 
 # Whatever the order, and however often.
-
-
-def played() -> Log:
-    log = Log()
-    log.beat()
-    released(log)
-    log.beat()
-    followed_by(log)
-    log.refuse("mallory", ROLLOUTS, "smollm2", "no")
-    log.delete(COLLECTOR, ORDERS, "web-0")
-    log.beat()
-    return log
 
 
 EVENTS = played().events

@@ -50,9 +50,9 @@ def of_version(before: Event | None, after: Event) -> Iterator[Act]:
     now, digest = VersionSpec.parse(after.spec), str(after.spec.get("manifestDigest", ""))
     known = {"version_name": after.name, "digest": digest}
     if after.creates:
-        yield _act(after, "Published", f"publishes {after.name} {digest}", **known)
+        yield _act(after, "Published", f"publishes {after.name}", **known)
     elif before is None:
-        yield _there_already(after, "Published", f"{after.name} {digest} was published", **known)
+        yield _there_already(after, "Published", f"{after.name} was published", **known)
     was = VersionSpec.parse(before.spec) if before else (None if after.creates else now)
     if now.lifecycle != (was.lifecycle if was else None):
         does, what = ("Withdrawn", "withdraws") if now.lifecycle else ("BroughtBack", "brings back")

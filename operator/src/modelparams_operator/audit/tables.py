@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 from rich.console import Group, RenderableType
@@ -33,11 +34,10 @@ def render(story: Story, *, only_denied: bool = False) -> RenderableType:
     """What was served, who did what, what was denied, what is missing; last, what the log covers."""
     told: list[RenderableType | None] = []
     if not only_denied:
-        versions = sorted({(one.served.version_name, one.served.digest): one for one in story.served}.items())
         told += [
             _table("Served", _SERVED, story.served),
             *(_said(f"{_line(one.served.pod)}: {words}") for one in story.served for words in _doubts(one)),
-            _table("Versions", _VERSIONS, [one for _, one in versions]),
+            _table("Versions", _VERSIONS, _versions(story)),
             _table("Acts", _ACTS, story.acts),
         ]
     told += [_table("Denied", _DENIED, story.denied), _table("Gaps", _GAPS, story.gaps)]
@@ -89,6 +89,21 @@ def _doubts(one: Account) -> Iterator[str]:
             yield f"the approval of {act.approved_by} was written by {_by(act.who)}"
 
 
+class _Version(NamedTuple):
+    namespace: str
+    name: str
+    digest: str
+    published: Act | None
+
+
+def _versions(story: Story) -> list[_Version]:
+    """Those that were published or served; one that was made anew with other bytes is another one."""
+    known = [_Version(o.served.namespace, o.served.version_name, o.served.digest, o.published) for o in story.served]
+    known += [_Version(act.namespace, act.name, act.digest, act) for act in story.acts if act.does == "Published"]
+    found = {one[:3]: one for one in sorted(known, key=lambda one: one.published is not None)}
+    return [found[key] for key in sorted(found)]
+
+
 _SERVED: _Columns[Account] = (
     ("namespace", lambda one: one.served.namespace),
     ("pod", lambda one: one.served.pod),
@@ -98,9 +113,9 @@ _SERVED: _Columns[Account] = (
     ("released by", lambda one: _doer(one.released)),
     ("approved by", _approvers),
 )
-_VERSIONS: _Columns[Account] = (
-    ("version", lambda one: one.served.version_name),
-    ("digest", lambda one: one.served.digest),
+_VERSIONS: _Columns[_Version] = (
+    ("version", lambda one: one.name),
+    ("digest", lambda one: one.digest),
     ("published by", lambda one: _doer(one.published)),
     ("at", lambda one: time(one.published.at) if one.published else _UNKNOWN),
 )
@@ -173,12 +188,13 @@ def _plain(found: Any) -> Any:
     if isinstance(found, BaseModel):
         return {_camel(key): value for key, value in found.model_dump().items() if value}
     if is_dataclass(found) and not isinstance(found, type):
-        return {_camel(key): _plain(getattr(found, key)) for key in asdict(found)}
+        return {_camel(one.name): _plain(getattr(found, one.name)) for one in fields(found)}
     if isinstance(found, datetime):
         return found.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return list(found) if isinstance(found, tuple) else found
 
 
+@cache
 def _camel(name: str) -> str:
     head, *rest = name.removeprefix("is_").split("_")
     return head + "".join({"uid": "UID"}.get(part, part.capitalize()) for part in rest)
