@@ -245,6 +245,28 @@ def test_of_what_was_there_already_it_is_not_said_since_when_and_by_whom() -> No
     assert kinds(later) == []
 
 
+@pytest.mark.parametrize(
+    ("verb", "resource", "name", "does"),
+    [
+        ("patch", "validatingadmissionpolicies", "modelparams-operator-gives-orders", "PolicyWritten"),
+        ("delete", "validatingadmissionpolicybindings", "modelparams-operator-gives-orders", "PolicyDeleted"),
+        ("deletecollection", "validatingadmissionpolicybindings", "", "PolicyDeleted"),
+        ("delete", "customresourcedefinitions", "modelparamrollouts.modelparams.dev", "KindDeleted"),
+        ("delete", "customresourcedefinitions", "widgets.example.com", None),
+        ("patch", "validatingadmissionpolicies", "another", None),
+    ],
+)
+def test_who_changed_what_guards_the_rest_is_told_without_a_body(
+    verb: str, resource: str, name: str, does: str | None
+) -> None:
+    log = Log()
+    event = log.refuse("root", resource, name, "", verb=verb, code=200)
+    event["objectRef"] |= {"namespace": "", "apiGroup": "admissionregistration.k8s.io"}
+    story = log.story()
+    assert [act.does for act in story.acts] == ([does] if does else [])
+    assert story.gaps == ()
+
+
 # Denied, and only played.
 
 
@@ -395,6 +417,18 @@ def test_a_write_of_which_nobody_knows_what_came_is_told_once_it_can_be_no_longe
     assert kinds(log.story()) == [Kind.UNANSWERED]
     log.events.append({**asked, "stage": "ResponseComplete", "responseStatus": {"code": code}})
     assert Kind.UNANSWERED not in kinds(log.story())
+
+
+def test_a_write_that_failed_and_was_stored_nonetheless_is_named() -> None:
+    """As when an operator is killed while the server writes for it."""
+    log = Log()
+    log.put("dave", rollout())
+    for step in ("1/3", "2/3", "3/3"):
+        log.report(OPERATOR, ROLLOUTS, "smollm2", step=step)
+    log.events[3] |= {"responseStatus": {"code": 504, "message": "context canceled"}, "responseObject": {}}
+    (gap,) = log.story().gaps
+    assert gap.kind is Kind.UNANSWERED
+    assert gap.message.endswith(f"{OPERATOR} at 06:00:04Z, answered with 504")
 
 
 def test_renewals_that_one_holder_must_have_made_are_missing() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from modelparams.api.rollout import Approval, RolloutSpec, RolloutStatus
 from modelparams.api.version import VersionSpec, VersionStatus
-from modelparams_operator.audit.events import Event, Who
+from modelparams_operator.audit.events import KINDS, Event, Who
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,17 @@ def of_rollout(before: Event | None, after: Event) -> Iterator[Act]:
     yield from _steered(after, was, now)
     if after.writes_status and before:
         yield from _decided(after, RolloutStatus.parse(before.status), RolloutStatus.parse(after.status))
+
+
+def of_guard(event: Event) -> Act:
+    """A write to a policy or a kind of ours: the log need not say what was written."""
+    word = "Kind" if event.resource == KINDS else "Policy"
+    done = (
+        ("Deleted", "deletes")
+        if event.verb.startswith("delete")
+        else ("Written", f"{event.verb}s".replace("chs", "ches"))
+    )
+    return _act(event, word + done[0], f"{done[1]} {event.resource}/{event.name or '*'}")
 
 
 def chosen(spec: RolloutSpec) -> str:

@@ -22,6 +22,10 @@ from modelparams_operator.shell.kube import FIELD_MANAGER
 
 JSON = Mapping[str, Any]
 RESOURCES = (version.PLURAL, rollout.PLURAL, assignment.PLURAL)
+POLICIES = ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+KINDS = "customresourcedefinitions"
+ALL = (*RESOURCES, *POLICIES, KINDS)
+"""The last three guard the others: a log of a time without them is worth less."""
 _WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 _COMPLETE, _STAGES = "ResponseComplete", frozenset({"RequestReceived", "ResponseComplete", "Panic"})
 _POD, _POD_UID = "authentication.kubernetes.io/pod-name", "authentication.kubernetes.io/pod-uid"
@@ -83,6 +87,11 @@ class Event(Frozen):
     def is_denied(self) -> bool:
         """Refused for what it is or who asked: not let in, no right, against a rule. A conflict is tried again."""
         return self.code in (400, 401, 403, 422)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """The server failed, or whoever asked was gone: it may have been stored nonetheless."""
+        return self.code >= 500 and not self.is_dry_run
 
     @property
     def has_body(self) -> bool:
@@ -190,7 +199,16 @@ def _is_ours(document: JSON) -> bool:
     if not isinstance(ref, dict) or document.get("verb") not in _WRITES:
         return False
     ours = ref.get("apiGroup") == GROUP and ref.get("resource") in RESOURCES
-    return ours or (ref.get("resource") == "leases" and document.get("userAgent") == FIELD_MANAGER)
+    is_beat = ref.get("resource") == "leases" and document.get("userAgent") == FIELD_MANAGER
+    is_guard = not ref.get("subresource") and _is_guard(str(ref.get("resource")), str(ref.get("name", "")))
+    return ours or is_beat or is_guard
+
+
+def _is_guard(resource: str, name: str) -> bool:
+    """A policy or a kind of ours; a deletion of many names none."""
+    if resource in POLICIES:
+        return not name or name.startswith("modelparams-")
+    return resource == KINDS and (not name or name.endswith(f".{GROUP}"))
 
 
 def _when(document: JSON) -> datetime:

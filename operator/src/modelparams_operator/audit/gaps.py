@@ -17,14 +17,15 @@ What is told:
 What is not told: the last writes to an object, until it is written to again; the end of a log that was cut off there; a
 pod's own last words, which name no resourceVersion, before its next order; an object all of whose events are missing;
 a time without renewals where they are not recorded; and whatever somebody rewrote so that it fits together, which
-who has the API server's node can do. A request that the server answered with 5xx may have been stored nonetheless:
-the next write then tells of a gap, and it is one, since nobody knows.
+who has the API server's node can do. A write that the server answered with 5xx, as when whoever asked was killed, may
+have been stored nonetheless. Where one lies between two writes that do not fit together, it is named: what it asked for
+is in the log, what became of it is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
@@ -97,6 +98,15 @@ def _is_changed_between(before: Event, after: Event) -> bool:
     if after.read_at is not None:
         return after.read_at != before.resource_version
     return after.has_body and bool(after.generation) and not after.writes_status and after.status != before.status
+
+
+def explained(gap: Gap, writes: Iterable[Event]) -> Gap:
+    """The gap as what it may be: a write that was answered with 5xx and stored nonetheless."""
+    found = list(writes)
+    if gap.kind is not Kind.WRITE_MISSING or not found:
+        return gap
+    told = "; ".join(f"{one.who.name} at {one.at:%H:%M:%S}Z, answered with {one.code}" for one in found[:3])
+    return replace(gap, kind=Kind.UNANSWERED, message=f"a write may have been stored although it failed: {told}")
 
 
 def begins_too_late(first: Event, log_begins: datetime | None) -> Gap | None:

@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from modelparams_operator.audit.events import RESOURCES, Beat, Event, Read
+from modelparams_operator.audit.events import ALL, Beat, Event, Read
 
 _TABLES = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -65536;
 CREATE TABLE events (
-    mark TEXT PRIMARY KEY, stored INT, namespace TEXT, rank INT, name TEXT, uid TEXT, ends INT, version INT,
-    at REAL, data TEXT) WITHOUT ROWID;
+    mark TEXT PRIMARY KEY, stored INT, in_doubt INT, namespace TEXT, rank INT, name TEXT, uid TEXT, ends INT,
+    version INT, at REAL, data TEXT) WITHOUT ROWID;
+CREATE INDEX doubts ON events (namespace, rank, name) WHERE in_doubt;
 CREATE TABLE beats (lease TEXT, at REAL, data TEXT, PRIMARY KEY (lease, at, data)) WITHOUT ROWID;
 CREATE TABLE minutes (minute INT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE asked (request TEXT PRIMARY KEY, at REAL) WITHOUT ROWID;
@@ -27,6 +28,10 @@ CREATE TABLE answered (request TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _STORED = "SELECT data FROM events WHERE stored ORDER BY namespace, rank, name, uid, ends, version, at, mark"
 _REFUSED = "SELECT data FROM events WHERE NOT stored ORDER BY at, mark"
+_IN_DOUBT = (
+    "SELECT data FROM events WHERE in_doubt AND (namespace, rank, name) = (?, ?, ?) AND at BETWEEN ? AND ? "
+    "ORDER BY at, mark"
+)
 _UNANSWERED = "SELECT at FROM asked WHERE request NOT IN (SELECT request FROM answered) ORDER BY at"
 
 
@@ -72,11 +77,11 @@ class Shelf:
             self._rows.execute("INSERT OR IGNORE INTO minutes VALUES (?)", (minute,))
 
     def _put_event(self, event: Event) -> None:
-        place = (event.namespace, RESOURCES.index(event.resource), event.name, event.uid)
+        place = (event.namespace, ALL.index(event.resource), event.name, event.uid)
         # Of a deletion some answers have no resourceVersion and others the one before it: nothing comes after it.
         order = (event.deletes, 0 if event.deletes else event.resource_version, event.at.timestamp())
-        row = (event.mark, event.is_stored, *place, *order, event.model_dump_json())
-        self._rows.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        row = (event.mark, event.is_stored, event.is_in_doubt, *place, *order, event.model_dump_json())
+        self._rows.execute("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def stored(self) -> Iterator[Event]:
         """What was written, object by object: a namespace's versions, its rollouts, its orders.
@@ -88,6 +93,11 @@ class Shelf:
     def refused(self) -> Iterator[Event]:
         """What changed nothing, by time: it was denied, or only played."""
         return _events(self._rows.execute(_REFUSED))
+
+    def in_doubt(self, about: Event, since: datetime, until: datetime) -> Iterator[Event]:
+        """Writes to an object that were answered with 5xx, and may have been stored nonetheless."""
+        place = (about.namespace, ALL.index(about.resource), about.name)
+        return _events(self._rows.execute(_IN_DOUBT, (*place, since.timestamp(), until.timestamp())))
 
     def beats(self) -> Iterator[Beat]:
         """Renewals, lease by lease, by time."""

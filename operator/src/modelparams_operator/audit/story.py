@@ -12,7 +12,7 @@ from modelparams.errors import InvalidSpec
 from modelparams_operator.audit import acts, gaps
 from modelparams_operator.audit.acts import Act
 from modelparams_operator.audit.denials import Denial, denials
-from modelparams_operator.audit.events import Event
+from modelparams_operator.audit.events import RESOURCES, Event
 from modelparams_operator.audit.gaps import Gap, Kind
 from modelparams_operator.audit.ledger import Account, Ledger, by_time
 from modelparams_operator.audit.served import served
@@ -68,6 +68,9 @@ def _tell_namespace(found: _Found, shelf: Shelf, events: Iterable[Event]) -> Non
     """Versions and rollouts come before the orders, whose times they account for."""
     here = Ledger()
     for (resource, _), named in groupby(events, key=lambda one: (one.resource, one.name)):
+        if resource not in RESOURCES:
+            here.enter(map(acts.of_guard, named))
+            continue
         lives = list[tuple[Event, Event]]()
         for uid, life in groupby(named, key=lambda one: one.uid):
             if not uid:
@@ -120,6 +123,8 @@ def _walked(found: _Found, shelf: Shelf, events: Iterable[Event], ends: list[Eve
         else:
             gap = gaps.between(ends[-1], event)
             ends[-1] = _carried(ends[-1], event)
+        if gap and gap.since and gap.until:
+            gap = gaps.explained(gap, shelf.in_doubt(event, gap.since, gap.until))
         if gap:
             found.gaps.append(gap)
         yield ends[-1]
