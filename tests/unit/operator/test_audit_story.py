@@ -337,6 +337,44 @@ def test_a_spec_write_that_is_missing_is_told_with_their_number() -> None:
     assert gap.message.startswith("2 writes to its spec are not in the log")
 
 
+def test_what_a_missing_write_may_have_done_is_laid_at_nobody_s_door() -> None:
+    log = Log()
+    log.put("dave", rollout())
+    log.put("mallory", rollout(), paused=True)
+    log.put("dave", rollout(), retryToken="again")
+    del log.events[2]
+    assert [(act.who.name, act.does, act.is_sure) for act in log.story().acts if act.who] == [  # type: ignore[union-attr]
+        ("dave", "Released", True),
+        ("dave", "Retried", False),
+        ("dave", "Held", False),
+    ]
+
+
+def test_a_spec_that_changed_beside_a_status_is_nobody_s_act() -> None:
+    log = Log()
+    log.put("dave", rollout())
+    log.put("mallory", rollout(), paused=True)
+    log.report(OPERATOR, ROLLOUTS, "smollm2", target=target("1.0.0"))
+    del log.events[2]
+    assert [(act.does, act.who) for act in log.story().acts if not act.is_sure and act.does == "Held"] == [
+        ("Held", None)
+    ]
+
+
+def test_an_object_that_this_release_does_not_know_is_a_gap_and_the_rest_is_told() -> None:
+    log = Log()
+    released(log)
+    log.order("1.1.0")
+    log.events[-1]["responseObject"]["spec"] = {"rolloutName": 7}
+    log.live("1.1.0")
+    story = log.story()
+    assert Kind.UNREADABLE in kinds(story)
+    assert [(one.served.version_name, one.served.has_gap) for one in story.served] == [
+        ("smollm2-1.0.0", True),
+        ("smollm2-1.1.0", True),
+    ]
+
+
 def test_a_status_of_the_operator_that_is_missing_is_told_by_its_next_one() -> None:
     log = Log()
     log.put("dave", rollout())
@@ -353,7 +391,7 @@ def test_a_word_of_a_pod_that_is_missing_is_told_by_its_next_order() -> None:
     del log.events[5]
     story = log.story()
     assert kinds(story) == [Kind.WRITE_MISSING]
-    assert [one.served.since_is_known for one in story.served] == [False]
+    assert [(one.served.since_is_known, one.served.has_gap) for one in story.served] == [(False, True)]
 
 
 def test_a_creation_that_is_missing_is_told_if_the_log_had_begun() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import get_args
 
 from modelparams.api.rollout import Approval, RolloutSpec, RolloutStatus
 from modelparams.api.version import VersionSpec, VersionStatus
 from modelparams_operator.audit.events import KINDS, Event, Who
+from modelparams_operator.core.memory import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Act:
         version_name: which version it is about, if it is about one.
         digest: of its manifest.
         approved_by: the name in an approval; with the policies in force it is `who`'s.
+        is_sure: false when a write just before is missing, which may have done it.
     """
 
     at: datetime | None
@@ -35,6 +38,7 @@ class Act:
     digest: str = ""
     through_step: int = 0
     approved_by: str = ""
+    is_sure: bool = True
 
 
 def of_version(before: Event | None, after: Event) -> Iterator[Act]:
@@ -115,6 +119,14 @@ def _found(event: Event, spec: RolloutSpec) -> Iterator[Act]:
     if spec.expedite:
         name = spec.expedite.version_name
         yield _there_already(event, "Expedited", f"{name} was expedited", version_name=name)
+
+
+def in_doubt(act: Act, after: Event) -> Act:
+    """What differs since before a missing write may be its doing; of a spec that a status was written beside, it is."""
+    is_of_status = act.does in ("Targeted", "Verified", *get_args(Outcome))
+    if after.writes_status and not is_of_status:
+        return replace(act, who=None, is_sure=False)
+    return replace(act, is_sure=False)
 
 
 def _released(event: Event, was: RolloutSpec | None, now: RolloutSpec) -> Iterator[Act]:

@@ -77,6 +77,8 @@ class Event(Frozen):
     deletes: bool = False
     spec: dict[str, Any] = Field(default_factory=dict)
     status: dict[str, Any] = Field(default_factory=dict)
+    follows_gap: bool = False
+    """Found when the events are in order: a write is missing between this one and the one before it."""
 
     @property
     def is_stored(self) -> bool:

@@ -42,6 +42,7 @@ class Served:
         reported_by: whose word it is.
         by_the_pod: whether the token was bound to that very pod, by name and UID.
         ended_by: who wrote what ended it.
+        has_gap: whether a write to its order is missing within this time or at one of its ends.
         order: absent when the log does not hold an order to serve this digest.
     """
 
@@ -62,6 +63,7 @@ class Served:
     until: datetime | None = None
     ended: Ended = Ended.OPEN
     ended_by: Who | None = None
+    has_gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ def served(events: Iterable[Event]) -> Iterator[Served]:
     """
     known = _Known()
     for event in events:
+        if known.open and event.follows_gap:
+            known = replace(known, open=replace(known.open, has_gap=True))
         if event.deletes:
             if known.open:
                 yield _ended(known.open, event, Ended.ORDER_DELETED)
@@ -143,7 +147,8 @@ def _now(
         digest=digest,
         tensors_digest=live.tensors_digest,
         since=event.at,
-        since_is_known=event.writes_status and is_followed,
+        since_is_known=event.writes_status and is_followed and not event.follows_gap,
+        has_gap=event.follows_gap,
         reported_by=event.who,
         by_the_pod=event.writes_status and (event.who.pod, event.who.pod_uid) == (event.name, status.pod_uid),
         swapped_at=status.swapped_at,

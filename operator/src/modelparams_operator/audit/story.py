@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import groupby, pairwise
 
 from modelparams.api import assignment, rollout, version
+from modelparams.api.base import Wire
 from modelparams.errors import InvalidSpec
 from modelparams_operator.audit import acts, gaps
 from modelparams_operator.audit.acts import Act
@@ -19,6 +20,13 @@ from modelparams_operator.audit.served import served
 from modelparams_operator.audit.shelf import Shelf
 
 _OF = {version.PLURAL: acts.of_version, rollout.PLURAL: acts.of_rollout}
+_SPECS: dict[str, type[Wire]] = {
+    version.PLURAL: version.VersionSpec,
+    rollout.PLURAL: rollout.RolloutSpec,
+    assignment.PLURAL: assignment.AssignmentSpec,
+}
+_STATUSES: dict[str, type[Wire]] = {version.PLURAL: version.VersionStatus, rollout.PLURAL: rollout.RolloutStatus}
+"""A pod's answer that cannot be used is none, as the operator has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +102,19 @@ def _tell_life(
     """One object from its first to its last write in the log: both are given back."""
     ends = list[Event]()
     walked = _walked(found, shelf, events, ends)
-    try:
-        if resource == assignment.PLURAL:
-            found.served += [here.account(one) for one in served(walked)]
-        else:
-            for before, after in pairwise(_from_nothing(walked)):
-                here.enter(_OF[resource](before, after) if after else ())
-    except InvalidSpec as error:
-        last = ends[-1]
-        message = f"what was written is none that this release knows: {error.message}"
-        found.gaps.append(Gap(Kind.UNREADABLE, last.at, last.at, message, last.namespace, resource, last.name))
-    for _ in walked:  # the rest of one that could not be read
-        pass
+    if resource == assignment.PLURAL:
+        found.served += [here.account(one) for one in served(walked)]
+        for _ in walked:  # what came after its deletion
+            pass
+    else:
+        for before, after in pairwise(_from_nothing(walked)):
+            here.enter(_done(before, after) if after else ())
     return ends[0], ends[-1]
+
+
+def _done(before: Event | None, after: Event) -> Iterator[Act]:
+    for act in _OF[after.resource](before, after):
+        yield acts.in_doubt(act, after) if after.follows_gap else act
 
 
 def _from_nothing(events: Iterable[Event]) -> Iterator[Event | None]:
@@ -116,18 +124,35 @@ def _from_nothing(events: Iterable[Event]) -> Iterator[Event | None]:
 
 def _walked(found: _Found, shelf: Shelf, events: Iterable[Event], ends: list[Event]) -> Iterator[Event]:
     """The events as they come; on the way what is missing between them is found, and the first and last kept."""
+    is_after_gap = False
     for event in events:
-        if not ends:
-            gap = gaps.begins_too_late(event, shelf.first)
-            ends[:] = event, event
-        else:
-            gap = gaps.between(ends[-1], event)
-            ends[-1] = _carried(ends[-1], event)
+        gap = gaps.between(ends[-1], event) if ends else gaps.begins_too_late(event, shelf.first)
         if gap and gap.since and gap.until:
             gap = gaps.explained(gap, shelf.in_doubt(event, gap.since, gap.until))
-        if gap:
-            found.gaps.append(gap)
-        yield ends[-1]
+        found.gaps += [gap] if gap else []
+        is_after_gap = is_after_gap or (gap is not None and bool(ends))
+        last = _carried(ends[-1], event) if ends else event
+        ends[:] = ends[0] if ends else last, last
+        if unknown := _unknown(event):
+            found.gaps.append(unknown)
+            is_after_gap = True
+            continue
+        yield last.model_copy(update={"follows_gap": is_after_gap}) if is_after_gap else last
+        is_after_gap = False
+
+
+def _unknown(event: Event) -> Gap | None:
+    """A gap where an object is none that this release knows: it says nothing then."""
+    if event.deletes:
+        return None
+    try:
+        _SPECS[event.resource].parse(event.spec)
+        if event.resource in _STATUSES:
+            _STATUSES[event.resource].parse(event.status)
+    except InvalidSpec as error:
+        message = f"what was written is none that this release knows: {error.message}"
+        return Gap(Kind.UNREADABLE, event.at, event.at, message, event.namespace, event.resource, event.name)
+    return None
 
 
 def _carried(before: Event, after: Event) -> Event:

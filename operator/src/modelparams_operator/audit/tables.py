@@ -64,7 +64,9 @@ def _by(who: Who | None) -> str:
 
 
 def _doer(act: Act | None) -> str:
-    return _by(act.who) if act else _UNKNOWN
+    if act is None or act.who is None:
+        return _UNKNOWN
+    return _by(act.who) + ("" if act.is_sure else ", or a write that is missing")
 
 
 def _until(one: Account) -> str:
@@ -82,6 +84,8 @@ def _doubts(one: Account) -> Iterator[str]:
     served = one.served
     if served.since_is_known and not served.by_the_pod:
         yield f"its word was written by {_by(served.reported_by)}, not by a token of that pod"
+    if served.has_gap:
+        yield f"a write to its order is missing while it served {served.version_name}, or just before or after"
     if served.order is None:
         yield f"no order to serve {served.version_name} is in the log"
     for act in one.approved:
@@ -121,7 +125,7 @@ _VERSIONS: _Columns[_Version] = (
 )
 _ACTS: _Columns[Act] = (
     ("at", lambda one: time(one.at)),
-    ("who", lambda one: _by(one.who)),
+    ("who", _doer),
     ("rollout or version", lambda one: one.name),
     ("what", lambda one: one.what),
 )
