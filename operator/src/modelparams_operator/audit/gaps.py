@@ -126,15 +126,27 @@ def left_in_place(last: Event, successor: Event) -> Gap | None:
     )
 
 
-def without_body(events: Iterable[Event]) -> Iterator[Gap]:
-    """Writes of which the log does not hold what was written, counted."""
-    found = sorted(event.at for event in events)
-    if found:
-        message = (
-            f"{len(found)} writes are there without what was written: record modelparams.dev at the level "
-            "RequestResponse, as operator/deploy/audit-policy.yaml does"
-        )
-        yield Gap(Kind.BODY_MISSING, found[0], found[-1], message)
+@dataclass(slots=True)
+class WithoutBody:
+    """Writes of which the log does not hold what was written: counted, since it may be all."""
+
+    count: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+    def add(self, event: Event) -> None:
+        """Count one."""
+        self.count += 1
+        self.first, self.last = min(self.first or event.at, event.at), max(self.last or event.at, event.at)
+
+    def gaps(self) -> Iterator[Gap]:
+        """One, if there are any."""
+        if self.count:
+            message = (
+                f"{self.count} writes are there without what was written: record modelparams.dev at the level "
+                "RequestResponse, as operator/deploy/audit-policy.yaml does"
+            )
+            yield Gap(Kind.BODY_MISSING, self.first, self.last, message)
 
 
 def in_the_log(shelf: Shelf) -> Iterator[Gap]:

@@ -14,7 +14,7 @@ from modelparams_operator.audit import acts, gaps
 from modelparams_operator.audit.acts import Act
 from modelparams_operator.audit.denials import Denial, denials
 from modelparams_operator.audit.events import RESOURCES, Event
-from modelparams_operator.audit.gaps import Gap, Kind
+from modelparams_operator.audit.gaps import Gap, Kind, WithoutBody
 from modelparams_operator.audit.ledger import Account, Ledger, by_time
 from modelparams_operator.audit.served import served
 from modelparams_operator.audit.shelf import Shelf
@@ -50,7 +50,7 @@ class _Found:
     served: list[Account] = field(default_factory=list)
     acts: list[Act] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
-    without_body: list[Event] = field(default_factory=list)
+    without_body: WithoutBody = field(default_factory=WithoutBody)
 
 
 def tell(shelf: Shelf) -> Story:
@@ -59,7 +59,7 @@ def tell(shelf: Shelf) -> Story:
     for _, events in groupby(shelf.stored(), key=lambda one: one.namespace):
         _tell_namespace(found, shelf, events)
     refused, left_out = denials(shelf.refused())
-    missing = [*found.gaps, *gaps.without_body(found.without_body), *gaps.in_the_log(shelf)]
+    missing = [*found.gaps, *found.without_body.gaps(), *gaps.in_the_log(shelf)]
     return Story(
         first=shelf.first,
         last=shelf.last,
@@ -82,7 +82,8 @@ def _tell_namespace(found: _Found, shelf: Shelf, events: Iterable[Event]) -> Non
         lives = list[tuple[Event, Event]]()
         for uid, life in groupby(named, key=lambda one: one.uid):
             if not uid:
-                found.without_body += _slim(life)
+                for event in life:
+                    found.without_body.add(event)
                 continue
             lives.append(_tell_life(found, shelf, resource, here, life))
         lives.sort(key=lambda one: (one[0].resource_version, one[0].at))
@@ -90,10 +91,6 @@ def _tell_namespace(found: _Found, shelf: Shelf, events: Iterable[Event]) -> Non
             if gap := gaps.left_in_place(before[1], after[0]):
                 found.gaps.append(gap)
     found.acts += here.acts
-
-
-def _slim(events: Iterable[Event]) -> Iterator[Event]:
-    return (event.model_copy(update={"spec": {}, "status": {}}) for event in events)
 
 
 def _tell_life(

@@ -190,7 +190,7 @@ def _all(found: Iterable[object]) -> list[Any]:
 
 def _plain(found: Any) -> Any:
     if isinstance(found, BaseModel):
-        return {_camel(key): value for key, value in found.model_dump().items() if value}
+        return {_camel(key): value for key, value in found.model_dump().items() if value or key == "name"}
     if is_dataclass(found) and not isinstance(found, type):
         return {_camel(one.name): _plain(getattr(found, one.name)) for one in fields(found)}
     if isinstance(found, datetime):
