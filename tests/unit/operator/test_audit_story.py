@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -162,6 +163,22 @@ def test_a_pod_of_the_same_name_and_another_life_has_times_of_its_own() -> None:
     ]
     assert story.served[0].served.ended_by.name == COLLECTOR  # type: ignore[union-attr]
     assert kinds(story) == []
+
+
+@pytest.mark.parametrize("first", ["u1", "u9"])
+def test_a_pod_whose_order_was_deleted_and_made_again_serves_by_the_order_that_it_had(first: str) -> None:
+    log = Log()
+    log.order("1.0.0")
+    log.live("1.0.0")
+    log.delete(OPERATOR, ORDERS, "web-0")
+    log.order("1.1.0")
+    log.live("1.0.0")
+    text = json.dumps(log.events).replace('"u100"', f'"{first}"').replace('"u102"', '"u5"')
+    story = story_of(json.loads(text))
+    assert [(one.served.version_name, one.served.order is None) for one in story.served] == [
+        ("smollm2-1.0.0", False),
+        ("smollm2-1.0.0", False),
+    ]
 
 
 def test_an_answer_of_an_earlier_life_is_none() -> None:

@@ -33,7 +33,7 @@ from itertools import pairwise
 from modelparams_operator.audit.events import Beat, Event
 from modelparams_operator.audit.shelf import Shelf
 
-_SKEW = timedelta(minutes=1)
+SKEW = timedelta(minutes=1)
 """Clocks of API servers differ by less."""
 _IN_FLIGHT = timedelta(minutes=1)
 """The API server ends every request that is no watch within that time."""
@@ -71,7 +71,7 @@ def between(before: Event, after: Event) -> Gap | None:
     """What is missing between two neighbouring writes of one object."""
     if before.deletes:
         return None  # two who delete at once are both told that it is done
-    if 0 < after.generation < before.generation or after.at < before.at - _SKEW:
+    if 0 < after.generation < before.generation or after.at < before.at - SKEW:
         return _gap(
             Kind.OUT_OF_ORDER,
             before,
@@ -163,9 +163,9 @@ def outside(shelf: Shelf, since: datetime | None, until: datetime | None, now: d
     """What was asked for, and is before the log's first event or after its last."""
     if shelf.first is None or shelf.last is None:
         return
-    if since is not None and since < shelf.first - _SKEW:
+    if since is not None and since < shelf.first - SKEW:
         yield Gap(Kind.NOT_COVERED, since, shelf.first, "the log begins later than asked for")
-    if until is not None and min(until, now) > shelf.last + _SKEW:
+    if until is not None and min(until, now) > shelf.last + SKEW:
         yield Gap(Kind.NOT_COVERED, shelf.last, until, "the log ends earlier than asked for")
 
 

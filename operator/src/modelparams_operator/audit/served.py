@@ -7,13 +7,15 @@ server's clock; the pod's own `swappedAt` lies a moment before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from modelparams.api.assignment import AssignmentSpec, AssignmentStatus, HeldRelease, answer_of
 from modelparams_operator.audit.events import Event, Who
+from modelparams_operator.audit.gaps import SKEW
 
 
 class Ended(StrEnum):
@@ -59,27 +61,44 @@ class Served:
     reported_by: Who
     by_the_pod: bool
     swapped_at: datetime | None
-    order: Order | None
+    order: Order | None = None
     until: datetime | None = None
     ended: Ended = Ended.OPEN
     ended_by: Who | None = None
     has_gap: bool = False
 
 
+class Orders:
+    """What a pod was told, by digest. It outlives the object: who deletes an order stops no pod."""
+
+    def __init__(self) -> None:
+        self._told = defaultdict[tuple[str, str], list[Order]](list)
+
+    def add(self, spec: AssignmentSpec, order: Order) -> None:
+        """Take one in, in any order."""
+        told = self._told[spec.pod_uid, str(spec.activate)]
+        told.append(order)
+        told.sort(key=lambda one: one.at)
+
+    def with_order(self, one: Served) -> Served:
+        """The time with the last order before the pod's word, or by another server's clock just after it."""
+        told = [order for order in self._told.get((one.pod_uid, one.digest), ()) if order.at <= one.since + SKEW]
+        before = [order for order in told if order.at <= one.since] or told[:1]
+        return replace(one, order=before[-1] if before else None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What is known of an order so far: the orders by digest, of each the last."""
+    """What is known of an order so far."""
 
     spec: AssignmentSpec | None = None
-    orders: Mapping[str, Order] = field(default_factory=dict)
     open: Served | None = None
 
 
-def served(events: Iterable[Event]) -> Iterator[Served]:
+def served(events: Iterable[Event], orders: Orders) -> Iterator[Served]:
     """The times of one order's pod; `events` are all writes to that one object, in order.
 
-    Raises:
-        InvalidSpec: the object is none that this release knows.
+    What the pod was told is put into `orders`, which gives each time its order once all of the pod's objects are read.
     """
     known = _Known()
     for event in events:
@@ -90,7 +109,7 @@ def served(events: Iterable[Event]) -> Iterator[Served]:
                 yield _ended(known.open, event, Ended.ORDER_DELETED)
             return
         is_followed = event.creates or known.spec is not None
-        known = _with_order(known, event, is_followed=is_followed)
+        known = _with_order(known, event, orders, is_followed=is_followed)
         found = _live(event)
         if known.open and not _is_still(known.open, found):
             yield _ended(known.open, event, Ended.CHANGED)
@@ -100,15 +119,14 @@ def served(events: Iterable[Event]) -> Iterator[Served]:
         yield known.open
 
 
-def _with_order(known: _Known, event: Event, *, is_followed: bool) -> _Known:
+def _with_order(known: _Known, event: Event, orders: Orders, *, is_followed: bool) -> _Known:
     """Take in what the pod is told, and by whom, if this write told it."""
     spec = AssignmentSpec.parse(event.spec)
     was = known.spec
     is_as_before = was is not None and (was.activate, was.pod_uid) == (spec.activate, spec.pod_uid)
-    if is_as_before or spec.activate is None or event.writes_status or not is_followed:
-        return replace(known, spec=spec)
-    order = Order(event.at, event.who, spec.term)
-    return replace(known, spec=spec, orders={**known.orders, str(spec.activate): order})
+    if not is_as_before and spec.activate is not None and not event.writes_status and is_followed:
+        orders.add(spec, Order(event.at, event.who, spec.term))
+    return replace(known, spec=spec)
 
 
 def _live(event: Event) -> tuple[HeldRelease, AssignmentStatus] | None:
@@ -152,7 +170,6 @@ def _now(
         reported_by=event.who,
         by_the_pod=event.writes_status and (event.who.pod, event.who.pod_uid) == (event.name, status.pod_uid),
         swapped_at=status.swapped_at,
-        order=known.orders.get(digest),
     )
 
 

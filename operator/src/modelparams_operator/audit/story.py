@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 
 from modelparams.api import assignment, rollout, version
 from modelparams.api.base import Wire
@@ -16,7 +17,7 @@ from modelparams_operator.audit.denials import Denial, denials
 from modelparams_operator.audit.events import RESOURCES, Event
 from modelparams_operator.audit.gaps import Gap, Kind, WithoutBody
 from modelparams_operator.audit.ledger import Account, Ledger, by_time
-from modelparams_operator.audit.served import served
+from modelparams_operator.audit.served import Orders, Served, served
 from modelparams_operator.audit.shelf import Shelf
 
 _OF = {version.PLURAL: acts.of_version, rollout.PLURAL: acts.of_rollout}
@@ -76,42 +77,47 @@ def _tell_namespace(found: _Found, shelf: Shelf, events: Iterable[Event]) -> Non
     """Versions and rollouts come before the orders, whose times they account for."""
     here = Ledger()
     for (resource, _), named in groupby(events, key=lambda one: (one.resource, one.name)):
-        if resource not in RESOURCES:
+        if resource in RESOURCES:
+            _tell_name(found, shelf, here, named)
+        else:
             here.enter(map(acts.of_guard, named))
-            continue
-        lives = list[tuple[Event, Event]]()
-        for uid, life in groupby(named, key=lambda one: one.uid):
-            if not uid:
-                for event in life:
-                    found.without_body.add(event)
-                continue
-            lives.append(_tell_life(found, shelf, resource, here, life))
-        lives.sort(key=lambda one: (one[0].resource_version, one[0].at))
-        for before, after in pairwise(lives):
-            if gap := gaps.left_in_place(before[1], after[0]):
-                found.gaps.append(gap)
     found.acts += here.acts
 
 
-def _tell_life(
-    found: _Found, shelf: Shelf, resource: str, here: Ledger, events: Iterable[Event]
-) -> tuple[Event, Event]:
-    """One object from its first to its last write in the log: both are given back."""
-    ends = list[Event]()
-    walked = _walked(found, shelf, events, ends)
-    if resource == assignment.PLURAL:
-        found.served += [here.account(one) for one in served(walked)]
-        for _ in walked:  # what came after its deletion
-            pass
+def _tell_name(found: _Found, shelf: Shelf, here: Ledger, events: Iterable[Event]) -> None:
+    """All objects that had one name, one after another."""
+    lives, times, orders = list[tuple[Event, Event]](), list[Served](), Orders()
+    for uid, life in groupby(events, key=lambda one: one.uid):
+        if not uid:
+            for event in life:
+                found.without_body.add(event)
+            continue
+        ends = list[Event]()
+        walked = _walked(found, shelf, life, ends)
+        times += _served_or_done(walked, here, orders)
+        deque(walked, maxlen=0)  # what came after its deletion
+        lives.append((ends[0], ends[-1]))
+    found.served += [here.account(orders.with_order(one)) for one in times]
+    lives.sort(key=lambda one: (one[0].resource_version, one[0].at))
+    gone = (gaps.left_in_place(before[1], after[0]) for before, after in pairwise(lives))
+    found.gaps += [gap for gap in gone if gap]
+
+
+def _served_or_done(events: Iterator[Event], here: Ledger, orders: Orders) -> Iterator[Served]:
+    """The times of an order; of other objects none, but the acts are entered."""
+    first = next(events, None)
+    whole = chain([first], events) if first else ()
+    if first and first.resource == assignment.PLURAL:
+        yield from served(whole, orders)
     else:
-        for before, after in pairwise(_from_nothing(walked)):
-            here.enter(_done(before, after) if after else ())
-    return ends[0], ends[-1]
+        here.enter(_done(whole))
 
 
-def _done(before: Event | None, after: Event) -> Iterator[Act]:
-    for act in _OF[after.resource](before, after):
-        yield acts.in_doubt(act, after) if after.follows_gap else act
+def _done(events: Iterable[Event]) -> Iterator[Act]:
+    """What the writes to one version or rollout did."""
+    for before, after in pairwise(_from_nothing(events)):
+        for act in _OF[after.resource](before, after) if after else ():
+            yield acts.in_doubt(act, after) if after and after.follows_gap else act
 
 
 def _from_nothing(events: Iterable[Event]) -> Iterator[Event | None]:
