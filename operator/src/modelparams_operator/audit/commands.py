@@ -23,7 +23,7 @@ class Outcome(IntEnum):
     """The log does not hold all that it should."""
 
 
-Logs = Annotated[list[str], typer.Argument(metavar="LOG...", help="Files, also rotated and zipped ones; - is a pipe.")]
+Logs = Annotated[list[str], typer.Argument(metavar="LOG", help="Files, also rotated and zipped ones; - is a pipe.")]
 Moment = "RFC 3339, a date, or how long ago: 90m, 24h, 7d."
 
 
@@ -44,7 +44,7 @@ def audit(
     denied. Give the logs of all API servers, in any order. Exits with 0, or with 12 when the log has a gap: then what
     is told may not be all.
 
-        modelparams audit /var/log/kubernetes/audit*.log* --model smollm2 --since 7d
+        modelparams audit /var/log/kubernetes/audit* --model smollm2 --since 7d
     """
     from datetime import UTC, datetime
 
