@@ -118,7 +118,7 @@ _SERVED: _Columns[Account] = (
     ("approved by", _approvers),
 )
 _VERSIONS: _Columns[_Version] = (
-    ("version", lambda one: one.name),
+    ("version", lambda one: _path(one.namespace, one.name)),
     ("digest", lambda one: one.digest),
     ("published by", lambda one: _doer(one.published)),
     ("at", lambda one: time(one.published.at) if one.published else _UNKNOWN),
@@ -126,7 +126,7 @@ _VERSIONS: _Columns[_Version] = (
 _ACTS: _Columns[Act] = (
     ("at", lambda one: time(one.at)),
     ("who", _doer),
-    ("rollout or version", lambda one: one.name),
+    ("rollout or version", lambda one: _path(one.namespace, one.name)),
     ("what", lambda one: one.what),
 )
 _DENIED: _Columns[Denial] = (
@@ -139,15 +139,19 @@ _GAPS: _Columns[Gap] = (
     ("gap", lambda one: one.kind),
     ("from", lambda one: time(one.since) if one.since else ""),
     ("until", lambda one: time(one.until) if one.until else ""),
-    ("of", lambda one: f"{one.resource}/{one.name}" if one.name else ""),
+    ("of", lambda one: _path(one.resource, one.namespace, one.name) if one.name else ""),
     ("what", lambda one: one.message),
 )
 
 
 def _tried(one: Denial) -> str:
-    place = "/".join(part for part in (one.resource, one.name, one.subresource) if part)
+    place = _path(one.resource, one.namespace, one.name, one.subresource)
     words = [f"{one.verb} {place}", *one.tried] + (["(dry run)"] if one.is_dry_run else [])
     return "; ".join(words)
+
+
+def _path(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
 
 
 def _table(title: str, columns: _Columns[Row], rows: Sequence[Row]) -> Table | None:
