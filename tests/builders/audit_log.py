@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from builders import objects
-from builders.objects import OPERATOR, Object, assignment, pod, release, rollout, version
+from builders.objects import OPERATOR, Object, approval, assignment, digest, pod, release, rollout, version
 from modelparams.cli.harmless import HarmlessConsole
 from modelparams_operator.audit.events import read
 from modelparams_operator.audit.shelf import Shelf
@@ -24,7 +24,7 @@ BEGIN = datetime(2026, 11, 28, 6, 0, 0, tzinfo=UTC)
 AGENT = "system:serviceaccount:serving:modelparams-agent"
 COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
 ORDERS, ROLLOUTS, VERSIONS = "modelparamassignments", "modelparamrollouts", "modelparamversions"
-APPROVED = [{"versionName": "smollm2-1.1.0", "throughStep": 1, "approvedBy": "alice"}]
+APPROVED = [approval("1.1.0", "alice")]
 NAMESPACE = "serving"
 
 
@@ -219,7 +219,8 @@ def played() -> Log:
     log.beat()
     released(log)
     log.beat()
-    notes = {"modelparams-people-let-versions-pass/approved": "mallory approves smollm2-1.1.0 through step 1"}
+    tried = f"mallory approves smollm2-1.1.0 {digest('smollm2-1.1.0')} through step 1"
+    notes = {"modelparams-people-let-versions-pass/approved": tried}
     words = "denied request: approvedBy must be your own user name: write mallory"
     log.refuse("mallory", ROLLOUTS, "smollm2", words, annotations=notes)
     followed_by(log)

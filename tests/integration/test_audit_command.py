@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from builders.guarded import AGENT, ASSIGNMENTS, ROLLOUTS, SYSTEM, VERSIONS, Guarded, apply_binding, code, name_and_uid
-from builders.objects import Object, assignment, release, rollout, version
+from builders.objects import Object, approval, assignment, digest, release, rollout, version
 from cluster.api import Api
 from cluster.control_plane import Access
 from cluster.process import wait_until
@@ -84,7 +84,7 @@ class Play:
         self.agent.apply(f"{path}/status", {**head, "status": status}, manager="modelparams-agent")
 
     def approve(self, by: Api, name: str) -> tuple[int, str]:
-        one = {"versionName": f"{self.model}-1.1.0", "throughStep": 1, "approvedBy": name}
+        one = approval("1.1.0", name, model=self.model)
         return code(lambda: by.patch(self.scene.path(ROLLOUTS, self.model), {"spec": {"approvals": [one]}}))
 
     def release_both(self) -> None:
@@ -134,8 +134,8 @@ def test_a_real_log_says_what_was_served_and_by_whose_will(play: Play, control_p
     first, second = told(play, control_plane.audit_log)["served"]
     assert [one["versionName"] for one in (first, second)] == [f"{play.model}-1.0.0", f"{play.model}-1.1.0"]
     assert first["until"] == second["since"]
-    digest = version("1.1.0", model=play.model)["spec"]["manifestDigest"]
-    assert (second["pod"], second["podUID"], second["digest"]) == (play.name, play.uid, digest)
+    assert (second["pod"], second["podUID"]) == (play.name, play.uid)
+    assert second["digest"] == digest(f"{play.model}-1.1.0")
     assert (second["sinceIsKnown"], second["byThePod"]) == (True, True)
     assert second["order"]["by"]["name"] == user(play.scene, "modelparams-operator", SYSTEM)
     assert second["published"]["who"]["name"] == user(play.scene, TRAINER)
@@ -159,7 +159,8 @@ def test_a_real_log_says_what_was_done_and_what_was_denied(play: Play, control_p
     forged, powerless = [one for one in found["denied"] if one["name"] == play.model]
     assert (forged["who"]["name"], powerless["who"]["name"]) == (user(play.scene, MANAGER), user(play.scene, "edit"))
     assert "approvedBy must be your own user name" in forged["message"]
-    assert powerless["tried"] == [f"{user(play.scene, 'edit')} approves {play.model}-1.1.0 through step 1"]
+    name = f"{play.model}-1.1.0"
+    assert powerless["tried"] == [f"{user(play.scene, 'edit')} approves {name} {digest(name)} through step 1"]
 
 
 def mine(play: Play, told: list[Object]) -> list[Object]:

@@ -28,7 +28,7 @@ from builders.audit_log import (
     story_of,
     target,
 )
-from builders.objects import Object, digest, rollout, version
+from builders.objects import Object, approval, digest, expedite, rollout, version
 from modelparams_operator.audit.gaps import Kind
 from modelparams_operator.audit.served import Ended
 from modelparams_operator.audit.story import Story
@@ -92,6 +92,30 @@ def test_an_approval_of_another_version_or_one_taken_back_before_is_not_its() ->
     assert ("alice", "ApprovalRemoved", "smollm2-1.1.0") in did(story)
 
 
+def test_an_approval_of_other_bytes_under_its_name_is_not_its() -> None:
+    log = Log()
+    released(log)
+    log.put("alice", rollout(), approvals=[approval("1.1.0", "alice") | {"manifestDigest": digest("former")}])
+    log.put("bob", rollout(), expedite=expedite("1.1.0") | {"manifestDigest": digest("former")})
+    log.put("carol", version("1.1.0"))
+    log.order("1.1.0")
+    log.live("1.1.0")
+    assert [(one.approved, one.expedited) for one in log.story().served] == [((), None), ((), None)]
+
+
+def test_who_hastened_a_version_is_told_beside_its_time() -> None:
+    log = Log()
+    released(log)
+    log.put("carol", version("1.1.0"))
+    log.put("bob", rollout(), expedite=expedite("1.1.0"))
+    log.order("1.1.0")
+    log.live("1.1.0")
+    _, second = log.story().served
+    assert second.expedited is not None
+    assert second.expedited.who is not None
+    assert second.expedited.who.name == "bob"
+
+
 def test_who_wrote_an_approval_in_another_s_name_is_told() -> None:
     """Where the policies are not in force."""
     log = Log()
@@ -113,7 +137,8 @@ def test_what_people_did_is_told_from_what_changed() -> None:
         {"suspend": True},
         {"suspend": None},
         {"retryToken": "again"},
-        {"expedite": {"versionName": "smollm2-1.0.0"}},
+        {"expedite": expedite("1.0.0")},
+        {"expedite": None},
         {"strategy": {"steps": [{"pods": 2, "pause": {}}]}},
         {"versionPolicy": {"type": "Pinned", "versionName": "smollm2-1.0.0"}},
     ):
@@ -127,6 +152,7 @@ def test_what_people_did_is_told_from_what_changed() -> None:
         ("dave", "Released", ""),
         *(("dave", does, "") for does in ("Held", "Resumed", "Suspended", "Unsuspended", "Retried")),
         ("dave", "Expedited", "smollm2-1.0.0"),
+        ("dave", "ExpediteRemoved", "smollm2-1.0.0"),
         ("dave", "PlanChanged", ""),
         ("dave", "Released", "smollm2-1.0.0"),
         ("erin", "Withdrawn", "smollm2-1.0.0"),

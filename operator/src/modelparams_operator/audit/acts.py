@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import get_args
 
-from modelparams.api.rollout import Approval, RolloutSpec, RolloutStatus
+from modelparams.api.release import Release
+from modelparams.api.rollout import Approval, Expedite, Revision, RolloutSpec, RolloutStatus
 from modelparams.api.version import VersionSpec, VersionStatus
 from modelparams_operator.audit.events import KINDS, Event, Who
 from modelparams_operator.core.memory import Outcome
@@ -117,8 +118,8 @@ def _found(event: Event, spec: RolloutSpec) -> Iterator[Act]:
         what = f"{one.approved_by} had approved {_reach(one)}"
         yield _there_already(event, "Approved", what, **_of(one))
     if spec.expedite:
-        name = spec.expedite.version_name
-        yield _there_already(event, "Expedited", f"{name} was expedited", version_name=name)
+        what = f"{spec.expedite.version_name} was expedited"
+        yield _there_already(event, "Expedited", what, **_bytes_of(spec.expedite))
 
 
 def in_doubt(act: Act, after: Event) -> Act:
@@ -166,16 +167,21 @@ def _forged(event: Event, one: Approval) -> str:
 
 
 def _of(one: Approval) -> dict[str, str | int]:
-    return {"version_name": one.version_name, "through_step": one.through_step, "approved_by": one.approved_by}
+    return {**_bytes_of(one), "through_step": one.through_step, "approved_by": one.approved_by}
+
+
+def _bytes_of(one: Approval | Expedite | Release | Revision) -> dict[str, str | int]:
+    return {"version_name": one.version_name, "digest": str(one.manifest_digest)}
 
 
 def _steered(event: Event, was: RolloutSpec | None, now: RolloutSpec) -> Iterator[Act]:
     unsteered = {"paused": False, "suspend": False, "expedite": None, "retry_token": None}
     old = was or now.model_copy(update=unsteered)
-    if now.expedite != old.expedite:
-        name = (now.expedite or old.expedite).version_name  # type: ignore[union-attr]  # one of two that differ
-        does, what = ("Expedited", "expedites") if now.expedite else ("ExpediteRemoved", "no longer expedites")
-        yield _act(event, does, f"{what} {name}", version_name=name)
+    if now.expedite and now.expedite != old.expedite:
+        yield _act(event, "Expedited", f"expedites {now.expedite.version_name}", **_bytes_of(now.expedite))
+    elif old.expedite and not now.expedite:
+        what = f"no longer expedites {old.expedite.version_name}"
+        yield _act(event, "ExpediteRemoved", what, **_bytes_of(old.expedite))
     if now.retry_token is not None and now.retry_token != old.retry_token:
         yield _act(event, "Retried", f"tries again what failed, by the token {now.retry_token}")
     if now.paused != old.paused:
@@ -189,12 +195,10 @@ def _decided(event: Event, was: RolloutStatus, now: RolloutStatus) -> Iterator[A
     """What the operator made of it."""
     target = now.target
     if target and (was.target is None or was.target.manifest_digest != target.manifest_digest):
-        known = {"version_name": target.version_name, "digest": str(target.manifest_digest)}
-        yield _act(event, "Targeted", f"begins to roll out {target.version_name}", **known)
+        yield _act(event, "Targeted", f"begins to roll out {target.version_name}", **_bytes_of(target))
     for one in reversed(now.history):
         if one not in was.history:
-            known = {"version_name": one.version_name, "digest": str(one.manifest_digest)}
-            yield _act(event, one.outcome, f"ends the rollout of {one.version_name}: {one.outcome}", **known)
+            yield _act(event, one.outcome, f"ends the rollout of {one.version_name}: {one.outcome}", **_bytes_of(one))
 
 
 def _act(event: Event, does: str, what: str, **more: str | int) -> Act:

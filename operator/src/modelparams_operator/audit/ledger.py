@@ -66,7 +66,7 @@ class Ledger:
             published=_last(made, one.since, does="Published", digest=one.digest),
             released=_last(about, chosen, does="Released"),
             approved=tuple(_approvals(about, one)),
-            expedited=_last(about, ordered, does="Expedited", version_name=one.version_name),
+            expedited=_last(about, ordered, does="Expedited", version_name=one.version_name, digest=one.digest),
         )
 
 
@@ -80,11 +80,12 @@ def _last(acts: Iterable[Act], until: datetime, **wanted: str) -> Act | None:
 
 
 def _approvals(about: Iterable[Act], one: Served) -> Iterator[Act]:
-    """Those of its version that stood at some moment of that time."""
+    """Those of its version, with these very bytes, that stood at some moment of that time."""
     standing = dict[tuple[str, int], Act]()
     for act in about:
         key = (act.approved_by, act.through_step)
-        if act.version_name != one.version_name or (one.until and act.at and act.at > one.until):
+        is_its = (act.version_name, act.digest) == (one.version_name, one.digest)
+        if not is_its or (one.until and act.at and act.at > one.until):
             continue
         if act.does == "Approved":
             standing[key] = act
