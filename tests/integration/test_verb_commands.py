@@ -111,6 +111,19 @@ def test_a_version_is_withdrawn_and_brought_back_and_git_engines_see_whose_field
     assert "lifecycle" not in managed.admin.get(path)["spec"]
 
 
+def test_why_a_rollout_is_where_it_is_and_what_comes_next_is_explained_to_whoever_may_look(managed: Guarded) -> None:
+    name = under_way(managed)
+    managed.admin.post(managed.path(VERSIONS), version("1.1.0", model=name))
+    told = run(managed, "explain", name, who="view")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.startswith(f"rollout {name} at 20")
+    assert f"verify {name}-1.1.0" in told.stdout
+    assert f"no pod is selected; {name}-1.1.0 is rolled out when there are some" in told.stdout
+    past = run(managed, "history", name, "--output", "json", who="view")
+    assert (past.returncode, past.stdout) == (0, "[]\n")
+    assert f"{name}-1.1.0" in run(managed, "history", name, who="view").stdout
+
+
 def test_an_object_that_is_not_there_is_named(managed: Guarded) -> None:
     missing = run(managed, "approve", "nobody")
     assert missing.returncode == 2

@@ -1,4 +1,4 @@
-"""The command that the operator adds to `modelparams`: `status`."""
+"""What the operator adds to `modelparams` for looking: `status`, `history` and `explain`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from modelparams.api.rollout import RolloutStatus
     from modelparams_operator.status.overview import Overview
     from modelparams_operator.status.reading import Place
     from modelparams_operator.status.screens import Screen
@@ -59,6 +60,68 @@ def status(
     screen = screen_of(output, watch=watch, pods=pods, namespaces=everywhere)
     found = asyncio.run(follow(partial(_read, place, model), screen, watch=watch, timeout=timeout))
     raise typer.Exit(found.outcome)
+
+
+Rollout = Annotated[str, typer.Argument(help="The ModelParamRollout's name.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: the context's.")]
+Context = Annotated[str | None, typer.Option(help="Another context of the kubeconfig.")]
+Kubeconfig = Annotated[Path | None, typer.Option(help="Default: $KUBECONFIG, else ~/.kube/config.")]
+
+
+def history(
+    rollout: Rollout,
+    namespace: Namespace = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="json: as status.history has it.")] = Output.TABLE,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show which versions a rollout brought to its pods, and what became of them.
+
+    The last twenty, newest first, with who approved them. For longer, and for what was tried and denied, ask the API
+    server's audit log: modelparams audit.
+    """
+    import json
+
+    from modelparams.cli.output import console, echo
+    from modelparams_operator.shell import views
+    from modelparams_operator.shell.ports import ROLLOUTS, ObjectKey
+    from modelparams_operator.status import history as past
+    from modelparams_operator.status.reading import connected, found
+
+    place = _place(kubeconfig, context, namespace)
+
+    async def read() -> RolloutStatus:
+        async with connected(place) as api:
+            return views.rollout(await found(api, ROLLOUTS, ObjectKey(place.namespace or "", rollout))).status
+
+    status = asyncio.run(read())
+    if output is Output.JSON:
+        echo(json.dumps(past.wire(status), indent=2))
+    else:
+        console().print(past.table(status))
+
+
+def explain(
+    rollout: Rollout, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
+) -> None:
+    """Say why a rollout is where it is, and what the operator would do next.
+
+    Plans from the objects as they are, by the operator's own rules, and changes nothing. What only the operator knows
+    is left out: a check of bytes that is under way, and a time in which it could not follow the pods.
+    """
+    from modelparams.cli.harmless import harmless
+    from modelparams.cli.output import echo
+    from modelparams_operator.core.explain import explain as told
+    from modelparams_operator.status.reading import read_snapshot
+
+    snapshot = asyncio.run(read_snapshot(_place(kubeconfig, context, namespace), rollout))
+    echo(harmless(told(snapshot)))
+
+
+def _place(kubeconfig: Path | None, context: str | None, namespace: str | None) -> Place:
+    from modelparams_operator.status.reading import Place, namespace_of
+
+    return Place(kubeconfig, context, namespace or namespace_of(kubeconfig, context))
 
 
 def screen_of(output: Output, *, watch: bool, pods: int, namespaces: bool) -> Screen:

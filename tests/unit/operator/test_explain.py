@@ -72,7 +72,10 @@ def test_a_plan_is_told_in_words() -> None:
 def test_a_quiet_plan_says_so() -> None:
     seen = observed(version("1.0.0"), *pods(2, "1.0.0"), memory=status("1.0.0"))
     rest = observed(version("1.0.0"), *pods(2, "1.0.0"), memory=plan(desired(), seen).status)
-    assert explain(Snapshot(desired(), rest)).splitlines()[-2:] == ["actions: none", "status: unchanged"]
+    assert explain(Snapshot(desired(), rest)).splitlines()[-2:] == [
+        "actions: none",
+        "status, unchanged: Ready=True Promoted: 2 of 2 pods serve chat-1.0.0",
+    ]
 
 
 def test_a_text_that_is_no_observation_is_refused() -> None:

@@ -640,6 +640,9 @@ def test_completion_is_offered_for_the_shell(run: Run) -> None:
         "diff",
         "serve",
         "status",
+        "history",
+        "explain",
+        "approve",
         "",
     ],
 )

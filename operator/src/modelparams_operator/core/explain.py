@@ -51,10 +51,9 @@ def _lines(snapshot: Snapshot, result: Plan) -> Iterator[str]:
     yield "actions:" if result.actions else "actions: none"
     yield from (f"  {_action(action)}" for action in result.actions)
     ready = find(result.status.conditions, ConditionType.READY)
-    if result.status == snapshot.observed.status:
-        yield "status: unchanged"
-    elif ready is not None:
-        yield f"status: Ready={ready.status} {ready.reason}: {ready.message}"
+    if ready is not None:
+        is_new = result.status != snapshot.observed.status
+        yield f"status{'' if is_new else ', unchanged'}: Ready={ready.status} {ready.reason}: {ready.message}"
     yield from (f"event: {e.type} {e.reason}: {e.message}" for e in of_rollout(snapshot.observed.status, result.status))
     if result.wake_at is not None:
         yield f"time changes it next at {result.wake_at:%Y-%m-%dT%H:%M:%SZ}"

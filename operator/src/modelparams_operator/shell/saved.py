@@ -41,11 +41,21 @@ def _model(key: ModelKey, items: list[JSON]) -> tuple[Snapshot, ...]:
         [item for item in _of(resource, here) if item["spec"].get("modelName") == key.model]
         for resource in (VERSIONS, ROLLOUTS)
     )
-    pods = {item["metadata"]["name"]: views.pod(item) for item in _of(PODS, here)}
-    orders = {item["metadata"]["name"]: views.assignment(item) for item in _of(ASSIGNMENTS, here)}
-    model = observe.joined(observe.assembled(key, versions, rollouts), pods, orders)
+    return of_objects(key, versions=versions, rollouts=rollouts, pods=_of(PODS, here), orders=_of(ASSIGNMENTS, here))
+
+
+def of_objects(
+    key: ModelKey, *, versions: list[JSON], rollouts: list[JSON], pods: list[JSON], orders: list[JSON]
+) -> tuple[Snapshot, ...]:
+    """Make the planner's input of a model's objects and its namespace's pods and orders: one for each usable rollout.
+
+    Nothing is known of a check that is under way, nor since when an operator watches.
+    """
+    known = {item["metadata"]["name"]: views.assignment(item) for item in orders}
+    here = {item["metadata"]["name"]: views.pod(item) for item in pods}
+    model = observe.joined(observe.assembled(key, versions, rollouts), here, known)
     seen, now = observe.version_views(model, _nothing_new), datetime.now(UTC).replace(microsecond=0)
-    term = max((order.spec.term for order in orders.values()), default=0)
+    term = max((order.spec.term for order in known.values()), default=0)
     return tuple(
         Snapshot(observe.desired(r), observe.observed(model, r, seen, now=now, term=term, watching_since=None))
         for r in model.rollouts

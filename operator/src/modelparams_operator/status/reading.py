@@ -1,4 +1,4 @@
-"""Read an overview from the API server, as the person who asks."""
+"""Read from the API server, as the person who asks: an overview, one object, or all that the planner would see."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from typing import Any
 
 from kubernetes.aio import client
 
-from modelparams.errors import UsageError
+from modelparams.api import MODEL_LABEL
+from modelparams.errors import APIMissing, UsageError
+from modelparams_operator.core.explain import Snapshot
 from modelparams_operator.shell import kubeconfig as kubeconfigs
+from modelparams_operator.shell import views
 from modelparams_operator.shell.kube import Kube
-from modelparams_operator.shell.ports import ASSIGNMENTS, JSON, ROLLOUTS, VERSIONS, Resource
+from modelparams_operator.shell.ports import (
+    ASSIGNMENTS,
+    JSON,
+    PODS,
+    ROLLOUTS,
+    VERSIONS,
+    ModelKey,
+    ObjectKey,
+    Resource,
+)
+from modelparams_operator.shell.saved import of_objects
 from modelparams_operator.status.overview import Overview, overview
 
 PERSON = "modelparams-cli"
@@ -73,11 +86,54 @@ async def read(place: Place, model: str = "") -> Overview:
         )
 
 
-async def _all(api: Kube, resource: Resource, namespace: str | None, fields: str) -> list[JSON]:
-    found, token = list[dict[str, Any]](), None
+async def found(api: Kube, resource: Resource, key: ObjectKey) -> JSON:
+    """Get one object that a person named.
+
+    Raises:
+        UsageError: it is not there.
+        APIError: the API server did not answer as hoped.
+    """
+    try:
+        return await api.get(resource, key)
+    except APIMissing:
+        raise UsageError(
+            f"there is no {resource.kind} {key.name} in namespace {key.namespace}",
+            hint=f"see: kubectl get {resource.plural} --all-namespaces",
+        ) from None
+
+
+async def read_snapshot(place: Place, rollout: str) -> Snapshot:
+    """Read what the planner would see of a rollout, whatever else its model has.
+
+    Raises:
+        UsageError: it is not there, or there is no way to the API server.
+        InvalidSpec: it cannot be used.
+        APIError: the API server did not answer as hoped.
+    """
+    async with connected(place) as api:
+        subject = await found(api, ROLLOUTS, ObjectKey(place.namespace or "", rollout))
+        key = ModelKey(place.namespace or "", str(views.rollout(subject).spec.model_name))
+        of_model = f"spec.modelName={key.model}"
+        seen = of_objects(
+            key,
+            versions=await _all(api, VERSIONS, place.namespace, of_model),
+            rollouts=await _all(api, ROLLOUTS, place.namespace, of_model),
+            pods=await _all(api, PODS, place.namespace, labels=f"{MODEL_LABEL}={key.model}"),
+            orders=await _all(api, ASSIGNMENTS, place.namespace),
+        )
+    mine = next((one for one in seen if one.desired.name == rollout), None)
+    if mine is None:
+        raise UsageError(f"{rollout} was deleted meanwhile", hint="see: kubectl get mpr")
+    return mine
+
+
+async def _all(
+    api: Kube, resource: Resource, namespace: str | None, fields: str = "", *, labels: str = ""
+) -> list[JSON]:
+    items, token = list[dict[str, Any]](), None
     while True:
-        page = await api.list_page(resource, namespace, fields=fields, token=token)
-        found += page.items
+        page = await api.list_page(resource, namespace, fields=fields, labels=labels, token=token)
+        items += page.items
         token = page.token
         if not token:
-            return found
+            return items

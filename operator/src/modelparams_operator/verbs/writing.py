@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from modelparams.errors import APIConflict, APIMissing, UsageError
+from modelparams.errors import APIConflict, UsageError
 from modelparams_operator.shell import views
 from modelparams_operator.shell.kube import Kube
 from modelparams_operator.shell.ports import JSON, ROLLOUTS, VERSIONS, ObjectKey, Resource
 from modelparams_operator.shell.views import RolloutObject, VersionObject
+from modelparams_operator.status.reading import found
 from modelparams_operator.verbs.changes import Change, expedited, full_name
 
 _REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -22,35 +23,25 @@ async def user_name(api: Kube) -> str:
 
 async def change_rollout(api: Kube, key: ObjectKey, decide: Callable[[RolloutObject], Change]) -> Change:
     """Change a rollout as `decide` says. Errors as `_written`, and those of `decide`."""
-    subject = await _found(api, ROLLOUTS, key)
+    subject = await found(api, ROLLOUTS, key)
     return await _written(api, ROLLOUTS, subject, decide(views.rollout(subject)))
 
 
 async def expedite(api: Kube, key: ObjectKey, version: str | None) -> Change:
     """Expedite a version by its name or number, or what is rolled out. Errors as `_written`, those of `expedited`."""
-    subject = await _found(api, ROLLOUTS, key)
+    subject = await found(api, ROLLOUTS, key)
     rollout = views.rollout(subject)
     named = None
     if version is not None:
         which = ObjectKey(key.namespace, full_name(rollout.spec, version))
-        named = views.version(await _found(api, VERSIONS, which))
+        named = views.version(await found(api, VERSIONS, which))
     return await _written(api, ROLLOUTS, subject, expedited(rollout, named))
 
 
 async def change_version(api: Kube, key: ObjectKey, decide: Callable[[VersionObject], Change]) -> Change:
     """Change a version as `decide` says. Errors as `_written`, and those of `decide`."""
-    subject = await _found(api, VERSIONS, key)
+    subject = await found(api, VERSIONS, key)
     return await _written(api, VERSIONS, subject, decide(views.version(subject)))
-
-
-async def _found(api: Kube, resource: Resource, key: ObjectKey) -> JSON:
-    try:
-        return await api.get(resource, key)
-    except APIMissing:
-        raise UsageError(
-            f"there is no {resource.kind} {key.name} in namespace {key.namespace}",
-            hint=f"see: kubectl get {resource.plural} --all-namespaces",
-        ) from None
 
 
 async def _written(api: Kube, resource: Resource, subject: JSON, change: Change) -> Change:

@@ -18,7 +18,7 @@ from modelparams.cli.prose import prose
 from modelparams.errors import UsageError
 
 GROUP = "modelparams.commands"
-_VERBS = ("approve", "audit", "expedite", "pause", "resume", "retry", "status", "withdraw")
+_VERBS = ("approve", "audit", "expedite", "explain", "history", "pause", "resume", "retry", "status", "withdraw")
 _EXTRAS: Mapping[str, str] = {"serve": "serving", **dict.fromkeys(_VERBS, "operator")}
 
 
