@@ -81,6 +81,11 @@ class SimPod:
     was_late: bool = False
     """It came back from being sick on a version that the others had left."""
 
+    @property
+    def was_taken(self) -> bool:
+        """From serving, by its order: one that served nobody is not waited for."""
+        return self.order is not None and self.order.moved_in is not None
+
     def view(self) -> PodView:
         def held(one: Digest) -> HeldRelease:
             number = NAME_OF[one]
@@ -118,7 +123,7 @@ class World:
         self.approved_through: dict[Digest, int] = {}
         """The last step that anybody ever approved of a version."""
         self.seen_ready: dict[str, Digest | None] = {}
-        """Pods that were ready when the last status was written, and on what."""
+        """Pods that were ready where we took them when the last status was written, and on what."""
         self.desired = self._strategy() if not calm else desired()
         self._born = 0
 
@@ -252,6 +257,8 @@ class World:
             self.random.choice(["alice", "bob"]),
             content=self.random.choice(["", "", "", "other bytes"]),
         )
+        if self.random.random() < 0.5:
+            one = one.model_copy(update={"steps_hash": self.status.steps_hash or "of no plan"})
         others = (
             a
             for a in self.desired.spec.approvals
@@ -339,7 +346,7 @@ class World:
                 break
             write()
         if self.status == made.status:
-            self.seen_ready = {pod.name: pod.serves for pod in self.pods.values() if pod.ready}
+            self.seen_ready = {p.name: p.serves for p in self.pods.values() if p.ready and p.was_taken}
         return made
 
     def _writes(self, made: Plan) -> Iterator[Callable[[], None]]:
@@ -526,7 +533,8 @@ class Promise:
     def _holds_for_min_ready(self, to: Digest) -> None:
         """Nobody follows one that is not ready for long enough, but for the pass in which another one fell."""
         world = self.world
-        there = {p.name: p for p in world.pods.values() if p.ready and p.serves == to == self._side(p)}
+        taken = (p for p in world.pods.values() if p.ready and p.was_taken)
+        there = {p.name: p for p in taken if p.serves == to == self._side(p)}
         if {name for name, on in world.seen_ready.items() if on == to} - there.keys():
             return
         limit = timedelta(seconds=world.desired.spec.strategy.min_ready_seconds)
@@ -541,7 +549,8 @@ class Promise:
             return
         if self._is_hurried():
             return
-        through = [a.through_step for a in spec.approvals if a.is_for(target)]
+        mine = [a for a in spec.approvals if a.is_for(target) and a.steps_hash in (None, new.steps_hash)]
+        through = [a.through_step for a in mine]
         for number, step in enumerate(spec.strategy.steps[old.step_index : new.step_index], old.step_index + 1):
             if step.pause is not None and step.pause.duration_seconds is None:
                 assert max(through, default=0) >= number, f"step {number} was passed without an approval"

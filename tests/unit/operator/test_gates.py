@@ -27,6 +27,7 @@ from modelparams.errors import UsageError
 from modelparams.reasons import Reason
 from modelparams_operator.core.model import Assign, Desired, Plan
 from modelparams_operator.core.plan import plan
+from modelparams_operator.core.steps import hash_of
 
 OLD, NEW, NEXT = "1.0.0", "1.1.0", "1.2.0"
 GATED = (Step(pods=1, pause=Pause()), Step(pods="50%", pause=Pause()))
@@ -158,6 +159,23 @@ def test_an_edit_that_takes_out_a_step_passes_no_pause_that_waits_for_a_person()
     fleet.change(strategy=fleet.desired.spec.strategy.model_copy(update={"steps": (Step(pods=1), gate)}))
     settle(fleet)
     assert (fleet.status.step, list(serving(fleet).values()).count(digest(NEW))) == ("2/3", 3)
+
+
+def test_an_approval_of_a_step_of_another_plan_opens_none_of_the_present_one() -> None:
+    """The first step is taken out: what was the second one is the first one then."""
+    steps = (Step(pods=1, pause=Pause()), Step(pods=2, pause=Pause()), Step(pods=4, pause=Pause()))
+    by = approved(NEW, 2).model_copy(update={"steps_hash": hash_of(steps)})
+    fleet = world(OLD, pods=8, steps=steps, approvals=(by,))
+    fleet.add_version(NEW)
+    settle(fleet)
+    assert (fleet.status.step, list(serving(fleet).values()).count(digest(NEW))) == ("3/4", 4)
+    fleet.change(strategy=fleet.desired.spec.strategy.model_copy(update={"steps": steps[1:]}))
+    settle(fleet)
+    assert list(serving(fleet).values()).count(digest(NEW)) == 4
+    ready = find(fleet.status.conditions, ConditionType.READY)
+    assert ready is not None
+    assert ready.reason is Reason.AWAITING_APPROVAL
+    assert ready.message.endswith(f"that of alice@example.com is for another plan, {hash_of(steps)}")
 
 
 def test_an_edit_that_is_taken_back_passes_no_pause_that_waits_for_a_person() -> None:

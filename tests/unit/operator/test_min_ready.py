@@ -80,11 +80,58 @@ def test_a_pause_that_has_begun_goes_on_when_another_pod_comes() -> None:
 
 def test_the_last_pods_are_watched_too_before_it_is_promoted() -> None:
     steps: dict[str, object] = {"step_index": 1, "steps_hash": hash_of(WATCHED.spec.strategy.steps)}
-    all_there = pods(4, NEW, staged=[OLD])
+    all_there = [pod(f"p0{n}", NEW, staged=[OLD], moved_in=0) for n in range(4)]
     early = plan(WATCHED, observed(*BOTH, *all_there, memory=memory(4, 29, **steps)))
     late = plan(WATCHED, observed(*BOTH, *all_there, memory=memory(4, 30, **steps)))
     assert early.status.live == status(OLD).live
     assert (late.status.live, late.status.last_ready_at) == (status(NEW).live, None)
+
+
+def test_a_newer_version_that_comes_while_the_last_pod_is_watched_sends_nobody_back() -> None:
+    """All pods serve it, and are ready: it is live before the newer one is rolled out over it."""
+    there = [pod(f"p0{n}", NEW, staged=[OLD], moved_in=0) for n in range(4)]
+    known = memory(4, 10, step_index=1, steps_hash=hash_of(WATCHED.spec.strategy.steps))
+    made = plan(WATCHED, observed(*BOTH, version("1.2.0"), *there, memory=known))
+    assert made.status.live == status(NEW).live
+    assert made.status.target == status("1.2.0").target
+
+
+def test_no_deadline_runs_while_nobody_may_follow() -> None:
+    """One blinked late in its time, which began anew; the next one has a deadline of its own."""
+    want = desired(steps=(step(3),), min_ready_seconds=300, deadline=600)
+    old = memory(1, 299).model_copy(update={"progressed_at": NOW - seconds(590)})
+    watched = plan(want, observed(*BOTH, *FLEET, memory=old))
+    assert watched.status.progressed_at is None
+    over = plan(want, observed(*BOTH, *FLEET, memory=watched.status, now=NOW + seconds(60)))
+    assert (moved(over), over.status.progressed_at) == (["p01"], NOW + seconds(60))
+    ordered = (FLEET[0], pod("p01", OLD, ordered=NEW, holds=[OLD, NEW], moved_in=0, ready=False), *FLEET[2:])
+    next_pass = plan(want, observed(*BOTH, *ordered, memory=over.status, now=NOW + seconds(80)))
+    assert next_pass.status.failed_versions == ()
+
+
+def test_a_pod_that_falls_over_while_it_is_watched_has_until_the_deadline() -> None:
+    fallen = (pod("p00", NEW, staged=[OLD, NEW], moved_in=0, ready=False), *FLEET[1:])
+    down = plan(WATCHED, observed(*BOTH, *fallen, memory=memory(1, 10))).status
+    assert (down.progressed_at, [one.pod_name for one in down.fallen]) == (NOW, ["p00"])
+    late = plan(WATCHED, observed(*BOTH, *fallen, memory=down, now=NOW + seconds(600))).status
+    assert [one.version_name for one in late.failed_versions] == [f"chat-{NEW}"]
+
+
+def test_a_pod_that_falls_over_again_and_again_while_it_is_watched_is_judged() -> None:
+    want = desired(steps=(step(3),), min_ready_seconds=300)
+    up, down = (pod("p00", NEW, staged=[OLD, NEW], moved_in=0, ready=ready) for ready in (True, False))
+    seen, at, now_known = [], NOW, memory(0, None)
+    for state, lasts in ((up, 200), (down, 100)) * 4:
+        now_known = plan(want, observed(*BOTH, state, *FLEET[1:], memory=now_known, now=at)).status
+        at += seconds(lasts)
+        seen.append(bool(now_known.failed_versions))
+    assert seen.index(True) == 5, "the third fall, 600 s after the first"
+
+
+def test_a_pod_that_served_nobody_before_may_come_and_go_without_holding_the_others() -> None:
+    sick = pod("p00", NEW, staged=[OLD, NEW])  # broken before: nobody took it from serving
+    made = plan(WATCHED, observed(*BOTH, sick, *FLEET[1:], memory=memory(0, None)))
+    assert (moved(made), made.status.last_ready_at) == (["p01"], None)
 
 
 def test_what_is_expedited_is_not_watched() -> None:

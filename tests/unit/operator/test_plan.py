@@ -32,10 +32,10 @@ from builders.rollouts import (
 from modelparams.api.assignment import ReleaseFailure
 from modelparams.api.conditions import Condition, ConditionType, find
 from modelparams.api.release import Encryption, KeyReference, S3Source, Source
-from modelparams.api.rollout import PodCounts, RolloutStatus
+from modelparams.api.rollout import Fall, PodCounts, RolloutStatus
 from modelparams.names import ModelName
 from modelparams.reasons import Reason
-from modelparams_operator.core.failing import behind
+from modelparams_operator.core.failing import behind, is_stoppable
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.memory import is_at_rest
 from modelparams_operator.core.model import Assign, Desired, Observed, Plan, PodView, Verify, VersionView
@@ -295,6 +295,19 @@ def test_pods_that_come_and_go_begin_no_pause_again() -> None:
     want, memory = desired(steps=(step("50%", pause=60),)), status(OLD, NEW, step_reached_at=NOW)
     gone = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD]), *named("b", "c", "d"), memory=memory)).status
     assert (gone.step_index, gone.step_reached_at) == (0, NOW), "one of two that were live is gone"
+
+
+def test_a_share_of_more_pods_has_its_pause_when_all_of_them_are_there() -> None:
+    """The fleet grew in the pause: most of the step's pods were not looked at yet."""
+    want = desired(steps=(step("25%", pause=600),))
+    canary = pod("a", NEW, staged=[OLD], moved_in=0)
+    few = plan(want, observed(*BOTH, canary, *named("b", "c", "d"), memory=CANARY)).status
+    many = (canary, *named(*"bcdefgh"))
+    grown = plan(want, observed(*BOTH, *many, memory=few, now=NOW + timedelta(seconds=500))).status
+    assert (few.step_reached_at, grown.step_reached_at, grown.step) == (NOW, None, "1/2")
+    both = (canary, pod("b", NEW, staged=[OLD], moved_in=0), *named(*"cdefgh"))
+    later = NOW + timedelta(seconds=520)
+    assert plan(want, observed(*BOTH, *both, memory=grown, now=later)).status.step_reached_at == later
 
 
 def test_a_canary_that_falls_over_in_its_pause_and_stays_down_has_failed() -> None:
@@ -1021,9 +1034,47 @@ def test_two_blinks_of_readiness_hours_apart_in_a_long_pause_condemn_nothing(who
         assert memory.failed_versions == ()
 
 
+def test_a_fall_that_lasted_while_no_operator_looked_has_its_deadline() -> None:
+    want = desired(steps=(step(1, pause=86400),))
+    known = CANARY.model_copy(update={"fallen": (Fall(pod_name="a", time=NOW),), "step_reached_at": LATER})
+    down = pod("a", NEW, staged=[OLD], ready=False, moved_in=0)
+    back = NOW + timedelta(seconds=700)
+    seen = observed(*BOTH, down, *named("b"), memory=known, now=back, watching_since=back)
+    assert plan(want, seen).status.failed_versions == ()
+
+
+def test_a_version_made_again_with_other_bytes_under_the_live_one_s_name_can_fail() -> None:
+    memory = status(NEW).model_copy(update={"target": release(NEW, content="other bytes")})
+    assert is_stoppable(memory, (version(OLD), version(NEW, content="other bytes")))
+
+
+def test_pods_that_each_blink_once_in_a_long_pause_condemn_nothing() -> None:
+    """Kubelets are restarted, node by node."""
+    want, memory, seconds = desired(steps=(step(3, pause=86400),)), CANARY, 0
+    for down in (None, "a", None, "b", None, "c", None):
+        canaries = [pod(name, NEW, staged=[OLD], ready=name != down, moved_in=0) for name in "abc"]
+        at = NOW + timedelta(seconds=seconds)
+        memory = plan(want, observed(*BOTH, *canaries, *named("d"), memory=memory, now=at)).status
+        seconds += 20 if down else 310
+        assert memory.failed_versions == ()
+    assert [one.pod_name for one in memory.fallen] == ["a", "b", "c"]
+
+
+def test_pods_that_crash_in_turn_are_judged_as_one_that_crashes_alone() -> None:
+    want, memory, seconds = desired(steps=(step(2, pause=86400),)), CANARY, 0
+    seen = []
+    for down in (None, "a", None, "b", None, "a", None, "b", None):
+        canaries = [pod(name, NEW, staged=[OLD], ready=name != down, moved_in=0) for name in "ab"]
+        at = NOW + timedelta(seconds=seconds)
+        memory = plan(want, observed(*BOTH, *canaries, *named("c"), memory=memory, now=at)).status
+        seconds += 20 if down else 310
+        seen.append(bool(memory.failed_versions))
+    assert seen.index(True) == 5, "the second fall of the first one"
+
+
 def test_a_canary_that_fell_over_once_and_a_second_one_that_is_not_up_yet_are_no_crash_loop() -> None:
     want = desired(steps=(step(1, pause=600),))
-    fallen = CANARY.model_copy(update={"fallen_at": NOW, "progressed_at": None})
+    fallen = CANARY.model_copy(update={"fallen": (Fall(pod_name="a", time=NOW),), "progressed_at": None})
     coming = pod("b", NEW, staged=[OLD], ready=False, moved_in=0)
     made = plan(want, observed(*BOTH, coming, *named("c"), memory=fallen, now=NOW + timedelta(seconds=3000)))
     assert made.status.failed_versions == ()
@@ -1031,11 +1082,11 @@ def test_a_canary_that_fell_over_once_and_a_second_one_that_is_not_up_yet_are_no
 
 def test_a_step_that_is_passed_forgets_who_fell_over_in_it() -> None:
     want = desired(steps=(step(1, pause=60), step(2, pause=600)))
-    memory = CANARY.model_copy(update={"fallen_at": NOW, "step_reached_at": NOW})
+    memory = CANARY.model_copy(update={"fallen": (Fall(pod_name="a", time=NOW),), "step_reached_at": NOW})
     made = plan(
         want, observed(*BOTH, pod("a", NEW, staged=[OLD], moved_in=0), *named("b", "c"), memory=memory, now=LATER)
     )
-    assert (made.status.step, made.status.fallen_at) == ("2/3", None)
+    assert (made.status.step, made.status.fallen) == ("2/3", ())
 
 
 def test_a_return_by_steps_goes_on_past_a_pod_that_had_its_time_also_where_a_step_pauses() -> None:
@@ -1318,6 +1369,22 @@ def test_a_rollout_under_another_name_goes_on_from_the_memory_of_the_one_that_st
     deleted = observed(version(OLD), *pods(2, NEW, staged=[OLD], rollout="before", attempt="2"), memory=made)
     back = plan(desired(steps=(step(1, pause=3600),), max_unavailable=2), deleted)
     assert moved(back, OLD) == ["p00", "p01"]
+
+
+def test_a_rollout_that_was_there_before_its_pods_takes_them_over_by_its_own_steps() -> None:
+    """Without pods it is past all steps; another one's wait at a gate."""
+    want = desired(steps=(step(1, pause=3600),))
+    waiting = plan(want, observed(*BOTH, memory=RolloutStatus())).status
+    assert (waiting.live, waiting.step) == (None, "2/2")
+    before = status(OLD, NEW, started_at=NOW, step_reached_at=NOW)
+    canary = pod("a", NEW, staged=[OLD], moved_in=0, rollout="before")
+    theirs = (canary, *(pod(name, OLD, staged=[NEW], rollout="before") for name in "bcd"))
+    claims: dict[str, tuple[str, ...]] = {pod.name: ("before",) for pod in theirs}
+    seen = observed(*BOTH, *theirs, other_claims=claims, predecessors=(before,), memory=waiting)
+    taken_over = plan(want, seen).status
+    made = plan(want, observed(*BOTH, *theirs, memory=taken_over))
+    assert (taken_over.step, made.status.step) == ("1/2", "1/2")
+    assert moved(made) == ["a"], "whose order is written anew, under this rollout's name"
 
 
 def test_what_failed_in_a_third_rollout_is_no_lesson_for_one_under_another_name() -> None:

@@ -10,6 +10,7 @@ from builders.rollouts import approval, desired, digest, failed, hurry, status, 
 from modelparams.api.rollout import APPROVALS_MAX, Pause, RolloutSpec, RolloutStatus, Step
 from modelparams.api.version import VersionStatus
 from modelparams.errors import UsageError
+from modelparams_operator.core.steps import hash_of
 from modelparams_operator.shell.ports import ObjectKey
 from modelparams_operator.shell.views import Custom, RolloutObject, VersionObject
 from modelparams_operator.verbs import changes
@@ -106,6 +107,16 @@ def test_other_bytes_of_a_version_that_is_expedited_are_written() -> None:
 def test_an_approval_of_other_bytes_takes_the_place_of_one_s_own() -> None:
     before = (approval(NEW, 2, "alice", content="before"),)
     assert wire(changes.approved(rollout(approvals=before), "alice", None)) == [("chat-1.1.0", 1, "alice")]
+
+
+def test_an_approval_is_bound_to_the_plan_that_was_looked_at() -> None:
+    (one,) = changes.approved(rollout(), "alice", None).spec["approvals"]
+    assert one["stepsHash"] == hash_of(GATED)
+
+
+def test_an_approval_of_another_plan_takes_the_place_of_one_s_own() -> None:
+    before = approval(NEW, 2, "alice").model_copy(update={"steps_hash": "another"})
+    assert wire(changes.approved(rollout(approvals=(before,)), "alice", None)) == [("chat-1.1.0", 1, "alice")]
 
 
 def test_nothing_is_expedited_at_rest_unless_it_is_named() -> None:

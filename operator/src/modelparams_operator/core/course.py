@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from modelparams.api.release import Release
-from modelparams.api.rollout import RolloutSpec, RolloutStatus, Step, Strategy
+from modelparams.api.rollout import FALLEN_MAX, Fall, RolloutSpec, RolloutStatus, Step, Strategy
 from modelparams.digest import Digest
 from modelparams_operator.core.fleet import Fleet
 from modelparams_operator.core.gates import is_expedited, is_held, waits_for_a_person
-from modelparams_operator.core.memory import changed, is_at_rest, is_failed, is_same
+from modelparams_operator.core.memory import changed, is_at_rest, is_failed, is_same, well_since
 from modelparams_operator.core.model import Desired, Observed, VersionView
 from modelparams_operator.core.selection import Choice
 from modelparams_operator.core.steps import after_an_edit, allowance, hash_of, pause_ends, ready_enough_at, wanted
@@ -77,7 +77,9 @@ def steer(
     spec, strategy, target = desired.spec, desired.spec.strategy, memory.target
     is_open = target is not None and _is_open(desired, memory, target, choice, observed.versions, fleet)
     is_direct = is_without_steps(memory, spec)
-    memory = _watched(memory, strategy, fleet, observed.now, is_direct=is_direct)
+    memory = _fallen(
+        _watched(memory, strategy, fleet, observed.now, is_direct=is_direct), memory, strategy, fleet, observed.now
+    )
     memory = _stepped(desired, memory, fleet, observed.now, is_direct=is_direct, is_open=is_open)
     ends = None if is_direct else pause_ends(strategy.steps, memory.step_index, memory.step_reached_at)
     ready_at = ready_enough_at(memory.last_ready_at, strategy.min_ready_seconds)
@@ -113,15 +115,31 @@ def _watched(
     """Note when a pod last became ready on the target, by our own clock: those of pods and nodes may be others.
 
     Known by the growth of their number since the last pass. So the time begins anew for all with each that comes: at
-    most maxUnavailable are in it, and a rollout is a little slower than one that kept a time for each pod.
+    most maxUnavailable are in it, and a rollout is a little slower than one that kept a time for each pod. Who served
+    nobody before is not counted: it may come and go for reasons of its own.
     """
-    ready = fleet.settled_on(memory.target.manifest_digest) if memory.target is not None else 0
+    ready = fleet.taken_to(memory.target.manifest_digest) if memory.target is not None else 0
     if is_direct or not ready or not strategy.min_ready_seconds:
         return changed(memory, last_ready_at=None)
     since = memory.last_ready_at
     is_new = since is None or ready > memory.pods.updated_ready
     # One from the future is of another leader's clock.
     return changed(memory, last_ready_at=now if is_new or since is None else min(since, now))
+
+
+def _fallen(
+    memory: RolloutStatus, before: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime
+) -> RolloutStatus:
+    """Note who fell over since the last pass, where pods were looked at; forget it when all were well for long."""
+    since = well_since(before)
+    if since is None or memory.target is None:
+        return memory
+    is_long = now - since >= timedelta(seconds=strategy.progress_deadline_seconds)
+    known = () if is_long else memory.fallen
+    names = {one.pod_name for one in known}
+    down = fleet.unwell(memory.target.manifest_digest, memory.revision)
+    new = (Fall(pod_name=member.name, time=now) for member in down if member.name not in names)
+    return changed(memory, fallen=(*known, *new)[:FALLEN_MAX])
 
 
 def _previous_ends_at(memory: RolloutStatus, strategy: Strategy) -> datetime | None:
@@ -236,16 +254,14 @@ def _stepped(
     strategy, target = desired.spec.strategy, memory.target
     if target is None or is_direct:
         return _past_steps(memory, strategy.steps)
-    steps, fallen_at = strategy.steps, memory.fallen_at
+    steps, fallen = strategy.steps, memory.fallen
     serving = fleet.settled_on(target.manifest_digest)
     index, reached_at = _place_in_plan(desired.spec, memory, target, serving, fleet.total)
     is_unwell = fleet.unwell_on(target.manifest_digest, memory.revision) > 0
-    if reached_at is not None and now - reached_at >= timedelta(seconds=strategy.progress_deadline_seconds):
-        fallen_at = None  # all were well since, for as long as one that falls has to come back
-    if is_unwell and reached_at is not None:
-        fallen_at = fallen_at or now
     if is_unwell or not serving:
         reached_at = None  # a pause is for watching its pods at work, not one that fell over in it, or is gone
+    if _has_grown(steps, index, memory.pods.total, fleet.total) and serving < wanted(steps, index, fleet.total):
+        reached_at = None  # nor those that come when there are more pods to take a share of
     ready_at = ready_enough_at(memory.last_ready_at, strategy.min_ready_seconds)
     is_open = is_open and (ready_at is None or ready_at <= now)
     while is_open and fleet.total and index < len(steps) and serving >= wanted(steps, index, fleet.total):
@@ -254,16 +270,20 @@ def _stepped(
         reached_at = min(reached_at or now, now)  # one from the future is of another leader's clock
         if is_held(desired.spec, target, index, reached_at, now):
             break
-        index, reached_at, fallen_at = index + 1, None, None
+        index, reached_at, fallen = index + 1, None, ()
     here = {"step_index": index, "steps_hash": hash_of(steps)}
-    return changed(memory, **here, step_reached_at=reached_at, fallen_at=fallen_at)
+    return changed(memory, **here, step_reached_at=reached_at, fallen=fallen)
+
+
+def _has_grown(steps: Sequence[Step], index: int, before: int, total: int) -> bool:
+    return 0 < before < total and wanted(steps, index, total) > wanted(steps, index, before)
 
 
 def _past_steps(memory: RolloutStatus, steps: Sequence[Step]) -> RolloutStatus:
     """Leave the steps alone. Where it goes on without them for now, its place is kept: `expedite` may be taken back."""
     if memory.live is None or memory.target is None or is_at_rest(memory):
         memory = changed(memory, step_index=len(steps), steps_hash="")
-    return changed(memory, step_reached_at=None, fallen_at=None)
+    return changed(memory, step_reached_at=None, fallen=())
 
 
 def _place_in_plan(

@@ -57,7 +57,7 @@ def counted(memory: RolloutStatus, fleet: Fleet, leaving: int) -> PodCounts:
         total=fleet.total,
         staged=staged,
         updated=updated,
-        updated_ready=fleet.settled_on(digest),
+        updated_ready=fleet.taken_to(digest),
         available=_available(fleet),
         failed=sum(1 for _, failure in final if failure.final),
         slowest_percent=min(percents, default=None),

@@ -10,7 +10,7 @@ from modelparams.api.rollout import PodFailure, RolloutStatus, Strategy
 from modelparams.digest import Digest
 from modelparams.reasons import Reason
 from modelparams_operator.core.fleet import Fleet, Member
-from modelparams_operator.core.memory import attempt_of, is_at_rest
+from modelparams_operator.core.memory import attempt_of, is_at_rest, well_since
 from modelparams_operator.core.model import VersionView
 
 
@@ -23,7 +23,7 @@ def is_stoppable(memory: RolloutStatus, versions: Sequence[VersionView]) -> bool
     live, target = memory.live, memory.target
     if target is None or is_at_rest(memory) or any(v.is_of(target) and v.is_withdrawn for v in versions):
         return False
-    if live is None or target.version > live.version:
+    if live is None or target.version >= live.version:  # equal: made again with other bytes
         return True
     return any(v.is_of(live) and v.is_standing for v in versions)
 
@@ -55,17 +55,22 @@ def deadline(memory: RolloutStatus, strategy: Strategy, watching_since: datetime
     return since + timedelta(seconds=strategy.progress_deadline_seconds)
 
 
-def has_fallen_again(memory: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime) -> bool:
-    """Tell whether a pod falls over in a step's pause in which one fell before, a deadline ago or earlier.
+def has_fallen_again(
+    memory: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime, watching_since: datetime | None
+) -> bool:
+    """Tell whether a pod falls over, in a step that is looked at, that fell in it a deadline ago or earlier.
 
     One that crashes again and again is up in between, and what it does then would start each deadline anew. But where
-    all were well for a whole deadline since, it is a first fall: a pause may last for days.
+    all were well for a whole deadline since, it is a first fall: a pause may last for days. A fall that lasts since no
+    operator looked is told from it once one has watched for a deadline.
     """
-    if memory.target is None or memory.fallen_at is None or memory.step_reached_at is None:
+    since, limit = well_since(memory), timedelta(seconds=strategy.progress_deadline_seconds)
+    if memory.target is None or since is None or now - since >= limit:
         return False
-    limit = timedelta(seconds=strategy.progress_deadline_seconds)
-    is_late = now - memory.fallen_at >= limit and now - memory.step_reached_at < limit
-    return is_late and fleet.unwell_on(memory.target.manifest_digest, memory.revision) > 0
+    if watching_since is not None and now - watching_since < limit:
+        return False
+    long_ago = {one.pod_name for one in memory.fallen if now - one.time >= limit}
+    return any(m.name in long_ago for m in fleet.unwell(memory.target.manifest_digest, memory.revision))
 
 
 def overdue_failure(memory: RolloutStatus, strategy: Strategy, fleet: Fleet, now: datetime) -> PodFailure | None:

@@ -149,10 +149,18 @@ class Fleet:
         """Count those that are ready and serve `digest` as ordered."""
         return sum(1 for member in self.members if member.is_settled and member.side == digest)
 
-    def unwell_on(self, digest: Digest, revision: int | None = None) -> int:
-        """Count those that we took to `digest`, since `revision` if given, that serve it and are not ready on it."""
+    def taken_to(self, digest: Digest) -> int:
+        """Count those that we took from serving to `digest`, and that are well on it."""
+        return sum(1 for m in self.members if m.was_taken and m.is_settled and m.side == digest)
+
+    def unwell(self, digest: Digest, revision: int | None = None) -> tuple[Member, ...]:
+        """Find those that we took to `digest`, since `revision` if given, that serve it and are not ready on it."""
         taken = (m for m in self.members if (m.was_taken if revision is None else m.is_away(revision)))
-        return sum(1 for m in taken if m.side == m.serves == digest and not m.is_ready)
+        return tuple(m for m in taken if m.side == m.serves == digest and not m.is_ready)
+
+    def unwell_on(self, digest: Digest, revision: int | None = None) -> int:
+        """Count them."""
+        return len(self.unwell(digest, revision))
 
     def away(self, revision: int) -> int:
         """Count those that are unavailable, or may be at any moment, because of us."""

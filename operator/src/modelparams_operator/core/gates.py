@@ -11,7 +11,7 @@ from datetime import datetime
 
 from modelparams.api.release import Release
 from modelparams.api.rollout import Approval, RolloutSpec
-from modelparams_operator.core.steps import pause_ends
+from modelparams_operator.core.steps import hash_of, pause_ends
 
 
 def is_expedited(spec: RolloutSpec, release: Release) -> bool:
@@ -20,8 +20,12 @@ def is_expedited(spec: RolloutSpec, release: Release) -> bool:
 
 
 def approvals_of(spec: RolloutSpec, release: Release) -> tuple[Approval, ...]:
-    """List who approved steps of `release`; approvals of other versions say nothing of it."""
-    return tuple(one for one in spec.approvals if one.is_for(release))
+    """List who approved steps of `release` in this plan; approvals of other versions or plans say nothing of it."""
+    return tuple(one for one in spec.approvals if one.is_for(release) and _is_in_plan(one, spec))
+
+
+def _is_in_plan(one: Approval, spec: RolloutSpec) -> bool:
+    return one.steps_hash is None or one.steps_hash == hash_of(spec.strategy.steps)
 
 
 def waits_for_a_person(spec: RolloutSpec, release: Release, index: int) -> bool:
@@ -35,10 +39,12 @@ def waits_for_a_person(spec: RolloutSpec, release: Release, index: int) -> bool:
 
 def passed_over(spec: RolloutSpec, release: Release) -> tuple[str, ...]:
     """Say of each approval why it does not open the pause at which `release` waits."""
-    return tuple(f"that of {one.approved_by} {_what_is_approved(one, release)}" for one in spec.approvals)
+    return tuple(f"that of {one.approved_by} {_what_is_approved(one, release, spec)}" for one in spec.approvals)
 
 
-def _what_is_approved(one: Approval, release: Release) -> str:
+def _what_is_approved(one: Approval, release: Release, spec: RolloutSpec) -> str:
+    if one.is_for(release) and not _is_in_plan(one, spec):
+        return f"is for another plan, {one.steps_hash}"
     if one.is_for(release):
         return f"goes through step {one.through_step}"
     if one.version_name != release.version_name:

@@ -50,6 +50,11 @@ def is_at_rest(memory: RolloutStatus) -> bool:
     return memory.target is not None and is_same(memory.live, memory.target)
 
 
+def well_since(memory: RolloutStatus) -> datetime | None:
+    """Since when, as far as the last pass saw, the pods of the present step are looked at; None: they are not."""
+    return memory.step_reached_at if memory.step_reached_at is not None else memory.last_ready_at
+
+
 def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[VersionView]) -> RolloutStatus:
     """Take in what people and the check of versions said since.
 
@@ -219,7 +224,7 @@ def turned(memory: RolloutStatus, choice: Choice, now: datetime) -> RolloutStatu
         steps_hash="",
         step_reached_at=None,
         last_ready_at=None,
-        fallen_at=None,
+        fallen=(),
         started_at=now,
         progressed_at=None,
         pods=PodCounts(),
@@ -276,7 +281,7 @@ def promoted(memory: RolloutStatus, target: Release, spec: RolloutSpec, now: dat
         history=(newest.model_copy(update={"approved_by": by, "expedited": is_fast}), *others),
         step_reached_at=None,
         last_ready_at=None,
-        fallen_at=None,
+        fallen=(),
         progressed_at=None,
         revision=memory.revision + 1,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from modelparams.api.rollout import PodCounts, RolloutStatus, Strategy
@@ -133,6 +134,7 @@ def _arrived(
     if not any(view.is_of(target) and view.is_standing for view in observed.versions):
         return memory
     after, course = steer(desired, observed, memory, choice, fleet)
+    course = replace(course, ready_enough_at=None)  # a newer one ends the watch: all pods are there, and ready
     is_there = is_complete(after, course, fleet, len(desired.spec.strategy.steps))
     is_there = is_there or (_was_live_taken_out(memory, observed) and fleet.settled_on(target.manifest_digest) > 0)
     if not is_there:
@@ -160,7 +162,7 @@ def _judged(
     on_their_way = leaving(memory, desired.spec, versions, fleet)
     is_its_turn = not on_their_way or _was_anybody_taken_to(memory, fleet)
     is_late = _is_late(desired, observed, memory, counted(memory, fleet, on_their_way), fleet)
-    is_late = is_late or has_fallen_again(memory, desired.spec.strategy, fleet, observed.now)
+    is_late = is_late or has_fallen_again(memory, desired.spec.strategy, fleet, observed.now, observed.watching_since)
     if not is_stoppable(memory, versions):
         return memory, is_late
     failure = failure_in_pods(memory, fleet, observed.now)
@@ -222,6 +224,8 @@ def _is_clock_running(memory: RolloutStatus, course: Course, fleet: Fleet) -> bo
         return True
     if not course.is_open or course.is_pausing:
         return False
+    if course.ready_enough_at is not None and not fleet.away(memory.revision):
+        return False  # nobody may follow yet
     return not is_at_rest(memory) or fleet.away(memory.revision) > 0 or bool(strays(memory, course, fleet))
 
 

@@ -30,8 +30,10 @@ def inherited(memory: RolloutStatus, before: RolloutStatus) -> RolloutStatus:
         "history": memory.history or before.history,
         "last_handled_retry_token": memory.last_handled_retry_token or before.last_handled_retry_token,
     }
-    if memory.live is None:
-        fields |= {"live": before.live, "live_sequence": before.live_sequence}
+    if memory.live is None and before.live is not None:
+        # Without a live version there were no steps to take, and the memory is past them all.
+        place: dict[str, Any] = {"step_index": 0, "steps_hash": "", "step_reached_at": None}
+        fields |= {"live": before.live, "live_sequence": before.live_sequence, **place}
     return changed(memory, **fields)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from modelparams.api.rollout import APPROVALS_MAX, Approval, Expedite, RolloutSpec
 from modelparams.errors import UsageError
 from modelparams_operator.core.memory import is_at_rest
+from modelparams_operator.core.steps import hash_of
 from modelparams_operator.shell.views import RolloutObject, VersionObject
 
 _SEE = "see where it stands: modelparams status"
@@ -45,11 +46,16 @@ def approved(rollout: RolloutObject, who: str, through: int | None) -> Change:
         )
     said = f"{who} approves {target.version_name} through step {step} of {steps + 1} in {rollout.key.name}"
     mine = [one for one in rollout.spec.approvals if one.approved_by == who]
-    if any(one.is_for(target) and one.through_step >= step for one in mine):
-        return Change({}, said)
+    plan = hash_of(rollout.spec.strategy.steps)
     mine_now = Approval(
-        version_name=target.version_name, manifest_digest=target.manifest_digest, through_step=step, approved_by=who
+        version_name=target.version_name,
+        manifest_digest=target.manifest_digest,
+        through_step=step,
+        steps_hash=plan,
+        approved_by=who,
     )
+    if any(one.is_for(target) and one.steps_hash in (None, plan) and one.through_step >= step for one in mine):
+        return Change({}, said)
     all_now = [*(one for one in rollout.spec.approvals if one.approved_by != who), mine_now]
     if len(all_now) > APPROVALS_MAX:
         raise UsageError(

@@ -27,7 +27,7 @@ from modelparams.names import RANGE_MAX, RANGE_PATTERN, VERSION_PATTERN, Version
 
 KIND, PLURAL, SHORT = "ModelParamRollout", "modelparamrollouts", "mpr"
 PERCENT_PATTERN = r"([1-9][0-9]?|100)%"
-STEPS_MAX, HISTORY_MAX, FAILED_MAX, APPROVALS_MAX = 50, 20, 64, 32
+STEPS_MAX, HISTORY_MAX, FAILED_MAX, APPROVALS_MAX, FALLEN_MAX = 50, 20, 64, 32, 32
 
 
 def _checked(value: int | str) -> int | str:
@@ -178,6 +178,9 @@ class Approval(Wire):
     """Of the bytes that were looked at."""
     through_step: Annotated[int, Field(ge=1, le=STEPS_MAX)]
     """The last step, counted from 1 as in status.step, whose pause is approved."""
+    steps_hash: Token | None = None
+    """As status.stepsHash names the plan that was looked at: in another one a step's number says nothing. Absent: the
+    number counts in whatever plan there is."""
     approved_by: UserName
     """Your own user name: the API server compares it with who you are."""
 
@@ -244,7 +247,7 @@ class PodCounts(Wire):
     updated: Count = 0
     """Pods that serve the target."""
     updated_ready: Count = 0
-    """Those of them that were ordered to, and are ready."""
+    """Those of them that were taken from serving for it, and are ready: minReadySeconds are for these."""
     available: Count = 0
     """Ready pods that serve any verified version."""
     failed: Count = 0
@@ -266,6 +269,13 @@ class PodFailure(Wire):
     manifest_digest: WireDigest
     reason: WireReason
     message: Message
+    time: WireTime
+
+
+class Fall(Wire):
+    """A pod that was well on the target, and then was not ready."""
+
+    pod_name: ObjectName
     time: WireTime
 
 
@@ -315,8 +325,8 @@ class RolloutStatus(Wire):
     """When the present step's pods were all live: a timed pause counts from here."""
     last_ready_at: WireTime | None = None
     """When a pod last became ready on the target: minReadySeconds count from here. Absent where they do not count."""
-    fallen_at: WireTime | None = None
-    """When the first of the present step's pods fell over in its pause."""
+    fallen: Annotated[tuple[Fall, ...], Field(max_length=FALLEN_MAX)] = ()
+    """Pods that fell over while the present step was looked at, and when each did first."""
     started_at: WireTime | None = None
     progressed_at: WireTime | None = None
     """When a pod last came closer to the target: the progress deadline counts from here. Absent while it does not
