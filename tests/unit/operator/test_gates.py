@@ -178,6 +178,13 @@ def test_an_approval_of_a_step_of_another_plan_opens_none_of_the_present_one() -
     assert ready.message.endswith(f"that of alice@example.com is for another plan, {hash_of(steps)}")
 
 
+def test_gates_that_come_with_an_operator_that_knows_them_are_asked_for() -> None:
+    """The status is of an operator that kept no name of the plan; it is in a later step of a plan without gates."""
+    memory = status(OLD, NEW, started_at=NOW, step_index=2, step="3/3")
+    made = at_the_gate(gated(), memory=memory)
+    assert (made.status.step, moved(made)) == ("1/3", [])
+
+
 def test_an_edit_that_is_taken_back_passes_no_pause_that_waits_for_a_person() -> None:
     fleet = world(OLD, steps=GATED)
     fleet.add_version(NEW)

@@ -291,11 +291,12 @@ def _place_in_plan(
 ) -> tuple[int, datetime | None]:
     """Say in which step it is, and since when that is done: in an edited plan by how many pods serve the target.
 
-    The index is one of the plan before, so gates are looked for in all of the new one: an edit opens none.
+    The index is one of the plan before, so gates are looked for in all of the new one: an edit opens none. An index
+    without a plan's name is of an operator that kept none.
     """
     steps, index, reached_at = spec.strategy.steps, memory.step_index, memory.step_reached_at
-    if memory.steps_hash in ("", hash_of(steps)):
-        return min(index, len(steps)), reached_at
+    if memory.steps_hash == hash_of(steps) or (not memory.steps_hash and not index):
+        return index, reached_at
     edited = after_an_edit(steps, total, serving)
     edited = next((i for i in range(edited) if waits_for_a_person(spec, target, i)), edited)
     is_done = edited == index and serving >= wanted(steps, edited, total)
