@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-from builders import audit_log, spec_pages, values_page
+from builders import audit_log, spec_pages, states, values_page
 from modelparams import errors
 from modelparams_operator.shell import metrics as operator_metrics
 from modelparams_serving.agent import metrics as agent_metrics
@@ -22,7 +22,7 @@ from modelparams_serving.engine.metrics import Metrics as EngineMetrics
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ALERTS = ROOT / "charts" / "modelparams" / "files" / "alerts.yaml"
-PAGES = ("values.md", "metrics.md", "troubleshooting.md", "audit.md")
+PAGES = ("values.md", "metrics.md", "troubleshooting.md", "audit.md", "gitops.md")
 OF_THE_COMMAND_LINE = (
     errors.InvalidName,
     errors.InvalidVersion,
@@ -58,6 +58,21 @@ def alert_table() -> str:
     return "\n".join(["| alert | severity | after | says |", "| --- | --- | --- | --- |", *rows])
 
 
+def state_table() -> str:
+    """What Argo CD and kstatus make of each state, by the reason of Ready."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for state in (*states.rollouts(), *states.versions()):
+        reason = state.ready.get("reason", "")
+        if reason and state.name != "changed_since":
+            found.setdefault((state.kind, state.argo, state.kstatus), []).append(reason)
+    rows = [
+        f"| `{kind}` | {argo} | {kstatus} | {_code(dict.fromkeys(reasons))} |"
+        for (kind, argo, kstatus), reasons in found.items()
+    ]
+    head = ["| kind | Argo CD | kstatus: Flux, Helm | reason of `Ready` |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "values": values_page.tables,
     "alerts": alert_table,
@@ -67,6 +82,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reasons of versions": lambda: spec_pages.reason_table(spec_pages.OF_VERSIONS),
     "reasons of pods": lambda: spec_pages.reason_table(spec_pages.OF_PODS),
     "an audit": lambda: f"```text\n{audit_log.shown(audit_log.played().story())}\n```",
+    "states": state_table,
     "reasons of the command line": lambda: spec_pages.reason_table(OF_THE_COMMAND_LINE),
 }
 

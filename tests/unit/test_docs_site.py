@@ -281,7 +281,7 @@ def test_every_label_and_annotation_that_a_page_names_is_one_of_the_chart(page: 
     assert set(re.findall(r"(?<![\w.])modelparams\.dev/(?!v1)[a-z-]+", page.read_text())) <= known
 
 
-ROOMS = "charts|crds|docs|operator|params|serving|tests"
+ROOMS = "charts|crds|docs|gitops|operator|params|serving|tests"
 
 
 @each_of_ours

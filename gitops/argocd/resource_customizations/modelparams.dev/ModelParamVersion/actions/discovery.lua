@@ -1,0 +1,3 @@
+local actions = {}
+actions["withdraw"] = {disabled = obj.spec.lifecycle == "Withdrawn", iconClass = "fa fa-fw fa-ban"}
+return actions
