@@ -35,7 +35,7 @@ $(READY): $(BIN)/uv requirements.lock pyproject.toml
 	@touch $@
 
 tools: $(READY) ## build the control plane and the S3 server (cached outside the tree)
-	@$(RUN) -m cluster.tools build etcd kube-apiserver kube-controller-manager versitygw helm
+	@$(RUN) -m cluster.tools build etcd kube-apiserver kube-controller-manager versitygw helm verdict
 
 node-tools: $(READY) ## what a real node is made of: our builds, and Debian's packages by apt-get
 	@$(RUN) -m cluster.node tools --or-skip

@@ -1,6 +1,7 @@
-"""kstatus, by which Flux, Helm and `kubectl wait`-like tools judge any object: its five rules for custom resources.
+"""kstatus, by which Flux, Helm and `kubectl wait`-like tools judge any object: its rules for custom resources.
 
-As in kubernetes-sigs/cli-utils, pkg/kstatus/status (generic.go, status.go), at 321951179c8f and 29e5e20eff05.
+As in kubernetes-sigs/cli-utils, pkg/kstatus/status (generic.go, status.go). tests/integration/test_verdicts.py holds it
+to that code itself, on every state that the planner writes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def kstatus(subject: Mapping[str, Any]) -> KStatus:
     2. `status.observedGeneration` is there and not `metadata.generation`: InProgress.
     3. `Reconciling` is True: InProgress.
     4. `Stalled` is True: Failed. Of the two, the one that stands first in the list counts.
-    5. Otherwise: Current. `Ready` is not even looked at.
+    5. `Ready` is there and not True: InProgress; never Failed.
+    6. Otherwise: Current.
     """
     metadata, status = subject.get("metadata", {}), subject.get("status", {})
     if metadata.get("deletionTimestamp"):
@@ -40,7 +42,8 @@ def kstatus(subject: Mapping[str, Any]) -> KStatus:
     for condition in status.get("conditions", ()):
         if condition["status"] == "True" and condition["type"] in _BY_CONDITION:
             return _BY_CONDITION[condition["type"]]
-    return KStatus.CURRENT
+    told = {condition["type"]: condition["status"] for condition in status.get("conditions", ())}
+    return KStatus.CURRENT if told.get("Ready", "True") == "True" else KStatus.IN_PROGRESS
 
 
 def contradictions(subject: Mapping[str, Any]) -> list[str]:
@@ -52,6 +55,6 @@ def contradictions(subject: Mapping[str, Any]) -> list[str]:
         found.append("Reconciling and Stalled at once")
     if told.get("Ready") == "True" and verdict is KStatus.FAILED:
         found.append("Ready and Stalled at once")
-    if verdict is KStatus.CURRENT and "Ready" in told and told["Ready"] != "True":
-        found.append(f"Ready={told['Ready']}, and yet tools that do not read Ready call it Current")
+    if told.get("Ready") == "True" and told.get("Reconciling") == "True":
+        found.append("Ready and Reconciling at once")
     return found

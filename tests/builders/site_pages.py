@@ -22,6 +22,7 @@ from modelparams_serving.engine.metrics import Metrics as EngineMetrics
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 ALERTS = ROOT / "charts" / "modelparams" / "files" / "alerts.yaml"
+FLUX = ROOT / "gitops" / "flux" / "kustomization.yaml"
 PAGES = ("values.md", "metrics.md", "troubleshooting.md", "audit.md", "gitops.md")
 OF_THE_COMMAND_LINE = (
     errors.InvalidName,
@@ -59,18 +60,15 @@ def alert_table() -> str:
 
 
 def state_table() -> str:
-    """What Argo CD and kstatus make of each state, by the reason of Ready."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    """What each tool makes of each state, by the reason of Ready."""
+    found: dict[tuple[str, str, str, str], list[str]] = {}
     for state in (*states.rollouts(), *states.versions()):
         reason = state.ready.get("reason", "")
         if reason and state.name != "changed_since":
-            found.setdefault((state.kind, state.argo, state.kstatus), []).append(reason)
-    rows = [
-        f"| `{kind}` | {argo} | {kstatus} | {_code(dict.fromkeys(reasons))} |"
-        for (kind, argo, kstatus), reasons in found.items()
-    ]
-    head = ["| kind | Argo CD | kstatus: Flux, Helm | reason of `Ready` |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows])
+            found.setdefault((state.kind, state.argo, state.flux, state.kstatus), []).append(reason)
+    rows = [f"| {' | '.join(told)} | {_code(dict.fromkeys(reasons))} |" for told, reasons in found.items()]
+    head = ["| kind | Argo CD | Flux | kstatus: Helm 4, Flux without the expressions | reason of `Ready` |"]
+    return "\n".join([*head, "| --- | --- | --- | --- | --- |", *rows])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -83,6 +81,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reasons of pods": lambda: spec_pages.reason_table(spec_pages.OF_PODS),
     "an audit": lambda: f"```text\n{audit_log.shown(audit_log.played().story())}\n```",
     "states": state_table,
+    "flux": lambda: f"```yaml\n{FLUX.read_text().strip()}\n```",
     "reasons of the command line": lambda: spec_pages.reason_table(OF_THE_COMMAND_LINE),
 }
 

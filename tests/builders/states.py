@@ -27,6 +27,7 @@ from builders.rollouts import (
     version,
     withdrawn,
 )
+from modelparams import errors
 from modelparams.api import API_VERSION, GROUP
 from modelparams.api.assignment import PodState
 from modelparams.api.rollout import Pause, RolloutStatus, Step
@@ -44,9 +45,13 @@ CANARY = status(OLD, NEW, progressed_at=NOW)
 STAGED = pods(4, OLD, staged=[NEW], holds=[OLD, NEW])
 ON_ONE = (pod("a", NEW, staged=[OLD]), *STAGED)
 REST = plan(desired(), observed(version(OLD), *pods(2, OLD), memory=status(OLD))).status
+UNDER_WAY = plan(desired(), observed(*BOTH, *ON_ONE, memory=CANARY)).status
 UNTIL_APPROVED = Step(pods=1, pause=Pause())
 LATER = NOW + timedelta(seconds=601)
+FAILURES = sorted({error.reason for error in vars(errors).values() if hasattr(error, "reason")})
+"""The reasons of errors, which a check or a pod may give."""
 IN_PROGRESS, CURRENT, FAILED = KStatus.IN_PROGRESS, KStatus.CURRENT, KStatus.FAILED
+_WHAT = {"Healthy": CURRENT, "Degraded": FAILED, "Progressing": IN_PROGRESS, "Suspended": IN_PROGRESS}
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,15 @@ class State:
         return str(self.object["kind"])
 
     @property
+    def flux(self) -> KStatus:
+        """By the expressions of gitops/flux: what waits for a person is applied, and nothing to wait for."""
+        return CURRENT if self.argo == "Suspended" else _WHAT[self.argo]
+
+    @property
     def ready(self) -> Object:
         """What Ready says; empty where nobody said anything yet."""
         told = self.object.get("status", {}).get("conditions", ())
         return next((condition for condition in told if condition["type"] == "Ready"), {})
-
-
-_WHAT = {"Healthy": CURRENT, "Degraded": FAILED, "Progressing": IN_PROGRESS, "Suspended": IN_PROGRESS}
 
 
 def _object(kind: str, name: str, generation: int, spec: Object, told: Object) -> Object:
@@ -117,7 +124,7 @@ def rollouts() -> Iterator[State]:
     yield planned("step_pause", "Progressing", desired(steps=(step(1, pause=60),)), on_one)
     yield planned("awaiting_approval", "Suspended", desired(steps=(UNTIL_APPROVED,)), on_one)
     yield planned("paused", "Suspended", desired(paused=True), moving)
-    yield planned("suspended", "Suspended", desired(suspend=True), replace(moving, status=CANARY))
+    yield planned("suspended", "Suspended", desired(suspend=True), replace(moving, status=UNDER_WAY))
     yield planned("suspended_at_rest", "Suspended", desired(suspend=True), replace(resting, status=REST), CURRENT)
     yield planned(
         "pinned_and_suspended", "Suspended", desired(pin=NEW),
@@ -177,7 +184,14 @@ def versions() -> Iterator[State]:
     first = judged("not_seen_yet", "Progressing", old)
     yield replace(first, object=first.object | {"status": {"observedGeneration": -1}})
     yield judged("verifying", "Progressing", version(NEW, verified=False), use())
-    yield judged("rolling_out", "Progressing", new, use(status(OLD, NEW)))
+    for name, argo, fields in (
+        ("rolling_out", "Progressing", {}),
+        ("awaiting_approval", "Suspended", {"steps": (UNTIL_APPROVED,)}),
+        ("paused", "Suspended", {"paused": True}),
+        ("rollout_suspended", "Suspended", {"suspend": True}),
+    ):
+        told = plan(desired(**fields), observed(*BOTH, *ON_ONE, memory=UNDER_WAY)).status
+        yield judged(name, argo, new, use(told, **fields))
     yield judged("no_rollout", "Progressing", new)
     yield judged("live", "Healthy", new, use(status(NEW)))
     yield judged("standby", "Healthy", old, use(status(NEW)))
@@ -190,6 +204,8 @@ def versions() -> Iterator[State]:
     yield judged("store_away", "Progressing", version(NEW, failure=transient()), use())
     yield judged("refused", "Degraded", version(NEW, failure=final()), use())
     yield judged("failed_in_pods", "Degraded", new, use(status(OLD, failed_versions=(failed(NEW),))))
+    late_pods = status(OLD, failed_versions=(failed(NEW, Reason.PROGRESS_DEADLINE_EXCEEDED),))
+    yield judged("progress_deadline_exceeded", "Degraded", new, use(late_pods))
     yield judged("sequence_too_low", "Degraded", old, use(status(NEW, floor=105)))
 
 

@@ -1,4 +1,4 @@
-"""The helper by which other tests judge objects as Flux and Helm do: each of kstatus's five rules."""
+"""The helper by which other tests judge objects as Flux and Helm do: each of kstatus's rules."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def subject(*told: tuple[str, str], generation: int = 2, observed: int | None = 
         (subject(RECONCILING, STALLED), KStatus.IN_PROGRESS),
         (subject(STALLED, RECONCILING), KStatus.FAILED),
         (subject(("Reconciling", "False"), ("Stalled", "False")), KStatus.CURRENT),
-        (subject(("Ready", "False")), KStatus.CURRENT),
+        (subject(("Ready", "False")), KStatus.IN_PROGRESS),
+        (subject(("Ready", "Unknown")), KStatus.IN_PROGRESS),
+        (subject(("Ready", "True")), KStatus.CURRENT),
         (subject(observed=None), KStatus.CURRENT),
         ({"metadata": {}}, KStatus.CURRENT),
     ],
@@ -46,7 +48,8 @@ def test_the_first_rule_that_applies_decides(judged: dict[str, Any], verdict: KS
         ([("Ready", "False"), STALLED], 0),
         ([RECONCILING, STALLED], 1),
         ([("Ready", "True"), STALLED], 1),
-        ([("Ready", "False")], 1),
+        ([("Ready", "False")], 0),
+        ([("Ready", "True"), RECONCILING], 1),
     ],
 )
 def test_an_object_that_tools_would_read_differently_is_found(told: list[tuple[str, str]], count: int) -> None:

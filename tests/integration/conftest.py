@@ -45,6 +45,12 @@ def versitygw_tool() -> None:
 
 
 @pytest.fixture(scope="session")
+def verdict_tool() -> None:
+    """For a test that asks Flux and kstatus themselves."""
+    _need("verdict")
+
+
+@pytest.fixture(scope="session")
 def control_plane(testrun_main: int, control_plane_tools: None) -> Access:
     """Ours, shared by all workers: audit log, certificates for any user. Do not break it: see `own_control_plane`."""
     if EXTERNAL in os.environ:

@@ -75,9 +75,10 @@ RECIPES = {
         Recipe("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", minutes=1.1),
         Recipe("helm", "helm", "helm.sh/helm/v3/cmd/helm", _HELM_FLAGS, minutes=1.2),
         Recipe("pod", "pod", ".", minutes=0.3),
+        Recipe("verdict", "verdict", ".", minutes=1.7),
     )
 }
-DEFAULT = ("versitygw", "etcd", "kube-apiserver", "kube-controller-manager", "helm")
+DEFAULT = ("versitygw", "etcd", "kube-apiserver", "kube-controller-manager", "helm", "verdict")
 """What the test suite needs; the rest is built when asked for by name."""
 _PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
 NODE = (*_PLANE, "kube-scheduler", "kubelet", "kube-proxy", "pod")

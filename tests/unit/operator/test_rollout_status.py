@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from builders.kstatus import kstatus as judged
 from builders.rollouts import (
     NOW,
     desired,
@@ -36,14 +37,8 @@ STAGED = pods(4, OLD, staged=[NEW], holds=[OLD, NEW])
 
 
 def kstatus(conditions: tuple[Condition, ...]) -> str:
-    """Read as kubernetes-sigs/cli-utils pkg/kstatus/status/generic.go does, with observedGeneration up to date."""
-    for condition in conditions:
-        if condition.type == "Reconciling" and condition.status == "True":
-            return "InProgress"
-        if condition.type == "Stalled" and condition.status == "True":
-            return "Failed"
-    ready = find(conditions, ConditionType.READY)
-    return "Current" if ready is None or ready.status is ConditionStatus.TRUE else "InProgress"
+    """As a tool reads them, with observedGeneration up to date."""
+    return str(judged({"status": {"conditions": [condition.wire() for condition in conditions]}}))
 
 
 def conditions(want: Desired, seen: Observed) -> tuple[Condition, ...]:

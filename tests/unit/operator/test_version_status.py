@@ -19,12 +19,13 @@ from builders.rollouts import (
     pods,
     revision,
     status,
+    step,
     transient,
     version,
     withdrawn,
 )
 from modelparams.api.conditions import ConditionStatus, ConditionType, find
-from modelparams.api.rollout import RolloutStatus
+from modelparams.api.rollout import Pause, RolloutStatus, Step
 from modelparams.api.version import VersionStatus
 from modelparams.reasons import Reason
 from modelparams_operator.core.model import Desired, Observed, VersionView
@@ -175,6 +176,30 @@ def test_pods_that_come_are_waited_for() -> None:
     found = find(judged(version(NEW), story(seen)).conditions, ConditionType.READY)
     assert found is not None
     assert (found.status, found.reason) == (ConditionStatus.UNKNOWN, Reason.ROLLING_OUT)
+
+
+CANARY = (version(OLD), version(NEW), pod("a", NEW, staged=[OLD]), *pods(2, OLD, staged=[NEW]))
+UNDER_WAY = plan(desired(), observed(*CANARY, memory=status(OLD, NEW))).status
+
+
+@pytest.mark.parametrize(
+    ("want", "reason"),
+    [
+        pytest.param(
+            desired(steps=[Step(pods=1, pause=Pause())]), Reason.AWAITING_APPROVAL, id="a-step-waits-for-a-person"
+        ),
+        pytest.param(desired(paused=True), Reason.PAUSED, id="a-person-holds-it"),
+        pytest.param(desired(suspend=True), Reason.SUSPENDED, id="a-person-froze-it"),
+        pytest.param(desired(steps=[step(1, pause=60)]), Reason.ROLLING_OUT, id="a-step-is-looked-at"),
+    ],
+)
+def test_a_version_whose_rollout_waits_for_a_person_waits_for_that_person_too(want: Desired, reason: Reason) -> None:
+    """Git engines wait for the version as well: one that only progresses is not waited for with patience."""
+    memory = plan(want, observed(*CANARY, memory=UNDER_WAY)).status
+    found = find(judged(version(NEW), [(want, memory)], version(OLD)).conditions, ConditionType.READY)
+    assert found is not None
+    assert (found.status, found.reason) == (ConditionStatus.UNKNOWN, reason)
+    assert found.message.startswith("rollout chat: ")
 
 
 def test_what_its_pods_try_again_stands_on_the_version() -> None:

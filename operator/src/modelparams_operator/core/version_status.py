@@ -18,6 +18,8 @@ from modelparams_operator.core.model import Desired, VersionView
 from modelparams_operator.core.rollout_status import Verdict
 from modelparams_operator.core.selection import Choice, choose, is_inside, is_sequence_too_low
 
+_WAITS_FOR_A_PERSON = (Reason.AWAITING_APPROVAL, Reason.PAUSED, Reason.SUSPENDED)
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutUse:
@@ -138,7 +140,7 @@ def _used(view: VersionView, rollouts: Sequence[RolloutUse]) -> Verdict | None:
     coming = [use for use in rollouts if _is_coming(view, use.status)]
     moving = next((use for use in coming if not _has_no_pods(use.status)), None)
     if moving is not None:
-        return Verdict(ConditionStatus.UNKNOWN, "Reconciling", Reason.ROLLING_OUT, _how_far(moving))
+        return Verdict(ConditionStatus.UNKNOWN, "Reconciling", _why_under_way(moving), _how_far(moving))
     live = [use.desired.name for use in rollouts if use.status.live is not None and view.is_of(use.status.live)]
     if live:
         return _ready(Reason.LIVE, f"it is live in rollout {', '.join(sorted(live))}")
@@ -155,6 +157,12 @@ def _is_coming(view: VersionView, status: RolloutStatus) -> bool:
 def _has_no_pods(status: RolloutStatus) -> bool:
     """Tell whether a pass counted none, whatever else it found to say."""
     return find(status.conditions, ConditionType.READY) is not None and not status.pods.total
+
+
+def _why_under_way(use: RolloutUse) -> Reason:
+    """Say that it waits for a person where its rollout does: whoever waits for the version should know for what."""
+    ready = find(use.status.conditions, ConditionType.READY)
+    return ready.reason if ready is not None and ready.reason in _WAITS_FOR_A_PERSON else Reason.ROLLING_OUT
 
 
 def _how_far(use: RolloutUse) -> str:
