@@ -181,6 +181,34 @@ def test_nobody_makes_a_rollout_with_another_s_approval_in_it(staffed: Guarded) 
     assert "approvedBy must be your own user name" in words
 
 
+def synced(scene: Guarded, path: str, *approvals: Object) -> Callable[[], Object]:
+    """What a Git engine does every minute, with an account that has the verb: apply all that Git names."""
+    subject = rollout(model_of(path), model=model_of(path))
+    subject["spec"] |= {"approvals": list(approvals)} if approvals else {}
+    engine = scene.login("modelparams-management")
+    return lambda: engine.apply(path, subject, manager="kustomize-controller")
+
+
+def test_git_approves_in_the_name_of_the_account_that_applies_it_and_in_no_other(staffed: Guarded) -> None:
+    path, account = made(staffed), user(staffed, "modelparams-management")
+    own = approval(path, account)
+    for _ in range(2):
+        assert synced(staffed, path, own)()["spec"]["approvals"] == [own]
+    answer, words = code(synced(staffed, path, own, approval(path, "alice@example.com")))
+    assert (answer, f"approvedBy must be your own user name: write {account}" in words) == (403, True)
+
+
+def test_a_person_s_approval_stands_beside_git_s_through_every_sync(staffed: Guarded) -> None:
+    path, account = made(staffed), user(staffed, "modelparams-management")
+    who = staffed.admin.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", {})["status"]["userInfo"]["username"]
+    own, person_s = approval(path, account), approval(path, who)
+    assert "approvals" not in synced(staffed, path)()["spec"]
+    staffed.admin.patch(path, {"spec": {"approvals": [person_s]}})
+    assert synced(staffed, path)()["spec"]["approvals"] == [person_s]
+    found = synced(staffed, path, own)()["spec"]["approvals"]
+    assert sorted(found, key=str) == sorted([own, person_s], key=str)
+
+
 def test_nobody_stretches_another_s_approval_to_a_later_step(staffed: Guarded) -> None:
     path = made(staffed)
     manager, boss = staffed.login("modelparams-management"), staffed.admin
