@@ -41,6 +41,26 @@ def test_an_addition_and_its_revert_go_forth_and_back(stage: Stage, engine_of: t
 
 
 @each_engine
+def test_an_addition_that_is_reverted_while_a_person_is_waited_for_moves_the_canary_alone(
+    stage: Stage, engine_of: type[GitEngine]
+) -> None:
+    engine = engine_of(stage)
+    stage.pods("web-0", "web-1", "web-2")
+    stage.apply_rollout(strategy={"steps": [{"pods": 1, "pause": {}}]})
+    with stage.operator():
+        engine.sync(OLD)
+        stage.wait_until_all_live(OLD)
+        stage.wait_for_rollout("tiny-llama", Ready=f"True/{Reason.PROMOTED}")
+        engine.sync(OLD, NEW)
+        stage.wait_for_rollout("tiny-llama", Ready=f"Unknown/{Reason.AWAITING_APPROVAL}")
+        stage.wait_for_version(NEW, Ready=f"Unknown/{Reason.AWAITING_APPROVAL}")
+        engine.sync(OLD)
+        stage.wait_until_all_live(OLD)
+        stage.wait_for_rollout("tiny-llama", Ready=f"True/{Reason.PROMOTED}")
+    assert sorted(served(stage)) == [[OLD], [OLD], [OLD, NEW, OLD]]
+
+
+@each_engine
 def test_a_rename_and_its_revert_go_forth_and_back(stage: Stage, engine_of: type[GitEngine]) -> None:
     """Argo CD leaves no object at all in between, and the operator sees that."""
     engine = engine_of(stage)
