@@ -1,7 +1,8 @@
 """gitops/argocd: what Argo CD's own tests read beside the scripts, and the ConfigMap for those who cannot wait for it.
 
 `PYTHONPATH=tests python -m builders.argocd` writes both anew; tests/contract/test_argocd.py fails while one is old.
-The layout is that of github.com/argoproj/argo-cd, resource_customizations.
+The layout is that of github.com/argoproj/argo-cd, resource_customizations. Laid into its tree (37ee0097cf85), its own
+`go test ./util/lua` passes; but `retry` writes the time, for which testNormalizer there needs a line.
 """
 
 from __future__ import annotations
