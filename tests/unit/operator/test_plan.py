@@ -1048,6 +1048,13 @@ def test_a_version_made_again_with_other_bytes_under_the_live_one_s_name_can_fai
     assert is_stoppable(memory, (version(OLD), version(NEW, content="other bytes")))
 
 
+def test_another_try_is_not_judged_by_the_falls_of_the_one_before() -> None:
+    want = desired(steps=(step(1, pause=86400),), on_failure="Pause", retry_token="again")
+    known = CANARY.model_copy(update={"fallen": (Fall(pod_name="a", time=NOW),), "step_reached_at": LATER})
+    well = plan(want, observed(*BOTH, pod("a", NEW, staged=[OLD], moved_in=0), *named("b"), memory=known, now=LATER))
+    assert (well.status.attempt, well.status.fallen) == (1, ())
+
+
 def test_pods_that_each_blink_once_in_a_long_pause_condemn_nothing() -> None:
     """Kubelets are restarted, node by node."""
     want, memory, seconds = desired(steps=(step(3, pause=86400),)), CANARY, 0

@@ -72,6 +72,7 @@ def refreshed(memory: RolloutStatus, desired: Desired, versions: Sequence[Versio
         memory,
         floor=floor,
         attempt=attempt,
+        fallen=memory.fallen if attempt == memory.attempt else (),  # another try is judged by its own falls
         failed_versions=() if is_retried else _with_room(failed, memory, desired, versions),
         last_handled_retry_token=token if token is not None else last,
         live=_current(memory.live, versions),
